@@ -1,0 +1,193 @@
+//! Filter rules as data, and the one meaning of a filter: [`Filter::keeps`].
+//!
+//! Three independent sets (protocol, address, TCP state); a flow is kept only if
+//! every configured set lets it pass. The meaning is that of the original's
+//! user-space filter (configuration reference, section 7) wherever it is applied.
+
+use std::net::IpAddr;
+
+use crate::{Flow, Proto, TcpState};
+
+/// What happens to a flow that matches an entry of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Only what matches is kept.
+    Accept,
+    /// Everything but what matches is kept.
+    Ignore,
+}
+
+impl Policy {
+    fn keeps(self, matched: bool) -> bool {
+        matched == (self == Policy::Accept)
+    }
+}
+
+/// A network, or a host if the length is that of the family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    addr: IpAddr,
+    len: u8,
+}
+
+impl Prefix {
+    /// `None` if `len` is longer than an address of the family (32 or 128 bits).
+    pub fn new(addr: IpAddr, len: u8) -> Option<Prefix> {
+        let max = if addr.is_ipv4() { 32 } else { 128 };
+        (len <= max).then_some(Prefix { addr, len })
+    }
+
+    /// The prefix that holds one address.
+    pub fn host(addr: IpAddr) -> Prefix {
+        let len = if addr.is_ipv4() { 32 } else { 128 };
+        Prefix { addr, len }
+    }
+
+    /// True if `addr` is of the same family and inside.
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        match (self.addr, addr) {
+            (IpAddr::V4(net), IpAddr::V4(addr)) => {
+                let shift = 32 - u32::from(self.len);
+                let differing = u32::from(net) ^ u32::from(addr);
+                differing.checked_shr(shift).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(net), IpAddr::V6(addr)) => {
+                let shift = 128 - u32::from(self.len);
+                let differing = u128::from(net) ^ u128::from(addr);
+                differing.checked_shr(shift).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The configured sets; `None` means that the criterion is not applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Layer 4 protocols.
+    pub protocols: Option<(Policy, Vec<Proto>)>,
+    /// Addresses, matched on the original source and the reply source.
+    pub addresses: Option<(Policy, Vec<Prefix>)>,
+    /// TCP states; flows without a TCP state always pass.
+    pub tcp_states: Option<(Policy, Vec<TcpState>)>,
+}
+
+impl Filter {
+    /// True if the flow is replicated, and so also what a selective flush covers.
+    ///
+    /// An address set looks only at entries of the flow's own family: a flow of
+    /// a family without entries matches nothing.
+    pub fn keeps(&self, flow: &Flow) -> bool {
+        if let Some((policy, protos)) = &self.protocols
+            && !policy.keeps(protos.contains(&flow.orig.proto))
+        {
+            return false;
+        }
+        if let Some((policy, prefixes)) = &self.addresses {
+            let client = flow.orig.addrs.src();
+            let server = flow.reply.addrs.src();
+            let matched = prefixes
+                .iter()
+                .any(|p| p.contains(client) || p.contains(server));
+            if !policy.keeps(matched) {
+                return false;
+            }
+        }
+        if let (Some((policy, states)), Some(state)) = (&self.tcp_states, flow.tcp_state())
+            && !policy.keeps(states.contains(&state))
+        {
+            return false;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Addrs, L4, ProtoInfo, TcpInfo, Tuple};
+
+    fn flow(proto: Proto, src: [u8; 4], dst: [u8; 4]) -> Flow {
+        Flow::new(Tuple {
+            addrs: Addrs::V4 {
+                src: src.into(),
+                dst: dst.into(),
+            },
+            proto,
+            l4: L4::Ports { src: 1, dst: 2 },
+        })
+    }
+
+    fn addresses(policy: Policy, text: &[(&str, u8)]) -> Filter {
+        let list = text
+            .iter()
+            .map(|(a, l)| Prefix::new(a.parse().unwrap(), *l).unwrap());
+        Filter {
+            addresses: Some((policy, list.collect())),
+            ..Filter::default()
+        }
+    }
+
+    #[test]
+    fn no_set_keeps_everything() {
+        assert!(Filter::default().keeps(&flow(Proto(99), [1, 2, 3, 4], [5, 6, 7, 8])));
+    }
+
+    #[test]
+    fn an_address_matches_at_either_end() {
+        let ignore = addresses(Policy::Ignore, &[("10.0.0.0", 8)]);
+        assert!(!ignore.keeps(&flow(Proto::TCP, [10, 1, 1, 1], [1, 1, 1, 1])));
+        assert!(!ignore.keeps(&flow(Proto::TCP, [1, 1, 1, 1], [10, 1, 1, 1])));
+        assert!(ignore.keeps(&flow(Proto::TCP, [1, 1, 1, 1], [2, 2, 2, 2])));
+        let accept = addresses(Policy::Accept, &[("10.0.0.0", 8)]);
+        assert!(accept.keeps(&flow(Proto::TCP, [1, 1, 1, 1], [10, 1, 1, 1])));
+        assert!(!accept.keeps(&flow(Proto::TCP, [1, 1, 1, 1], [2, 2, 2, 2])));
+    }
+
+    #[test]
+    fn an_address_looks_at_the_real_server_behind_dnat() {
+        let ignore = addresses(Policy::Ignore, &[("10.9.9.9", 32)]);
+        let mut f = flow(Proto::TCP, [1, 1, 1, 1], [2, 2, 2, 2]);
+        assert!(ignore.keeps(&f));
+        f.reply.addrs = f.reply.addrs.with_src("10.9.9.9".parse().unwrap()).unwrap();
+        assert!(!ignore.keeps(&f));
+    }
+
+    #[test]
+    fn everything_of_one_family_says_nothing_of_the_other() {
+        let ignore = addresses(Policy::Ignore, &[("::", 0)]);
+        assert!(ignore.keeps(&flow(Proto::TCP, [1, 1, 1, 1], [2, 2, 2, 2])));
+        let ignore = addresses(Policy::Ignore, &[("0.0.0.0", 0)]);
+        assert!(!ignore.keeps(&flow(Proto::TCP, [1, 1, 1, 1], [2, 2, 2, 2])));
+    }
+
+    #[test]
+    fn states_apply_to_tcp_only() {
+        let filter = Filter {
+            tcp_states: Some((Policy::Accept, vec![TcpState::ESTABLISHED])),
+            ..Filter::default()
+        };
+        let mut f = flow(Proto::UDP, [1, 1, 1, 1], [2, 2, 2, 2]);
+        assert!(filter.keeps(&f));
+        f.proto_info = Some(ProtoInfo::Tcp(TcpInfo {
+            state: TcpState::SYN_SENT,
+            window_scale: None,
+        }));
+        assert!(!filter.keeps(&f));
+    }
+
+    #[test]
+    fn an_empty_accept_keeps_nothing() {
+        let filter = Filter {
+            protocols: Some((Policy::Accept, vec![])),
+            ..Filter::default()
+        };
+        assert!(!filter.keeps(&flow(Proto::TCP, [1, 1, 1, 1], [2, 2, 2, 2])));
+    }
+
+    #[test]
+    fn prefixes_reject_lengths_beyond_the_family() {
+        assert!(Prefix::new("1.2.3.4".parse().unwrap(), 33).is_none());
+        assert!(Prefix::new("::1".parse().unwrap(), 129).is_none());
+    }
+}
