@@ -13,6 +13,7 @@ check:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	scripts/need cargo-deny
+	cargo fetch --locked
 	cargo deny --offline check licenses bans sources
 
 test:

@@ -1,0 +1,365 @@
+//! The daemon under test on one firewall: configuration, start, commands, end.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::node::{Node, Process};
+use crate::wait;
+
+/// Which program replicates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// No program: the control experiment.
+    None,
+    /// Debian's.
+    Conntrackd,
+    /// Ours.
+    Ftfw,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::None => "none",
+            Kind::Conntrackd => "conntrackd",
+            Kind::Ftfw => "ftfw",
+        })
+    }
+}
+
+/// Replication protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Best effort.
+    Notrack,
+    /// Periodic repetition.
+    Alarm,
+    /// Acknowledged and repeated.
+    Ftfw,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Notrack => "NOTRACK",
+            Mode::Alarm => "ALARM",
+            Mode::Ftfw => "FTFW",
+        })
+    }
+}
+
+/// How the replicas reach each other over the dedicated link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// UDP over IPv4.
+    #[default]
+    Udp,
+    /// UDP over IPv6.
+    Udp6,
+    /// Multicast over IPv4.
+    Multicast,
+    /// Multicast over IPv6.
+    Multicast6,
+}
+
+/// The settings that tests vary.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Replication protocol.
+    pub mode: Mode,
+    /// Transport of the dedicated link.
+    pub transport: Transport,
+    /// Lines inside the mode's block, e.g. `DisableExternalCache on`.
+    pub mode_lines: String,
+    /// Lines inside General.
+    pub general_lines: String,
+    /// Lines inside Sync.
+    pub sync_lines: String,
+    /// Lines inside the filter.
+    pub filter_lines: String,
+}
+
+impl Settings {
+    /// The settings of the demonstration.
+    pub fn new(mode: Mode) -> Settings {
+        Settings {
+            mode,
+            transport: Transport::Udp,
+            mode_lines: match mode {
+                // Repetition is the only repair ALARM has: keep it short in a short run.
+                Mode::Alarm => "RefreshTime 5\nCacheTimeout 60".to_owned(),
+                Mode::Notrack | Mode::Ftfw => String::new(),
+            },
+            general_lines: String::new(),
+            sync_lines: String::new(),
+            filter_lines: String::new(),
+        }
+    }
+
+    /// The configuration file of firewall `n` (0 or 1), in the original's language.
+    fn text(&self, n: usize, dir: &Path) -> String {
+        let (own, peer) = (n + 1, 2 - n);
+        let link = match self.transport {
+            Transport::Udp => format!(
+                "UDP {{ IPv4_address 10.77.9.{own}\nIPv4_Destination_Address 10.77.9.{peer}\nPort 3780"
+            ),
+            Transport::Udp6 => format!(
+                "UDP {{ IPv6_address fd77:9::{own}\nIPv6_Destination_Address fd77:9::{peer}\nPort 3780"
+            ),
+            Transport::Multicast => format!(
+                "Multicast {{ IPv4_address 225.0.0.50\nIPv4_interface 10.77.9.{own}\nGroup 3780"
+            ),
+            Transport::Multicast6 => "Multicast { IPv6_address ff02::50\nGroup 3780".to_owned(),
+        };
+        // Forced buffer sizes need the real root; without, the original does not start.
+        let buffers = if crate::world::is_privileged() {
+            "SndSocketBuffer 8388608\nRcvSocketBuffer 8388608"
+        } else {
+            ""
+        };
+        let dir = dir.display();
+        format!(
+            "General {{
+HashSize 32768
+HashLimit 1048576
+LogFile {dir}/log
+LockFile {dir}/lock
+UNIX {{
+    Path {dir}/control
+}}
+NetlinkBufferSize 8388608
+NetlinkBufferSizeMaxGrowth 67108864
+{general}
+Filter From Userspace {{
+    Address Ignore {{
+        IPv4_address 127.0.0.1
+        IPv4_address 10.77.9.0/24
+        IPv4_address 225.0.0.50
+        IPv6_address ::1
+        IPv6_address fd77:9::/64
+        IPv6_address fe80::/10
+    }}
+    {filter}
+}}
+}}
+Sync {{
+Mode {mode} {{
+{mode_lines}
+}}
+{link}
+Interface eth2
+{buffers}
+Checksum on
+}}
+{sync}
+}}
+",
+            general = self.general_lines,
+            filter = self.filter_lines,
+            mode = self.mode,
+            mode_lines = self.mode_lines,
+            sync = self.sync_lines,
+        )
+    }
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    kind: Kind,
+    node: Node,
+    dir: PathBuf,
+    config: PathBuf,
+    process: Process,
+}
+
+impl Daemon {
+    /// Starts a daemon on firewall `n` and waits until it answers; `None` for [`Kind::None`].
+    pub fn start(
+        kind: Kind,
+        node: &Node,
+        n: usize,
+        settings: &Settings,
+        world_dir: &Path,
+    ) -> Result<Option<Daemon>> {
+        if kind == Kind::None {
+            return Ok(None);
+        }
+        let dir = world_dir.join(node.name());
+        fs::create_dir_all(&dir)?;
+        let config = dir.join("conf");
+        fs::write(&config, settings.text(n, &dir))?;
+        if kind == Kind::Conntrackd {
+            // A dead daemon's lock stops the original.
+            let _ = fs::remove_file(dir.join("lock"));
+        }
+        let console = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(dir.join("console"))?;
+        let mut command = node.command(program(kind)?);
+        if kind == Kind::Ftfw {
+            command.arg("conntrackd");
+        }
+        command
+            .arg("-C")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stderr(console.try_clone()?)
+            .stdout(console);
+        let mut daemon = Daemon {
+            kind,
+            node: node.clone(),
+            dir,
+            config,
+            process: Process(command.spawn().context("start the daemon")?),
+        };
+        let answers = wait::until("the daemon answers", Duration::from_secs(10), || {
+            daemon.process.0.try_wait().is_ok_and(|s| s.is_some())
+                || daemon.output(&["-s"]).is_ok_and(|o| o.status.success())
+        });
+        if answers.is_err() || daemon.process.0.try_wait()?.is_some() {
+            bail!("{kind} on {}: {}", node.name(), daemon.console());
+        }
+        Ok(Some(daemon))
+    }
+
+    /// Which program this is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// Path of its configuration file.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Folder with its configuration, log, lock and control socket.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What it wrote to its console.
+    pub fn console(&self) -> String {
+        fs::read_to_string(self.dir.join("console")).unwrap_or_default()
+    }
+
+    /// What it wrote to its log file.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    /// Runs the client with these arguments.
+    pub fn output(&self, arguments: &[&str]) -> Result<Output> {
+        let mut c = self.node.command(program(self.kind)?);
+        if self.kind == Kind::Ftfw {
+            c.arg("conntrackd");
+        }
+        c.arg("-C").arg(&self.config).args(arguments);
+        Ok(c.output()?)
+    }
+
+    /// Runs the client, which must succeed, and returns what it printed.
+    pub fn ask(&self, arguments: &[&str]) -> Result<String> {
+        let out = self.output(arguments)?;
+        if !out.status.success() {
+            bail!(
+                "{} {arguments:?}: {}: {}",
+                self.kind,
+                out.status,
+                String::from_utf8_lossy(&out.stderr)
+            );
+        }
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    }
+
+    /// Lines of the external cache that contain `pattern`.
+    pub fn external(&self, pattern: &str) -> Result<Vec<String>> {
+        self.dump("-e", pattern)
+    }
+
+    /// Lines of the internal cache that contain `pattern`.
+    pub fn internal(&self, pattern: &str) -> Result<Vec<String>> {
+        self.dump("-i", pattern)
+    }
+
+    fn dump(&self, which: &str, pattern: &str) -> Result<Vec<String>> {
+        let text = self.ask(&[which])?;
+        let lines = text.lines().filter(|l| l.contains(pattern));
+        Ok(lines.map(str::to_owned).collect())
+    }
+
+    /// What the original's failover script does for a new primary.
+    pub fn become_primary(&self) -> Result<()> {
+        for action in ["-c", "-f", "-R", "-B"] {
+            self.ask(&[action])?;
+        }
+        Ok(())
+    }
+
+    /// What it does for a new backup.
+    pub fn become_backup(&self) -> Result<()> {
+        for action in ["-t", "-n"] {
+            self.ask(&[action])?;
+        }
+        Ok(())
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(mut self) {
+        self.process.kill();
+    }
+
+    /// Ends it with `-k` and waits for its exit status.
+    pub fn stop(mut self) -> Result<std::process::ExitStatus> {
+        self.ask(&["-k"])?;
+        let mut status = None;
+        wait::until("the daemon stops", Duration::from_secs(5), || {
+            status = self.process.0.try_wait().unwrap_or(None);
+            status.is_some()
+        })?;
+        status.context("no status")
+    }
+
+    /// CPU time that it has used, all threads, in nanoseconds.
+    pub fn cpu_ns(&self) -> Result<u64> {
+        let mut total = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            let text = fs::read_to_string(task?.path().join("schedstat"))?;
+            let ns = text.split_whitespace().next().context("schedstat")?;
+            total += ns.parse::<u64>()?;
+        }
+        Ok(total)
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/statm", self.pid()))?;
+        let pages = text.split_whitespace().nth(1).context("statm")?;
+        Ok(pages.parse::<u64>()? * rustix::param::page_size() as u64)
+    }
+}
+
+/// Path of a daemon's program. Ours is the one built beside this program.
+fn program(kind: Kind) -> Result<PathBuf> {
+    if kind != Kind::Ftfw {
+        return Ok("conntrackd".into());
+    }
+    let own = std::env::current_exe()?;
+    let found = own
+        .ancestors()
+        .skip(1)
+        .map(|dir| dir.join("ftfw"))
+        .find(|path| path.is_file());
+    found.context("ftfw is not built beside this program")
+}

@@ -1,0 +1,16 @@
+//! A laboratory in network namespaces: the reference scenario, traffic through
+//! it, a failover, and what survived. Runs any daemon, never linked into one.
+//!
+//! A run lives in a mount, PID and network namespace of its own ([`world`]), so
+//! nothing of it can outlast its process: no namespace, interface, file or
+//! daemon is left after a failure, Ctrl-C or SIGKILL, and runs side by side
+//! cannot meet.
+
+pub mod daemon;
+pub mod demo;
+pub mod node;
+pub mod ssh;
+pub mod topology;
+pub mod traffic;
+pub mod wait;
+pub mod world;

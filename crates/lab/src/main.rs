@@ -1,0 +1,108 @@
+//! Command line of the laboratory.
+
+use std::env;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use lab::daemon::{Kind, Mode, Settings};
+use lab::topology::Options;
+use lab::world::{self, World};
+
+#[derive(Parser)]
+#[command(about = "A laboratory for firewall pairs in network namespaces")]
+struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Kill a firewall under live connections and see what survives
+    Demo {
+        /// What runs on both firewalls
+        #[arg(long, value_enum, default_value_t = Which::Ftfw)]
+        daemon: Which,
+        /// What runs on FW2, if something else
+        #[arg(long, value_enum)]
+        second: Option<Which>,
+        /// Replication protocol
+        #[arg(long, value_enum, default_value_t = Protocol::Notrack)]
+        mode: Protocol,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Which {
+    None,
+    Conntrackd,
+    Ftfw,
+}
+
+impl From<Which> for Kind {
+    fn from(which: Which) -> Kind {
+        match which {
+            Which::None => Kind::None,
+            Which::Conntrackd => Kind::Conntrackd,
+            Which::Ftfw => Kind::Ftfw,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Protocol {
+    Notrack,
+    Alarm,
+    Ftfw,
+}
+
+impl From<Protocol> for Mode {
+    fn from(protocol: Protocol) -> Mode {
+        match protocol {
+            Protocol::Notrack => Mode::Notrack,
+            Protocol::Alarm => Mode::Alarm,
+            Protocol::Ftfw => Mode::Ftfw,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    run().unwrap_or_else(|e| {
+        eprintln!("ftfw-lab: {e:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    if !world::is_inside() {
+        if let Some(reason) = world::unavailable() {
+            bail!("{reason}");
+        }
+        // Ctrl-C reaches the run too, whose end takes everything with it.
+        let status = world::command(env::args_os().skip(1))?
+            .status()
+            .context("unshare")?;
+        return Ok(ExitCode::from(u8::try_from(world::exit_code(status))?));
+    }
+    let world = World::new()?;
+    match arguments.action {
+        Action::Demo {
+            daemon,
+            second,
+            mode,
+        } => {
+            let kinds = [daemon.into(), second.unwrap_or(daemon).into()];
+            let settings = Settings::new(mode.into());
+            println!("ftfw laboratory: {} on FW1, {} on FW2", kinds[0], kinds[1]);
+            let outcome = lab::demo::run(&world, kinds, &settings, Options::default(), false)?;
+            let good = outcome.as_expected();
+            lab::demo::print_table(&[outcome]);
+            Ok(if good {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Enters the namespaces in which a run lives, and prepares them.
+//!
+//! The program starts itself again below `unshare` with a mount, PID and network
+//! namespace (and, for an unprivileged user, a user namespace). The run is PID 1
+//! there: when it ends, for whatever reason, the kernel ends every process of the
+//! run, and with them the namespaces, interfaces and the private `/run`.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+const INSIDE: &str = "FTFW_LAB_INSIDE";
+const PRIVILEGED: &str = "FTFW_LAB_PRIVILEGED";
+
+/// True in the process that runs inside its own namespaces.
+pub fn is_inside() -> bool {
+    env::var_os(INSIDE).is_some()
+}
+
+/// True if the run was started by root, rather than in a user namespace.
+pub fn is_privileged() -> bool {
+    env::var_os(PRIVILEGED).is_some()
+}
+
+/// The command that starts this program again, with `args`, in namespaces of its own.
+pub fn command(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
+    let program = env::current_exe().context("path of this program")?;
+    let mut command = Command::new("unshare");
+    command.args([
+        "--mount",
+        "--pid",
+        "--net",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ]);
+    let root = rustix::process::geteuid().is_root();
+    if root {
+        command.env(PRIVILEGED, "1");
+    } else {
+        command.args(["--user", "--map-root-user"]);
+    }
+    let path = env::var("PATH").unwrap_or_default();
+    command
+        .arg("--")
+        .arg(program)
+        .args(args)
+        .env(INSIDE, "1")
+        .env("PATH", format!("{path}:/usr/sbin:/sbin"));
+    Ok(command)
+}
+
+/// Why no run is possible here, or `None`. Starts one namespace to find out.
+pub fn unavailable() -> Option<String> {
+    let mut probe = Command::new("unshare");
+    probe.args([
+        "--mount",
+        "--pid",
+        "--net",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ]);
+    if !rustix::process::geteuid().is_root() {
+        probe.args(["--user", "--map-root-user"]);
+    }
+    probe.args(["cat", "/proc/sys/net/netfilter/nf_conntrack_max"]);
+    probe.stdout(Stdio::null());
+    match probe.output() {
+        Ok(out) if out.status.success() => None,
+        Ok(out) => Some(format!(
+            "no namespaces with connection tracking here: {}",
+            String::from_utf8_lossy(&out.stderr).trim()
+        )),
+        Err(e) => Some(format!("unshare: {e}")),
+    }
+}
+
+/// Exit code of a child as a shell gives it: 128 plus the signal if one ended it.
+pub fn exit_code(status: ExitStatus) -> i32 {
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+/// The prepared inside: a private `/run` with a folder for the run's files.
+#[derive(Debug)]
+pub struct World {
+    dir: PathBuf,
+}
+
+impl World {
+    /// Prepares the namespaces that [`command`] made.
+    ///
+    /// # Errors
+    /// If this process is not inside, or the system refuses a mount.
+    pub fn new() -> Result<World> {
+        if !is_inside() {
+            bail!("a laboratory must be started in namespaces of its own");
+        }
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"])
+            .status()
+            .context("mount")?;
+        if !mounted.success() {
+            bail!("cannot mount a private /run");
+        }
+        let dir = PathBuf::from("/run/lab");
+        for d in [
+            &dir,
+            Path::new("/run/netns"),
+            Path::new("/run/sshd"),
+            Path::new("/run/lock"),
+        ] {
+            fs::create_dir_all(d).with_context(|| format!("create {}", d.display()))?;
+        }
+        Ok(World { dir })
+    }
+
+    /// Folder for the files of this run; vanishes with it.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}

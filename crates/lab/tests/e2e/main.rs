@@ -1,0 +1,68 @@
+//! End-to-end tests on the real kernel, each in namespaces of its own.
+//!
+//! The runner starts this program again inside new namespaces for each test, so
+//! tests run side by side and leave nothing behind. Without root or namespaces
+//! every test is listed as ignored and the reason is printed; with
+//! `FTFW_NO_SKIP=1` (in CI) that is a failure instead.
+
+mod control_experiment;
+
+use std::env;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use lab::world::{self, World};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// A test's name and what it does inside.
+pub(crate) type Scenario = (&'static str, fn(&World) -> anyhow::Result<()>);
+
+fn scenarios() -> Vec<Scenario> {
+    [control_experiment::SCENARIOS].concat()
+}
+
+fn main() -> ExitCode {
+    if world::is_inside() {
+        return inside();
+    }
+    let arguments = Arguments::from_args();
+    let reason = world::unavailable();
+    if let Some(reason) = &reason {
+        if env::var_os("FTFW_NO_SKIP").is_some() {
+            eprintln!("end-to-end tests cannot run, and none may be skipped: {reason}");
+            return ExitCode::FAILURE;
+        }
+        println!("end-to-end tests skipped: {reason}");
+    }
+    let trials = scenarios().into_iter().map(|(name, _)| {
+        Trial::test(name, move || start(name)).with_ignored_flag(reason.is_some())
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Runs one scenario in new namespaces.
+fn start(name: &str) -> Result<(), Failed> {
+    let mut command = world::command([OsString::from(name)])?;
+    let out = command.output()?;
+    if out.status.success() {
+        return Ok(());
+    }
+    let mut text = String::from_utf8_lossy(&out.stdout).into_owned();
+    text += &String::from_utf8_lossy(&out.stderr);
+    Err(text.into())
+}
+
+fn inside() -> ExitCode {
+    let name = env::args().nth(1).unwrap_or_default();
+    let Some((_, scenario)) = scenarios().into_iter().find(|(n, _)| *n == name) else {
+        eprintln!("no scenario {name}");
+        return ExitCode::FAILURE;
+    };
+    match World::new().and_then(|world| scenario(&world)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
