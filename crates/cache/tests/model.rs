@@ -1,0 +1,164 @@
+//! A cache does what a plain map does, whatever the order of operations.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use cache::{Cache, Full, List, Position, Tick};
+use flow::{Addrs, Flow, L4, Mark, Name, Proto, ProtoInfo, Status, TcpInfo, TcpState, Tuple, Zone};
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Put(Flow),
+    Remove(usize),
+    Queue(usize, bool),
+    Unqueue(usize),
+}
+
+/// Few enough keys that operations meet the same flow again.
+fn arb_flow() -> impl Strategy<Value = Flow> {
+    let proto = prop_oneof![
+        Just(Proto::TCP),
+        Just(Proto::ICMP),
+        Just(Proto::GRE),
+        Just(Proto(50))
+    ];
+    let rest = any::<(u32, Option<u32>, Option<u32>, Option<u32>, Option<(u8, u8)>, bool)>();
+    (any::<bool>(), 0u8..3, 0u16..2, 0u16..2, proto, rest).prop_map(
+        |(v6, host, port, zone, proto, (status, timeout, mark, id, scale, rare))| {
+            let addrs = if v6 {
+                Addrs::V6 {
+                    src: [host; 16].into(),
+                    dst: [9; 16].into(),
+                }
+            } else {
+                Addrs::V4 {
+                    src: [host; 4].into(),
+                    dst: [9; 4].into(),
+                }
+            };
+            let l4 = match proto {
+                Proto::TCP => L4::Ports { src: port, dst: 80 },
+                Proto::ICMP => L4::Icmp {
+                    id: port,
+                    kind: 8,
+                    code: 0,
+                },
+                Proto::GRE => L4::Gre {
+                    src_key: port,
+                    dst_key: 0,
+                },
+                _ => L4::None,
+            };
+            let mut flow = Flow::new(Tuple { addrs, proto, l4 });
+            flow.zone = Zone(zone);
+            flow.status = Status(status);
+            flow.timeout = timeout;
+            flow.mark = mark.map(Mark);
+            flow.id = id;
+            if proto == Proto::TCP {
+                flow.proto_info = Some(ProtoInfo::Tcp(TcpInfo {
+                    state: TcpState((status % 11) as u8),
+                    window_scale: scale.map(|(a, b)| (a % 15, b % 15)),
+                }));
+            }
+            if rare {
+                flow.helper = Name::new(b"ftp");
+                flow.master = Some(flow.orig.inverted());
+            }
+            flow
+        },
+    )
+}
+
+fn arb_op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        3 => arb_flow().prop_map(Op::Put),
+        1 => any::<usize>().prop_map(Op::Remove),
+        2 => any::<(usize, bool)>().prop_map(|(n, l)| Op::Queue(n, l)),
+        1 => any::<usize>().prop_map(Op::Unqueue),
+    ]
+}
+
+const LIMIT: usize = 20;
+
+proptest! {
+    #[test]
+    fn a_cache_equals_a_plain_map(ops in prop::collection::vec(arb_op(), 1..200)) {
+        let mut cache = Cache::new(LIMIT);
+        let mut map = BTreeMap::new();
+        let mut queues = [VecDeque::new(), VecDeque::new()];
+        let lists = [List::Owed, List::Sent];
+        let mut stale = Vec::new();
+        for op in ops {
+            let nth = |map: &BTreeMap<_, Flow>, n: usize| {
+                let len = map.len().max(1);
+                map.keys().nth(n % len).copied()
+            };
+            match op {
+                Op::Put(flow) => match cache.find(&flow.key()) {
+                    Some(slot) => {
+                        cache.store(slot, &flow, Tick(1));
+                        map.insert(flow.key(), flow);
+                    }
+                    None if map.len() == LIMIT => {
+                        prop_assert_eq!(cache.insert(&flow, Tick(1)), Err(Full));
+                    }
+                    None => {
+                        cache.insert(&flow, Tick(1)).unwrap();
+                        map.insert(flow.key(), flow);
+                    }
+                },
+                Op::Remove(n) => {
+                    if let Some(key) = nth(&map, n) {
+                        let slot = cache.find(&key).unwrap();
+                        stale.push(cache.ticket(slot));
+                        cache.remove(slot);
+                        map.remove(&key);
+                        queues.iter_mut().for_each(|q| q.retain(|k| *k != key));
+                    }
+                }
+                Op::Queue(n, which) => {
+                    if let Some(key) = nth(&map, n) {
+                        cache.queue(cache.find(&key).unwrap(), lists[usize::from(which)]);
+                        queues.iter_mut().for_each(|q| q.retain(|k| *k != key));
+                        queues[usize::from(which)].push_back(key);
+                    }
+                }
+                Op::Unqueue(n) => {
+                    if let Some(key) = nth(&map, n) {
+                        cache.unqueue(cache.find(&key).unwrap());
+                        queues.iter_mut().for_each(|q| q.retain(|k| *k != key));
+                    }
+                }
+            }
+            prop_assert_eq!(cache.len(), map.len());
+            for (key, flow) in &map {
+                let slot = cache.find(key).unwrap();
+                prop_assert_eq!(&cache.flow(slot), flow);
+                prop_assert_eq!(cache.redeem(cache.ticket(slot)), Some(slot));
+            }
+            for ticket in &stale {
+                prop_assert_eq!(cache.redeem(*ticket), None);
+            }
+            for (list, queue) in lists.iter().zip(&queues) {
+                prop_assert_eq!(cache.queued(*list), queue.len());
+                prop_assert_eq!(cache.front(*list).map(|s| cache.key(s)), queue.front().copied());
+            }
+        }
+        let mut walked = Vec::new();
+        let mut position = Position::default();
+        while let Some((slot, next)) = cache.walk(position) {
+            walked.push(cache.key(slot));
+            position = next;
+        }
+        walked.sort();
+        prop_assert_eq!(walked, map.into_keys().collect::<Vec<_>>());
+        for (list, queue) in lists.iter().zip(&queues) {
+            for key in queue {
+                let slot = cache.front(*list).unwrap();
+                prop_assert_eq!(cache.key(slot), *key);
+                cache.unqueue(slot);
+            }
+        }
+    }
+}

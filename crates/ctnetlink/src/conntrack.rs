@@ -1,0 +1,167 @@
+//! `CTA_*` attributes of a flow.
+//!
+//! Source: `include/uapi/linux/netfilter/nfnetlink_conntrack.h`; one file per nest
+//! of some size, the small ones here.
+
+mod proto_info;
+mod tuple;
+
+pub(crate) use proto_info::put_proto_info;
+pub(crate) use tuple::put_tuple;
+
+use flow::{Flow, Labels, Mark, Name, SeqAdj, SeqAdjPair, Status, SynProxy, Zone};
+
+use crate::DecodeError;
+use crate::attr::{Attr, Attrs};
+
+pub(crate) const CTA_TUPLE_ORIG: u16 = 1;
+pub(crate) const CTA_TUPLE_REPLY: u16 = 2;
+pub(crate) const CTA_STATUS: u16 = 3;
+pub(crate) const CTA_PROTOINFO: u16 = 4;
+pub(crate) const CTA_HELP: u16 = 5;
+pub(crate) const CTA_NAT_SRC: u16 = 6;
+pub(crate) const CTA_TIMEOUT: u16 = 7;
+pub(crate) const CTA_MARK: u16 = 8;
+const CTA_COUNTERS_ORIG: u16 = 9;
+const CTA_COUNTERS_REPLY: u16 = 10;
+pub(crate) const CTA_ID: u16 = 12;
+pub(crate) const CTA_NAT_DST: u16 = 13;
+pub(crate) const CTA_TUPLE_MASTER: u16 = 14;
+pub(crate) const CTA_SEQ_ADJ_ORIG: u16 = 15;
+pub(crate) const CTA_SEQ_ADJ_REPLY: u16 = 16;
+pub(crate) const CTA_ZONE: u16 = 18;
+pub(crate) const CTA_LABELS: u16 = 22;
+pub(crate) const CTA_SYNPROXY: u16 = 24;
+pub(crate) const CTA_FILTER: u16 = 25;
+
+pub(crate) const CTA_HELP_NAME: u16 = 1;
+pub(crate) const CTA_SEQADJ_CORRECTION_POS: u16 = 1;
+pub(crate) const CTA_SEQADJ_OFFSET_BEFORE: u16 = 2;
+pub(crate) const CTA_SEQADJ_OFFSET_AFTER: u16 = 3;
+pub(crate) const CTA_SYNPROXY_ISN: u16 = 1;
+pub(crate) const CTA_SYNPROXY_ITS: u16 = 2;
+pub(crate) const CTA_SYNPROXY_TSOFF: u16 = 3;
+const CTA_COUNTERS_PACKETS: u16 = 1;
+const CTA_COUNTERS_BYTES: u16 = 2;
+
+/// Decodes the attributes of a flow: what follows `nfgenmsg`.
+///
+/// Unknown attributes are passed over. A DESTROY event of current kernels has
+/// no window scale, mark or helper: they are then `None`.
+///
+/// # Errors
+/// A missing tuple, or an attribute whose size is not the kernel header's.
+pub fn decode_flow(attributes: &[u8]) -> Result<Flow, DecodeError> {
+    let mut attrs = Attrs::new("conntrack", attributes);
+    let (mut orig, mut reply) = (None, None);
+    let (mut status, mut zone) = (0, 0);
+    let (mut timeout, mut mark, mut id) = (None, None, None);
+    let mut proto_info = None;
+    let (mut seq_orig, mut seq_reply) = (None, None);
+    let (mut master, mut helper, mut labels, mut synproxy) = (None, None, None, None);
+    let mut traffic = None;
+    while let Some(a) = attrs.next()? {
+        match a.number {
+            CTA_TUPLE_ORIG => orig = Some(tuple::decode(a)?),
+            CTA_TUPLE_REPLY => reply = Some(tuple::decode(a)?),
+            CTA_STATUS => status = a.be32()?,
+            CTA_PROTOINFO => proto_info = proto_info::decode(a)?,
+            CTA_HELP => helper = decode_helper(a)?,
+            CTA_TIMEOUT => timeout = Some(a.be32()?),
+            CTA_MARK => mark = Some(Mark(a.be32()?)),
+            CTA_ID => id = Some(a.be32()?),
+            CTA_TUPLE_MASTER => master = Some(tuple::decode(a)?),
+            CTA_SEQ_ADJ_ORIG => seq_orig = Some(decode_seq_adj(a)?),
+            CTA_SEQ_ADJ_REPLY => seq_reply = Some(decode_seq_adj(a)?),
+            CTA_ZONE => zone = a.be16()?,
+            CTA_LABELS => labels = Some(decode_labels(a.payload)),
+            CTA_SYNPROXY => synproxy = decode_synproxy(a)?,
+            CTA_COUNTERS_ORIG | CTA_COUNTERS_REPLY => {
+                let (packets, bytes) = decode_counters(a)?;
+                let (p, b) = traffic.unwrap_or((0u64, 0u64));
+                traffic = Some((p.wrapping_add(packets), b.wrapping_add(bytes)));
+            }
+            _ => {}
+        }
+    }
+    Ok(Flow {
+        orig: orig.ok_or(DecodeError::Missing("CTA_TUPLE_ORIG"))?,
+        reply: reply.ok_or(DecodeError::Missing("CTA_TUPLE_REPLY"))?,
+        zone: Zone(zone),
+        status: Status(status),
+        timeout,
+        mark,
+        id,
+        proto_info,
+        seq_adj: seq_orig
+            .zip(seq_reply)
+            .map(|(orig, reply)| SeqAdjPair { orig, reply }),
+        master,
+        helper,
+        labels,
+        synproxy,
+        traffic,
+    })
+}
+
+fn decode_helper(a: Attr<'_>) -> Result<Option<Name>, DecodeError> {
+    let mut nest = a.nest("CTA_HELP");
+    while let Some(a) = nest.next()? {
+        if a.number == CTA_HELP_NAME {
+            return Ok(Name::new(a.text()));
+        }
+    }
+    Ok(None)
+}
+
+fn decode_seq_adj(a: Attr<'_>) -> Result<SeqAdj, DecodeError> {
+    let mut out = SeqAdj::default();
+    let mut nest = a.nest("CTA_SEQ_ADJ");
+    while let Some(a) = nest.next()? {
+        match a.number {
+            CTA_SEQADJ_CORRECTION_POS => out.correction_pos = a.be32()?,
+            CTA_SEQADJ_OFFSET_BEFORE => out.offset_before = a.be32()?,
+            CTA_SEQADJ_OFFSET_AFTER => out.offset_after = a.be32()?,
+            _ => {}
+        }
+    }
+    Ok(out)
+}
+
+/// The bitmap is one of machine words: label n is bit n of the little-endian bytes
+/// on a little-endian machine, and bit `n % 32` of host-order word `n / 32` there.
+fn decode_labels(payload: &[u8]) -> Labels {
+    let mut labels = Labels::default();
+    for (word, bytes) in labels.0.iter_mut().zip(payload.chunks_exact(4)) {
+        *word = u32::from_ne_bytes(bytes.try_into().expect("chunks of 4"));
+    }
+    labels
+}
+
+/// `None` if all three are 0: every flow made through ctnetlink has such an attribute.
+fn decode_synproxy(a: Attr<'_>) -> Result<Option<SynProxy>, DecodeError> {
+    let mut out = SynProxy::default();
+    let mut nest = a.nest("CTA_SYNPROXY");
+    while let Some(a) = nest.next()? {
+        match a.number {
+            CTA_SYNPROXY_ISN => out.isn = a.be32()?,
+            CTA_SYNPROXY_ITS => out.its = a.be32()?,
+            CTA_SYNPROXY_TSOFF => out.tsoff = a.be32()?,
+            _ => {}
+        }
+    }
+    Ok((out != SynProxy::default()).then_some(out))
+}
+
+fn decode_counters(a: Attr<'_>) -> Result<(u64, u64), DecodeError> {
+    let (mut packets, mut bytes) = (0, 0);
+    let mut nest = a.nest("CTA_COUNTERS");
+    while let Some(a) = nest.next()? {
+        match a.number {
+            CTA_COUNTERS_PACKETS => packets = a.be64()?,
+            CTA_COUNTERS_BYTES => bytes = a.be64()?,
+            _ => {}
+        }
+    }
+    Ok((packets, bytes))
+}

@@ -1,0 +1,151 @@
+//! `CTA_TUPLE_*`: one direction of a flow.
+//!
+//! Source: `enum ctattr_tuple`, `enum ctattr_ip`, `enum ctattr_l4proto`.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use flow::{Addrs, L4, Proto, Tuple};
+
+use crate::DecodeError;
+use crate::attr::{Attr, put, put_be16, put_nest, put_u8};
+
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_TUPLE_ZONE: u16 = 3;
+
+const CTA_IP_V4_SRC: u16 = 1;
+const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
+
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
+const CTA_PROTO_DST_PORT: u16 = 3;
+const CTA_PROTO_ICMP_ID: u16 = 4;
+const CTA_PROTO_ICMP_TYPE: u16 = 5;
+const CTA_PROTO_ICMP_CODE: u16 = 6;
+const CTA_PROTO_ICMPV6_ID: u16 = 7;
+const CTA_PROTO_ICMPV6_TYPE: u16 = 8;
+const CTA_PROTO_ICMPV6_CODE: u16 = 9;
+
+/// The numbers of ICMP's three attributes: id, type, code.
+fn icmp_numbers(proto: Proto) -> [u16; 3] {
+    if proto == Proto::ICMP {
+        [CTA_PROTO_ICMP_ID, CTA_PROTO_ICMP_TYPE, CTA_PROTO_ICMP_CODE]
+    } else {
+        [
+            CTA_PROTO_ICMPV6_ID,
+            CTA_PROTO_ICMPV6_TYPE,
+            CTA_PROTO_ICMPV6_CODE,
+        ]
+    }
+}
+
+#[inline]
+pub(super) fn decode(a: Attr<'_>) -> Result<Tuple, DecodeError> {
+    let mut addrs = None;
+    let (mut proto, mut ports, mut icmp) = (None, (0, 0), (0, 0, 0));
+    let mut nest = a.nest("CTA_TUPLE");
+    while let Some(a) = nest.next()? {
+        match a.number {
+            CTA_TUPLE_IP => addrs = Some(decode_ip(a)?),
+            CTA_TUPLE_PROTO => {
+                let mut nest = a.nest("CTA_TUPLE_PROTO");
+                while let Some(a) = nest.next()? {
+                    match a.number {
+                        CTA_PROTO_NUM => proto = Some(Proto(a.u8()?)),
+                        CTA_PROTO_SRC_PORT => ports.0 = a.be16()?,
+                        CTA_PROTO_DST_PORT => ports.1 = a.be16()?,
+                        CTA_PROTO_ICMP_ID | CTA_PROTO_ICMPV6_ID => icmp.0 = a.be16()?,
+                        CTA_PROTO_ICMP_TYPE | CTA_PROTO_ICMPV6_TYPE => icmp.1 = a.u8()?,
+                        CTA_PROTO_ICMP_CODE | CTA_PROTO_ICMPV6_CODE => icmp.2 = a.u8()?,
+                        _ => {}
+                    }
+                }
+            }
+            CTA_TUPLE_ZONE => return Err(DecodeError::DirectionZone),
+            _ => {}
+        }
+    }
+    let proto = proto.ok_or(DecodeError::Missing("CTA_PROTO_NUM"))?;
+    let l4 = if proto.has_ports() {
+        L4::Ports {
+            src: ports.0,
+            dst: ports.1,
+        }
+    } else if proto.is_icmp() {
+        let (id, kind, code) = icmp;
+        L4::Icmp { id, kind, code }
+    } else if proto == Proto::GRE {
+        L4::Gre {
+            src_key: ports.0,
+            dst_key: ports.1,
+        }
+    } else {
+        L4::None
+    };
+    Ok(Tuple {
+        addrs: addrs.ok_or(DecodeError::Missing("CTA_TUPLE_IP"))?,
+        proto,
+        l4,
+    })
+}
+
+#[inline]
+fn decode_ip(a: Attr<'_>) -> Result<Addrs, DecodeError> {
+    let (mut src4, mut dst4) = (None, None);
+    let (mut src6, mut dst6) = (None, None);
+    let mut nest = a.nest("CTA_TUPLE_IP");
+    while let Some(a) = nest.next()? {
+        match a.number {
+            CTA_IP_V4_SRC => src4 = Some(Ipv4Addr::from(a.fixed::<4>()?)),
+            CTA_IP_V4_DST => dst4 = Some(Ipv4Addr::from(a.fixed::<4>()?)),
+            CTA_IP_V6_SRC => src6 = Some(Ipv6Addr::from(a.fixed::<16>()?)),
+            CTA_IP_V6_DST => dst6 = Some(Ipv6Addr::from(a.fixed::<16>()?)),
+            _ => {}
+        }
+    }
+    if let (Some(src), Some(dst)) = (src4, dst4) {
+        return Ok(Addrs::V4 { src, dst });
+    }
+    if let (Some(src), Some(dst)) = (src6, dst6) {
+        return Ok(Addrs::V6 { src, dst });
+    }
+    Err(DecodeError::Missing("addresses in CTA_TUPLE_IP"))
+}
+
+/// Appends a tuple under `number`.
+pub(crate) fn put_tuple(out: &mut Vec<u8>, number: u16, tuple: &Tuple) {
+    put_nest(out, number, |out| {
+        put_nest(out, CTA_TUPLE_IP, |out| match tuple.addrs {
+            Addrs::V4 { src, dst } => {
+                put(out, CTA_IP_V4_SRC, &src.octets());
+                put(out, CTA_IP_V4_DST, &dst.octets());
+            }
+            Addrs::V6 { src, dst } => {
+                put(out, CTA_IP_V6_SRC, &src.octets());
+                put(out, CTA_IP_V6_DST, &dst.octets());
+            }
+        });
+        put_nest(out, CTA_TUPLE_PROTO, |out| {
+            put_u8(out, CTA_PROTO_NUM, tuple.proto.0);
+            match tuple.l4 {
+                L4::None => {}
+                L4::Ports { src: a, dst: b }
+                | L4::Gre {
+                    src_key: a,
+                    dst_key: b,
+                } => {
+                    put_be16(out, CTA_PROTO_SRC_PORT, a);
+                    put_be16(out, CTA_PROTO_DST_PORT, b);
+                }
+                L4::Icmp { id, kind, code } => {
+                    let numbers = icmp_numbers(tuple.proto);
+                    put_be16(out, numbers[0], id);
+                    put_u8(out, numbers[1], kind);
+                    put_u8(out, numbers[2], code);
+                }
+            }
+        });
+    });
+}

@@ -1,0 +1,66 @@
+//! Kernel codec: netlink bytes ↔ `flow` types, for connection tracking.
+//!
+//! The daemon reads a socket into a buffer and walks it with [`messages`]; each
+//! [`Message`] is decoded from the borrowed bytes without an allocation. Requests
+//! are appended to one reused `Vec<u8>` ([`Request`]), many to a `sendmsg`.
+//! There are no sockets here.
+//!
+//! Hard cases: attributes are nested, in host byte order outside and network
+//! byte order inside; ports of GRE are its keys; unknown attributes and states
+//! never fail a message.
+
+mod attr;
+mod conntrack;
+mod header;
+mod message;
+mod request;
+
+pub use conntrack::decode_flow;
+pub use header::{NlMessage, NlMessages, messages};
+pub use message::{EventKind, Message, decode};
+pub use request::{DumpFilter, Request, TcpOptions};
+
+use thiserror::Error;
+
+/// Netlink multicast groups of connection tracking.
+///
+/// Source: `include/uapi/linux/netfilter/nfnetlink_compat.h`, `enum nfnetlink_groups`.
+pub mod group {
+    /// `NFNLGRP_CONNTRACK_NEW`
+    pub const CONNTRACK_NEW: u32 = 1;
+    /// `NFNLGRP_CONNTRACK_UPDATE`
+    pub const CONNTRACK_UPDATE: u32 = 2;
+    /// `NFNLGRP_CONNTRACK_DESTROY`
+    pub const CONNTRACK_DESTROY: u32 = 3;
+}
+
+/// Why a message of the kernel was not understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum DecodeError {
+    /// A header or attribute is cut off.
+    #[error("truncated {what}: {have} bytes, {need} needed")]
+    Truncated {
+        /// What is cut off.
+        what: &'static str,
+        /// Bytes needed.
+        need: usize,
+        /// Bytes there.
+        have: usize,
+    },
+    /// An attribute that we know has another size than the kernel header says.
+    #[error("attribute {attr} of {nest} has {len} bytes")]
+    BadLength {
+        /// The nest that it stands in.
+        nest: &'static str,
+        /// Its number.
+        attr: u16,
+        /// Its payload in bytes.
+        len: usize,
+    },
+    /// What identifies a flow is missing.
+    #[error("no {0}")]
+    Missing(&'static str),
+    /// The flow is in different zones in its two directions, which cannot be replicated.
+    #[error("a zone per direction")]
+    DirectionZone,
+}

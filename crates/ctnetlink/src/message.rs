@@ -1,0 +1,108 @@
+//! What a netlink message of the kernel means: an event, a dump's entry, an answer.
+
+use flow::Flow;
+
+use crate::conntrack::decode_flow;
+use crate::header::{
+    NFGENMSG_LEN, NLM_F_CREATE, NLM_F_DUMP_INTR, NLM_F_EXCL, NLMSG_DONE, NLMSG_ERROR,
+    NLMSG_OVERRUN, NlMessage, ct,
+};
+use crate::request::{IPCTNL_MSG_CT_DELETE, IPCTNL_MSG_CT_NEW};
+use crate::DecodeError;
+
+/// What happened to a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// Created: `IPCTNL_MSG_CT_NEW` with `NLM_F_CREATE` or `NLM_F_EXCL`.
+    New,
+    /// Changed, or an entry of a dump: `IPCTNL_MSG_CT_NEW` without them.
+    Update,
+    /// Ended: `IPCTNL_MSG_CT_DELETE`.
+    Destroy,
+}
+
+/// A message of the kernel, understood.
+#[derive(Clone, Copy, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "lives on the stack for one event; boxing it would allocate"
+)]
+pub enum Message {
+    /// A flow: an event, or the answer to a get or dump.
+    Flow {
+        /// What happened.
+        kind: EventKind,
+        /// The flow.
+        flow: Flow,
+        /// The dump that this is part of was disturbed (`NLM_F_DUMP_INTR`).
+        interrupted: bool,
+    },
+    /// The answer to a request: 0, or a negative error number.
+    Ack {
+        /// Negative error number, 0 for success.
+        error: i32,
+    },
+    /// End of a dump.
+    Done {
+        /// Negative error number, 0 for success.
+        error: i32,
+        /// The dump was disturbed: entries may be missing.
+        interrupted: bool,
+    },
+    /// Data were lost (`NLMSG_OVERRUN`).
+    Overrun,
+    /// Something of another subsystem or a newer kernel.
+    Other,
+}
+
+/// Understands one message.
+///
+/// # Errors
+/// What is wrong with the flow that it holds.
+#[inline]
+pub fn decode(message: &NlMessage<'_>) -> Result<Message, DecodeError> {
+    const NEW: u16 = ct(IPCTNL_MSG_CT_NEW);
+    const DELETE: u16 = ct(IPCTNL_MSG_CT_DELETE);
+    let interrupted = message.flags & NLM_F_DUMP_INTR != 0;
+    let kind = match message.kind {
+        NEW if message.flags & (NLM_F_CREATE | NLM_F_EXCL) != 0 => EventKind::New,
+        NEW => EventKind::Update,
+        DELETE => EventKind::Destroy,
+        NLMSG_ERROR => {
+            return Ok(Message::Ack {
+                error: error_number(message.payload)?,
+            });
+        }
+        NLMSG_DONE => {
+            return Ok(Message::Done {
+                error: error_number(message.payload).unwrap_or(0),
+                interrupted,
+            });
+        }
+        NLMSG_OVERRUN => return Ok(Message::Overrun),
+        _ => return Ok(Message::Other),
+    };
+    let Some((_, attributes)) = message.payload.split_first_chunk::<NFGENMSG_LEN>() else {
+        return Err(DecodeError::Truncated {
+            what: "nfgenmsg",
+            need: NFGENMSG_LEN,
+            have: message.payload.len(),
+        });
+    };
+    Ok(Message::Flow {
+        kind,
+        flow: decode_flow(attributes)?,
+        interrupted,
+    })
+}
+
+fn error_number(payload: &[u8]) -> Result<i32, DecodeError> {
+    match payload.split_first_chunk::<4>() {
+        Some((bytes, _)) => Ok(i32::from_ne_bytes(*bytes)),
+        None => Err(DecodeError::Truncated {
+            what: "nlmsgerr",
+            need: 4,
+            have: payload.len(),
+        }),
+    }
+}

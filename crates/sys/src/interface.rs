@@ -1,0 +1,85 @@
+//! Network interfaces: index, MTU and state by name.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+/// Operational state of an interface, as its flags say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterfaceState {
+    /// `IFF_UP`: switched on.
+    pub up: bool,
+    /// `IFF_RUNNING`: has a carrier.
+    pub running: bool,
+}
+
+/// Asks the kernel about interfaces.
+#[derive(Debug)]
+pub struct Interfaces(OwnedFd);
+
+impl Interfaces {
+    /// Opens the socket over which the kernel is asked.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open() -> io::Result<Interfaces> {
+        Ok(Interfaces(socket_with(
+            AddressFamily::INET,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?))
+    }
+
+    /// Index of an interface.
+    ///
+    /// # Errors
+    /// `ENODEV` if there is none of that name.
+    pub fn index(&self, name: &str) -> io::Result<u32> {
+        Ok(rustix::net::netdevice::name_to_index(&self.0, name)?)
+    }
+
+    /// MTU in bytes.
+    ///
+    /// # Errors
+    /// `ENODEV` if there is none of that name.
+    pub fn mtu(&self, name: &str) -> io::Result<usize> {
+        let request = self.ask(name, libc::SIOCGIFMTU)?;
+        // SAFETY: SIOCGIFMTU filled in this member of the union.
+        let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+        usize::try_from(mtu).map_err(io::Error::other)
+    }
+
+    /// State of an interface.
+    ///
+    /// # Errors
+    /// `ENODEV` if there is none of that name.
+    pub fn state(&self, name: &str) -> io::Result<InterfaceState> {
+        let request = self.ask(name, libc::SIOCGIFFLAGS)?;
+        // SAFETY: SIOCGIFFLAGS filled in this member of the union.
+        let flags = i32::from(unsafe { request.ifr_ifru.ifru_flags });
+        Ok(InterfaceState {
+            up: flags & libc::IFF_UP != 0,
+            running: flags & libc::IFF_RUNNING != 0,
+        })
+    }
+
+    fn ask(&self, name: &str, what: libc::Ioctl) -> io::Result<libc::ifreq> {
+        // SAFETY: `ifreq` is plain data for which all zeros are a value.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        if name.len() >= request.ifr_name.len() {
+            return Err(io::Error::from_raw_os_error(libc::ENODEV));
+        }
+        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+            *to = from.cast_signed();
+        }
+        // SAFETY: both requests take a pointer to an `ifreq`, which lives through the call.
+        let rc = unsafe { libc::ioctl(self.0.as_fd().as_raw_fd(), what, &raw mut request) };
+        if rc == 0 {
+            Ok(request)
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! UDP sockets of the dedicated links, unicast and multicast.
+//!
+//! The original's shape: one socket bound to the own address or the group to
+//! receive, another, unbound, to send.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+
+use crate::set_option;
+
+/// Where a socket pair listens and where it sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// Own address, or the group; `None` for any address of the family of `to`.
+    pub listen: Option<IpAddr>,
+    /// Peer's address, or the group.
+    pub to: IpAddr,
+    /// Port of both.
+    pub port: u16,
+    /// Index of the interface: scope of link-local addresses and of groups.
+    pub interface: u32,
+    /// Local IPv4 address by which a group's interface is chosen.
+    pub interface_v4: Option<Ipv4Addr>,
+}
+
+/// Sizes and checksums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Send buffer in bytes; `None` for the system's.
+    pub send_buffer: Option<usize>,
+    /// Receive buffer in bytes; `None` for the system's.
+    pub receive_buffer: Option<usize>,
+    /// False to send without UDP checksums (IPv4).
+    pub checksum: bool,
+}
+
+/// A pair of sockets, both non-blocking.
+#[derive(Debug)]
+pub struct Pair {
+    /// Receives.
+    pub receiver: UdpSocket,
+    /// Sends; connected to the peer or group.
+    pub sender: UdpSocket,
+    /// False if a buffer could not be set as large as asked without privileges.
+    pub buffers_granted: bool,
+}
+
+/// Opens the sockets of one link.
+///
+/// # Errors
+/// What the system says, e.g. `EADDRNOTAVAIL` for an address that is not ours.
+pub fn open(path: &Path, options: &Options) -> io::Result<Pair> {
+    let any: IpAddr = match path.to {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let receiver = socket(path.to)?;
+    sockopt::set_socket_reuseaddr(&receiver, true)?;
+    bind(&receiver, &scoped(path.listen.unwrap_or(any), path))?;
+    let sender = socket(path.to)?;
+    if path.to.is_multicast() {
+        join(&receiver, &sender, path)?;
+    }
+    if !options.checksum {
+        set_option(&sender, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1)?;
+    }
+    let mut buffers_granted = true;
+    if let Some(bytes) = options.send_buffer
+        && sockopt::set_socket_send_buffer_size_force(&sender, bytes).is_err()
+    {
+        sockopt::set_socket_send_buffer_size(&sender, bytes)?;
+        buffers_granted = false;
+    }
+    if let Some(bytes) = options.receive_buffer
+        && sockopt::set_socket_recv_buffer_size_force(&receiver, bytes).is_err()
+    {
+        sockopt::set_socket_recv_buffer_size(&receiver, bytes)?;
+        buffers_granted = false;
+    }
+    let sender = UdpSocket::from(sender);
+    sender.connect(scoped(path.to, path))?;
+    Ok(Pair {
+        receiver: UdpSocket::from(receiver),
+        sender,
+        buffers_granted,
+    })
+}
+
+fn socket(family_of: IpAddr) -> io::Result<std::os::fd::OwnedFd> {
+    let family = match family_of {
+        IpAddr::V4(_) => AddressFamily::INET,
+        IpAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socket_with(family, SocketType::DGRAM, flags, None)?)
+}
+
+fn scoped(addr: IpAddr, path: &Path) -> SocketAddr {
+    match addr {
+        IpAddr::V4(a) => SocketAddr::new(a.into(), path.port),
+        IpAddr::V6(a) => {
+            let link_local = a.is_unicast_link_local() || a.is_multicast();
+            let scope = if link_local { path.interface } else { 0 };
+            SocketAddr::V6(SocketAddrV6::new(a, path.port, 0, scope))
+        }
+    }
+}
+
+/// Joins the group; what we send ourselves does not come back.
+fn join(
+    receiver: &impl std::os::fd::AsFd,
+    sender: &impl std::os::fd::AsFd,
+    path: &Path,
+) -> io::Result<()> {
+    match path.to {
+        IpAddr::V4(group) => {
+            let local = path.interface_v4.unwrap_or(Ipv4Addr::UNSPECIFIED);
+            sockopt::set_ip_add_membership_with_ifindex(receiver, &group, &local, path.interface)?;
+            sockopt::set_ip_multicast_if_with_ifindex(sender, &group, &local, path.interface)?;
+            sockopt::set_ip_multicast_loop(sender, false)?;
+        }
+        IpAddr::V6(group) => {
+            sockopt::set_ipv6_add_membership(receiver, &group, path.interface)?;
+            let index = path.interface.cast_signed();
+            set_option(sender, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, index)?;
+            sockopt::set_ipv6_multicast_loop(sender, false)?;
+        }
+    }
+    Ok(())
+}
