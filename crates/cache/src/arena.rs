@@ -16,6 +16,8 @@ pub(crate) struct Arena<T> {
     chunks: Vec<Vec<Place<T>>>,
     free: Vec<u32>,
     used: usize,
+    /// Generation of a place that is used for the first time.
+    first_generation: u16,
 }
 
 impl<T> Arena<T> {
@@ -24,7 +26,17 @@ impl<T> Arena<T> {
             chunks: Vec::new(),
             free: Vec::new(),
             used: 0,
+            first_generation: 0,
         }
+    }
+
+    /// Frees everything. Later generations differ from those handed out before,
+    /// as long as no place had 257 lives since the last time.
+    pub(crate) fn clear(&mut self) {
+        *self = Arena {
+            first_generation: self.first_generation.wrapping_add(257),
+            ..Arena::new()
+        };
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -52,7 +64,7 @@ impl<T> Arena<T> {
         let chunk = self.chunks.last_mut().expect("pushed above");
         chunk.push(Place {
             value: Some(value),
-            generation: 0,
+            generation: self.first_generation,
         });
         u32::try_from(before + chunk.len() - 1).expect("fewer than 2^31 entries")
     }

@@ -259,6 +259,16 @@ impl<S: BuildHasher> Cache<S> {
         }
     }
 
+    /// Removes all entries.
+    pub fn clear(&mut self) {
+        self.v4.clear();
+        self.v6.clear();
+        self.extras.clear();
+        self.index_v4.clear();
+        self.index_v6.clear();
+        self.queues = [EMPTY; List::COUNT];
+    }
+
     /// Marks of an entry.
     pub fn meta(&self, slot: Slot) -> &Meta {
         if slot.is_v6() {

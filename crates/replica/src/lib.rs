@@ -1,1 +1,405 @@
-//! x
+//! The replication protocols as one state machine on virtual time, without I/O.
+//!
+//! [`Replica`] takes typed kernel events, dumps and results, datagrams, link
+//! states, commands and time; it owes datagrams, kernel requests, dumps, operator
+//! events and the next timeout. It never sees a socket, a netlink byte or a clock:
+//! the same code runs in the daemon, in scenario tests and in the simulator.
+//!
+//! A turn of the driver is: any number of `handle_*`, one [`Replica::advance`], then
+//! every `poll_*` drained once. `handle_*` marks what is owed on cache entries;
+//! messages and requests are built from present state when they are polled. So a
+//! burst of events for one flow makes one message, and what is owed is bounded by
+//! the caches.
+//!
+//! One thing flows one way: kernel event → `ingest` → internal cache → `outbox` →
+//! datagram; and datagram → `receive` → `deliver` → external cache → `commit` or
+//! `inject` → kernel request.
+
+mod bulk;
+mod commit;
+mod deliver;
+mod event;
+mod flush;
+mod ingest;
+mod inject;
+mod kernel;
+mod link;
+mod marks;
+mod outbox;
+mod receive;
+mod settings;
+mod stats;
+mod sweep;
+mod time;
+
+use std::collections::VecDeque;
+
+use cache::{Cache, List, Position, Slot};
+use flow::Flow;
+use wire::v1::{Batch, Control, Mode, messages};
+
+pub use event::{Event, Level};
+pub use kernel::{
+    Change, DumpEnd, DumpScope, KernelError, KernelEvent, KernelRequest, KernelResult, Op, Origin,
+    Outcome, Purpose,
+};
+pub use link::LinkId;
+pub use receive::{Accepted, Receiver};
+pub use settings::{LinkSettings, Settings};
+pub use stats::{CacheStats, ReceiveStats, Stats};
+pub use time::Instant;
+
+use commit::Commit;
+use link::Links;
+use outbox::Outbox;
+use receive::Accepted as A;
+use sweep::Sweeps;
+
+/// Names a command whose end somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CommandId(pub u64);
+
+/// What an operator or a failover script asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Put the external cache into the kernel (`-c`).
+    Commit,
+    /// Empty the internal cache (`-f internal`).
+    FlushInternal,
+    /// Empty the external cache (`-f external`).
+    FlushExternal,
+    /// Empty both (`-f`).
+    FlushCaches,
+    /// Delete the flows that the filter covers from the kernel (`-F`).
+    FlushKernel,
+    /// The same after `PurgeTimeout` (`-t`).
+    ScheduleFlush,
+    /// Refill the internal cache from the kernel (`-R`).
+    Resync,
+    /// Send all our flows to the peer (`-B`).
+    Bulk,
+    /// Ask the peer for all its flows (`-n`).
+    RequestResync,
+}
+
+/// Whether [`Replica::advance`] should be called again at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing is under way.
+    Idle,
+    /// There is more to do.
+    More,
+}
+
+/// Which of the two caches is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Flows that our kernel told of.
+    Internal,
+    /// Flows that the peer told of.
+    External,
+}
+
+/// Kernel requests kept ready for the driver; no cursor runs on above this.
+const REQUESTS_MAX: usize = 4096;
+
+/// One replica.
+///
+/// Invariants: an entry of the internal cache is queued as `Owed` exactly while
+/// the peer must be told of it; with injection, an entry of the external cache is
+/// queued as `Owed` exactly while the kernel must be told of it and no request
+/// about it is under way.
+#[derive(Debug)]
+pub struct Replica {
+    settings: Settings,
+    now: Instant,
+    internal: Cache,
+    external: Cache,
+    outbox: Outbox,
+    receiver: Receiver,
+    links: Links,
+    sweeps: Sweeps,
+    commit: Option<Commit>,
+    /// Position of a bulk update under way.
+    bulk: Option<Position>,
+    /// Commands that wait for the end of a bulk update.
+    requests: VecDeque<KernelRequest>,
+    /// When the scheduled kernel flush is due.
+    purge_at: Option<Instant>,
+    events: VecDeque<Event>,
+    stats: Stats,
+}
+
+impl Replica {
+    /// A replica that knows nothing yet: a first dump is owed at once.
+    pub fn new(settings: Settings) -> Replica {
+        let mut replica = Replica {
+            now: Instant::START,
+            internal: Cache::new(settings.limit),
+            external: Cache::new(settings.limit),
+            outbox: Outbox::new(&settings),
+            receiver: Receiver::new(settings.mode),
+            links: Links::new(&settings),
+            sweeps: Sweeps::new(&settings),
+            commit: None,
+            bulk: None,
+            requests: VecDeque::new(),
+            purge_at: None,
+            events: VecDeque::new(),
+            stats: Stats::default(),
+            settings,
+        };
+        if replica.settings.startup_resync {
+            replica.request_resync();
+        }
+        replica
+    }
+
+    // ---- what the driver asks ----
+
+    /// Counters.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            receive: self.receiver.stats,
+            ..self.stats
+        }
+    }
+
+    /// Settings that it was given.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Number of flows in a cache that have not ended.
+    pub fn len(&self, which: Which) -> usize {
+        self.cache(which).len()
+    }
+
+    /// The link used for sending.
+    pub fn current_link(&self) -> LinkId {
+        self.links.current()
+    }
+
+    /// True while new flows are no news: a commit makes many, and each event costs
+    /// the kernel more than the flow. The driver then leaves the group of NEW events.
+    pub fn is_deaf_to_new(&self) -> bool {
+        self.commit.as_ref().is_some_and(Commit::is_large)
+    }
+
+    /// Calls `see` for up to `items` entries from `position` on, with the seconds
+    /// since each was inserted. `None` at the end of the cache.
+    pub fn walk(
+        &self,
+        which: Which,
+        mut position: Position,
+        items: usize,
+        mut see: impl FnMut(&Flow, u32),
+    ) -> Option<Position> {
+        let cache = self.cache(which);
+        for _ in 0..items {
+            let (slot, next) = cache.walk(position)?;
+            position = next;
+            let meta = cache.meta(slot);
+            if meta.marks & marks::DEAD == 0 {
+                see(&cache.flow(slot), self.now.tick().seconds_since(meta.created));
+            }
+        }
+        Some(position)
+    }
+
+    fn cache(&self, which: Which) -> &Cache {
+        match which {
+            Which::Internal => &self.internal,
+            Which::External => &self.external,
+        }
+    }
+
+    // ---- inputs ----
+
+    /// Events of the kernel, in the order in which it sent them.
+    pub fn handle_events(&mut self, now: Instant, events: &[KernelEvent]) {
+        self.now = now;
+        for event in events {
+            self.on_kernel_event(event);
+        }
+    }
+
+    /// The kernel dropped events.
+    pub fn handle_overrun(&mut self, now: Instant) {
+        self.now = now;
+        self.on_overrun();
+    }
+
+    /// Entries of the dump that [`Replica::poll_dump`] asked for.
+    pub fn handle_dump(&mut self, now: Instant, flows: &[Flow]) {
+        self.now = now;
+        for flow in flows {
+            self.on_dumped(flow);
+        }
+    }
+
+    /// That dump is over.
+    pub fn handle_dump_end(&mut self, now: Instant, end: DumpEnd) {
+        self.now = now;
+        self.on_dump_end(end);
+    }
+
+    /// Results of requests, in the order in which they were polled.
+    pub fn handle_results(&mut self, now: Instant, results: &[KernelResult]) {
+        self.now = now;
+        for result in results {
+            match result.request.purpose {
+                Purpose::Commit => self.on_commit_result(result),
+                Purpose::Inject => self.on_inject_result(result),
+                Purpose::Verify => self.on_verify_result(result),
+                Purpose::Flush => {}
+            }
+        }
+    }
+
+    /// A datagram, or a run of whole messages of a stream, from the peer.
+    pub fn handle_datagram(&mut self, now: Instant, link: LinkId, bytes: &[u8]) {
+        self.now = now;
+        for message in messages(bytes) {
+            let Some(accepted) = self.receiver.accept(message) else {
+                continue;
+            };
+            if let Some(event) = self.links.on_heard(link) {
+                self.events.push_back(event);
+            }
+            match accepted {
+                A::Flow(state, flow) => self.deliver(state, flow),
+                A::Control(Control::Resync) => {
+                    self.events.push_back(Event::ResyncByPeer);
+                    self.start_bulk();
+                }
+                A::Expectation | A::Control(_) => {}
+            }
+        }
+    }
+
+    /// The system says whether a link is usable.
+    pub fn handle_link(&mut self, now: Instant, link: LinkId, usable: bool) {
+        self.now = now;
+        self.events.extend(self.links.on_state(link, usable));
+    }
+
+    /// A command; [`Event::Done`] says when its client may go on.
+    pub fn handle_command(&mut self, now: Instant, id: CommandId, command: Command) {
+        self.now = now;
+        match command {
+            Command::Commit => return self.start_commit(id),
+            Command::FlushInternal => self.flush_caches(true, false),
+            Command::FlushExternal => self.flush_caches(false, true),
+            Command::FlushCaches => self.flush_caches(true, true),
+            Command::FlushKernel => return self.start_kernel_flush(Some(id)),
+            Command::ScheduleFlush => self.schedule_flush(),
+            Command::Resync => self.start_resync(),
+            Command::Bulk => self.start_bulk(),
+            Command::RequestResync => self.request_resync(),
+        }
+        self.events.push_back(Event::Done(id));
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        if self.purge_at.is_some_and(|at| at <= now) {
+            self.on_purge_due();
+        }
+        self.sweeps_due();
+    }
+
+    /// Moves long work on by about `items` entries.
+    pub fn advance(&mut self, now: Instant, items: usize) -> Progress {
+        self.now = now;
+        let more = [
+            self.advance_commit(items),
+            self.advance_bulk(items),
+            self.advance_gone(items),
+        ];
+        if more.contains(&true) {
+            Progress::More
+        } else {
+            Progress::Idle
+        }
+    }
+
+    // ---- outputs ----
+
+    /// The next datagram for the current link, if one is owed.
+    ///
+    /// It stays valid until the next call. The driver must not poll while the
+    /// link's socket cannot take more: what is polled is taken as sent.
+    pub fn poll_transmit(&mut self) -> Option<(LinkId, &[u8])> {
+        self.fill_datagram();
+        let bytes = self.outbox.datagram();
+        (!bytes.is_empty()).then_some((self.links.current(), bytes))
+    }
+
+    /// Appends up to `max` kernel requests to `out`.
+    pub fn poll_kernel(&mut self, max: usize, out: &mut Vec<KernelRequest>) {
+        while out.len() < max {
+            if let Some(request) = self.requests.pop_front() {
+                out.push(request);
+            } else if let Some(request) = self.next_injection() {
+                out.push(request);
+            } else {
+                break;
+            }
+        }
+    }
+
+    /// The dump to start now; only one is under way at a time.
+    pub fn poll_dump(&mut self) -> Option<DumpScope> {
+        self.next_dump()
+    }
+
+    /// The next thing for the operator.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Replica::handle_timeout`] and the outputs must be looked at again.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [
+            self.purge_at,
+            self.sweeps.next_due(),
+            self.outbox.alive_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// True while received states should be left in the socket: the kernel cannot
+    /// take injections as fast as they come.
+    pub fn is_congested(&self) -> bool {
+        !self.settings.external_cache && self.external.queued(List::Owed) > REQUESTS_MAX
+    }
+
+    fn request_resync(&mut self) {
+        if self.settings.mode == Mode::Alarm {
+            return;
+        }
+        self.events.push_back(Event::ResyncRequested);
+        self.outbox.owe(Control::Resync);
+    }
+
+    /// A flow of a cache with what is left of its timeout, at least 1 s.
+    fn aged_flow(cache: &Cache, slot: Slot, now: Instant) -> Flow {
+        let mut flow = cache.flow(slot);
+        let age = now.tick().seconds_since(cache.meta(slot).updated);
+        flow.timeout = flow.timeout.map(|t| t.saturating_sub(age).max(1));
+        flow
+    }
+}
+
+/// A batch for the link with the least room: any datagram then fits every link.
+fn batch_for(settings: &Settings) -> Batch {
+    let sizes = settings.links.iter().map(|l| (l.mtu, l.allowance));
+    let (mtu, allowance) = sizes
+        .min_by_key(|(mtu, allowance)| mtu.saturating_sub(*allowance))
+        .unwrap_or((1500, 28));
+    Batch::new(mtu, allowance)
+}

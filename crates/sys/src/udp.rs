@@ -41,8 +41,11 @@ pub struct Options {
 pub struct Pair {
     /// Receives.
     pub receiver: UdpSocket,
-    /// Sends; connected to the peer or group.
+    /// Sends to `to`. Not connected: a connected socket answers a peer's absence by
+    /// failing, and so not sending, the next datagram.
     pub sender: UdpSocket,
+    /// The peer or group.
+    pub to: SocketAddr,
     /// False if a buffer could not be set as large as asked without privileges.
     pub buffers_granted: bool,
 }
@@ -79,11 +82,10 @@ pub fn open(path: &Path, options: &Options) -> io::Result<Pair> {
         sockopt::set_socket_recv_buffer_size(&receiver, bytes)?;
         buffers_granted = false;
     }
-    let sender = UdpSocket::from(sender);
-    sender.connect(scoped(path.to, path))?;
     Ok(Pair {
         receiver: UdpSocket::from(receiver),
-        sender,
+        sender: UdpSocket::from(sender),
+        to: scoped(path.to, path),
         buffers_granted,
     })
 }

@@ -186,8 +186,13 @@ impl TupleParts {
         let missing = |missing| PayloadError::NoIdentity { missing };
         let addrs = self.addrs.ok_or(missing("addresses"))?;
         let proto = Proto(self.proto.ok_or(missing("layer 4 protocol"))?);
-        let l4 = if proto.has_ports() {
+        let l4 = if proto == Proto::UDPLITE {
+            // It has ports, and the original never sends them.
             let (src, dst) = self.ports.ok_or(missing("ports"))?;
+            L4::Ports { src, dst }
+        } else if proto.has_ports() {
+            // Absent ports are 0, as they are to the original.
+            let (src, dst) = self.ports.unwrap_or((0, 0));
             L4::Ports { src, dst }
         } else if proto.is_icmp() {
             L4::Icmp {

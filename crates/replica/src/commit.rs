@@ -1,0 +1,262 @@
+//! Commit: the external cache → kernel, at a takeover.
+//!
+//! A cursor walks the external cache twice: first the flows without a master,
+//! then the others, whose masters then exist. `EEXIST` is a question, not an
+//! order: the kernel's entry is read, and brought up to date if it is the same
+//! flow, so that a second commit changes nothing.
+
+use cache::Position;
+use flow::{Flow, Status};
+
+use crate::inject::without_what_fails;
+use crate::kernel::{KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose};
+use crate::{CommandId, Event, Instant, REQUESTS_MAX, Replica};
+
+/// Most requests about one entry: create, get, delete, create and two lesser creates.
+pub(crate) const STEPS_MAX: u8 = 8;
+
+/// Seconds that a flow gets whose timeout has run down without word of its end.
+const RUN_DOWN_SECS: u32 = 60;
+
+/// From this many flows on, the group of NEW events is left meanwhile.
+const LARGE: usize = 256;
+
+/// Which flows a pass commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    WithoutMaster,
+    WithMaster,
+}
+
+/// A commit under way.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    id: CommandId,
+    pass: Pass,
+    /// `None` once the cursor has seen all.
+    position: Option<Position>,
+    in_flight: usize,
+    size: usize,
+    created: u64,
+    updated: u64,
+    failed: u64,
+    began: Instant,
+}
+
+impl Commit {
+    pub(crate) fn is_large(&self) -> bool {
+        self.size >= LARGE
+    }
+}
+
+impl Replica {
+    pub(crate) fn start_commit(&mut self, id: CommandId) {
+        self.purge_at = None;
+        if self.commit.is_some() {
+            self.events.push_back(Event::CommitRunning);
+            self.events.push_back(Event::Done(id));
+            return;
+        }
+        self.events.push_back(Event::CommitStarted);
+        if !self.settings.external_cache {
+            // Everything is in the kernel already.
+            self.events.push_back(Event::Done(id));
+            return;
+        }
+        self.commit = Some(Commit {
+            id,
+            pass: Pass::WithoutMaster,
+            position: Some(Position::default()),
+            in_flight: 0,
+            size: self.external.len(),
+            created: 0,
+            updated: 0,
+            failed: 0,
+            began: self.now,
+        });
+    }
+
+    /// True if there is more to do at once.
+    pub(crate) fn advance_commit(&mut self, items: usize) -> bool {
+        let Some(mut commit) = self.commit.take() else {
+            return false;
+        };
+        for _ in 0..items {
+            let Some(position) = commit.position else { break };
+            if self.requests.len() >= REQUESTS_MAX {
+                break;
+            }
+            let Some((slot, next)) = self.external.walk(position) else {
+                commit.position = None;
+                break;
+            };
+            commit.position = Some(next);
+            let flow = self.external.flow(slot);
+            if flow.master.is_some() != (commit.pass == Pass::WithMaster) {
+                continue;
+            }
+            let age = (self.now.tick()).seconds_since(self.external.meta(slot).updated);
+            let flow = Flow {
+                timeout: Some(self.commit_timeout(flow.timeout, age)),
+                ..flow
+            };
+            commit.in_flight += 1;
+            self.requests.push_back(KernelRequest {
+                purpose: Purpose::Commit,
+                ticket: Some(self.external.ticket(slot)),
+                step: 0,
+                op: Op::Create(flow),
+            });
+        }
+        let pass_over = commit.position.is_none() && commit.in_flight == 0;
+        match (pass_over, commit.pass) {
+            (true, Pass::WithoutMaster) => {
+                commit.pass = Pass::WithMaster;
+                commit.position = Some(Position::default());
+            }
+            (true, Pass::WithMaster) => {
+                self.events.push_back(Event::Committed {
+                    created: commit.created,
+                    updated: commit.updated,
+                    failed: commit.failed,
+                    took: self.now.since(commit.began),
+                });
+                self.events.push_back(Event::Done(commit.id));
+                return false;
+            }
+            (false, _) => {}
+        }
+        let more = commit.position.is_some() && self.requests.len() < REQUESTS_MAX;
+        self.commit = Some(commit);
+        more
+    }
+
+    /// What is left of a received timeout of `age` seconds.
+    fn commit_timeout(&self, received: Option<u32>, age: u32) -> u32 {
+        if let Some(fixed) = self.settings.commit_timeout {
+            return fixed;
+        }
+        match received {
+            Some(secs) if secs > age => secs - age,
+            Some(secs) => secs.clamp(1, RUN_DOWN_SECS),
+            None => RUN_DOWN_SECS,
+        }
+    }
+
+    pub(crate) fn on_commit_result(&mut self, result: &KernelResult) {
+        let Some(mut commit) = self.commit.take() else {
+            return;
+        };
+        let request = &result.request;
+        let next = match (&request.op, result.outcome) {
+            (Op::Create(flow), Outcome::Done) => {
+                commit.created += 1;
+                self.own_committed(flow);
+                None
+            }
+            (Op::Update(flow), Outcome::Done) => {
+                commit.updated += 1;
+                self.own_committed(flow);
+                None
+            }
+            (op, outcome) => {
+                let wanted = self.wanted(request);
+                let next = wanted.and_then(|w| self.next_commit_step(request.step, op, outcome, &w));
+                if next.is_none() {
+                    commit.failed += 1;
+                }
+                next
+            }
+        };
+        match next {
+            Some(op) => self.requests.push_back(KernelRequest {
+                step: request.step + 1,
+                op,
+                ..*request
+            }),
+            None => commit.in_flight -= 1,
+        }
+        self.commit = Some(commit);
+    }
+
+    /// The flow that a commit request is about, as it was to be committed.
+    fn wanted(&self, request: &KernelRequest) -> Option<Flow> {
+        let slot = request.ticket.and_then(|t| self.external.redeem(t))?;
+        let flow = self.external.flow(slot);
+        let age = (self.now.tick()).seconds_since(self.external.meta(slot).updated);
+        Some(Flow {
+            timeout: Some(self.commit_timeout(flow.timeout, age)),
+            ..flow
+        })
+    }
+
+    /// The next request after one that did not finish the matter; `None` gives up.
+    fn next_commit_step(
+        &mut self,
+        step: u8,
+        op: &Op,
+        outcome: Outcome,
+        wanted: &Flow,
+    ) -> Option<Op> {
+        let key = wanted.key();
+        if step + 1 >= STEPS_MAX {
+            return None;
+        }
+        match (op, outcome) {
+            (Op::Create(_), Outcome::Failed(KernelError::Exists)) => Some(Op::Get(key)),
+            (Op::Create(tried), Outcome::Failed(error)) => {
+                let lesser = without_what_fails(*tried, error);
+                match &lesser {
+                    Some(lesser) => self.note_lesser(tried, lesser),
+                    None => self
+                        .events
+                        .push_back(Event::Refused { flow: key, error }),
+                }
+                lesser.map(Op::Create)
+            }
+            (Op::Get(_), Outcome::Found(held)) if held.key() == key => {
+                if held.reply == wanted.reply {
+                    Some(Op::Update(newest(&held, wanted)))
+                } else {
+                    Some(Op::Delete(key, held.id))
+                }
+            }
+            // It has gone meanwhile: once more. Otherwise the reply tuple is what is taken.
+            (Op::Get(_), Outcome::Failed(KernelError::NotFound)) if step <= 1 => {
+                Some(Op::Create(*wanted))
+            }
+            (Op::Get(_), _) => {
+                self.stats.clashes += 1;
+                self.events.push_back(Event::Clash(key));
+                None
+            }
+            (Op::Delete(..), _) => Some(Op::Create(*wanted)),
+            (Op::Update(_), Outcome::Failed(KernelError::NotFound)) => Some(Op::Create(*wanted)),
+            (Op::Update(_), Outcome::Failed(error)) => {
+                self.events
+                    .push_back(Event::Refused { flow: key, error });
+                None
+            }
+            (Op::Create(_) | Op::Update(_), _) => None,
+        }
+    }
+}
+
+/// An update of the kernel's entry by what the peer said, which never goes back:
+/// not in protocol state, not in status bits, and not in the timeout of a flow
+/// that the kernel has seen at least as far.
+pub(crate) fn newest(held: &Flow, said: &Flow) -> Flow {
+    let progress = |f: &Flow| f.tcp_state().map(flow::TcpState::progress);
+    let kernel_is_ahead = progress(held) > progress(said);
+    let same = progress(held) == progress(said);
+    let steps = Status::SEEN_REPLY.0 | Status::ASSURED.0;
+    let mut update = *said;
+    update.status = Status(held.status.0 | said.status.0 & steps);
+    if kernel_is_ahead {
+        update.proto_info = None;
+    }
+    if kernel_is_ahead || (same && held.timeout >= said.timeout) {
+        update.timeout = None;
+    }
+    update
+}

@@ -1,0 +1,72 @@
+//! Flushes: of the caches, and of the kernel table by filter, now or scheduled.
+
+use flow::Flow;
+
+use crate::kernel::{KernelRequest, Op, Purpose};
+use crate::{CommandId, Event, Replica};
+
+impl Replica {
+    /// Empties caches; nothing is sent. Refused while a commit reads the external cache.
+    ///
+    /// The original flushes the kernel table here if there is no internal cache;
+    /// the command says caches, so this does not.
+    pub(crate) fn flush_caches(&mut self, internal: bool, external: bool) {
+        if external && self.commit.is_some() {
+            self.events.push_back(Event::FlushRefused);
+            return;
+        }
+        self.events.push_back(Event::FlushingCaches(match (internal, external) {
+            (true, true) => "flushing caches",
+            (true, false) => "flushing internal cache",
+            _ => "flushing external cache",
+        }));
+        if internal {
+            self.purge_at = None;
+            self.bulk = None;
+            self.internal.clear();
+        }
+        // With injection the external cache is the ledger of what the kernel has from us.
+        if external && self.settings.external_cache {
+            self.external.clear();
+        }
+    }
+
+    /// Arms the scheduled flush; a second time while armed does nothing.
+    pub(crate) fn schedule_flush(&mut self) {
+        if self.purge_at.is_none() {
+            let after = self.settings.purge_timeout;
+            self.purge_at = Some(self.now + after);
+            self.events.push_back(Event::FlushScheduled(after));
+        }
+    }
+
+    /// The scheduled flush is due: the kernel table, and then the internal cache.
+    pub(crate) fn on_purge_due(&mut self) {
+        self.purge_at = None;
+        self.stats.kernel_flushes += 1;
+        self.events
+            .push_back(Event::FlushingKernel { scheduled: true });
+        self.bulk = None;
+        self.internal.clear();
+        self.sweeps.owe_flush(None);
+    }
+
+    pub(crate) fn start_kernel_flush(&mut self, id: Option<CommandId>) {
+        self.stats.kernel_flushes += 1;
+        self.events
+            .push_back(Event::FlushingKernel { scheduled: false });
+        self.sweeps.owe_flush(id);
+    }
+
+    /// An entry of the dump that a flush reads. What the filter ignores is spared.
+    pub(crate) fn flush_dumped(&mut self, flow: &Flow) {
+        if self.settings.filter.keeps(flow) {
+            self.requests.push_back(KernelRequest {
+                purpose: Purpose::Flush,
+                ticket: None,
+                step: 0,
+                op: Op::Delete(flow.key(), flow.id),
+            });
+        }
+    }
+}

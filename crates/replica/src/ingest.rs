@@ -1,0 +1,173 @@
+//! Kernel event → internal cache → owed to the peer.
+//!
+//! Hard cases: a DESTROY can come after the NEW of the flow that took its tuple
+//! (the kernel's id tells them apart); a flow that the peer has taken over ends in
+//! our kernel too, and that must not be announced; our own requests cause events.
+
+use cache::{List, Slot};
+use flow::Flow;
+use wire::v1::{StateKind, check_carried};
+
+use crate::kernel::{Change, KernelEvent, Origin};
+use crate::{Event, Replica, marks};
+
+impl Replica {
+    pub(crate) fn on_kernel_event(&mut self, event: &KernelEvent) {
+        self.stats.events_received += 1;
+        let flow = &event.flow;
+        if event.change == Change::Destroy
+            && let Some((packets, bytes)) = flow.traffic
+        {
+            self.stats.traffic_packets += packets;
+            self.stats.traffic_bytes += bytes;
+        }
+        let known = self.internal.find(&flow.key());
+        // The end of a flow that is known always counts, whatever a filter of
+        // states says of its last state: its entry would stay for ever.
+        let ends_known = event.change == Change::Destroy && known.is_some();
+        if !ends_known && !self.settings.filter.keeps(flow) {
+            self.stats.events_filtered += 1;
+            return;
+        }
+        if event.origin != Origin::Traffic {
+            self.stats.events_own += 1;
+            return self.on_own_event(event, known);
+        }
+        if check_carried(flow).is_err() {
+            self.stats.not_carried += 1;
+            return;
+        }
+        if !self.settings.external_cache && event.change != Change::Destroy {
+            self.disown_injected(flow);
+        }
+        if !self.settings.internal_cache {
+            let (kind, counter) = match event.change {
+                Change::New => (StateKind::New, &mut self.stats.internal.created),
+                Change::Update => (StateKind::Update, &mut self.stats.internal.updated),
+                Change::Destroy => (StateKind::Delete, &mut self.stats.internal.destroyed),
+            };
+            *counter += 1;
+            return self.owe_directly(kind, *flow);
+        }
+        match (event.change, known) {
+            (Change::Destroy, None) => {}
+            (Change::Destroy, Some(slot)) => self.on_destroy(slot, flow),
+            (Change::New, Some(slot)) => self.restart_entry(slot, flow),
+            (Change::New | Change::Update, None) => {
+                if let Some(slot) = self.insert_internal(flow) {
+                    self.internal.meta_mut(slot).marks = marks::UNTOLD;
+                    self.internal.queue(slot, List::Owed);
+                }
+            }
+            (Change::Update, Some(slot)) => self.on_update(slot, flow),
+        }
+    }
+
+    /// A committed flow is ours from now on, but the peer knows it; an injected one is not ours.
+    fn on_own_event(&mut self, event: &KernelEvent, known: Option<Slot>) {
+        match (event.change, known) {
+            (Change::Destroy, Some(slot)) => self.internal.remove(slot),
+            (Change::New | Change::Update, _) if event.origin == Origin::Commit => {
+                self.own_committed(&event.flow);
+            }
+            _ => {}
+        }
+    }
+
+    /// Enters a committed flow into the internal cache, without announcing it.
+    pub(crate) fn own_committed(&mut self, flow: &Flow) {
+        if !self.settings.internal_cache {
+            return;
+        }
+        match self.internal.find(&flow.key()) {
+            Some(slot) => {
+                let mut merged = self.internal.flow(slot);
+                merged.merge(flow);
+                self.internal.store(slot, &merged, self.now.tick());
+                self.internal.meta_mut(slot).marks &= !(marks::TAKEN | marks::DEAD);
+            }
+            None => {
+                self.insert_internal(flow);
+            }
+        }
+    }
+
+    /// Adds an entry; `None` and a count if the cache is full.
+    pub(crate) fn insert_internal(&mut self, flow: &Flow) -> Option<Slot> {
+        match self.internal.insert(flow, self.now.tick()) {
+            Ok(slot) => {
+                self.stats.internal.created += 1;
+                Some(slot)
+            }
+            Err(cache::Full) => {
+                self.stats.internal.create_failed += 1;
+                None
+            }
+        }
+    }
+
+    /// A new flow under the key of one that we hold: its end was lost, or is on its way.
+    fn restart_entry(&mut self, slot: Slot, flow: &Flow) {
+        self.internal.store(slot, flow, self.now.tick());
+        // The peer may know the former flow: if this one ends, it must hear of it.
+        self.internal.meta_mut(slot).marks = 0;
+        self.internal.queue(slot, List::Owed);
+        self.stats.internal.created += 1;
+    }
+
+    pub(crate) fn on_update(&mut self, slot: Slot, flow: &Flow) {
+        let mut merged = self.internal.flow(slot);
+        let other_entry = matches!((merged.id, flow.id), (Some(a), Some(b)) if a != b);
+        if other_entry || self.internal.meta(slot).marks & marks::DEAD != 0 {
+            return self.restart_entry(slot, flow);
+        }
+        merged.merge(flow);
+        self.internal.store(slot, &merged, self.now.tick());
+        let meta = self.internal.meta_mut(slot);
+        meta.marks = (meta.marks & !marks::TAKEN) | marks::UPDATED;
+        // Already queued: one message will say both.
+        if meta.list() != Some(List::Owed) {
+            self.internal.queue(slot, List::Owed);
+        }
+        self.stats.internal.updated += 1;
+    }
+
+    pub(crate) fn on_destroy(&mut self, slot: Slot, flow: &Flow) {
+        let held = self.internal.flow(slot);
+        if matches!((held.id, flow.id), (Some(a), Some(b)) if a != b) {
+            self.stats.events_late += 1;
+            return;
+        }
+        self.end_entry(slot);
+    }
+
+    /// The flow of an entry has ended in our kernel.
+    pub(crate) fn end_entry(&mut self, slot: Slot) {
+        let marks = self.internal.meta(slot).marks;
+        if marks & marks::DEAD != 0 {
+            return;
+        }
+        self.stats.internal.destroyed += 1;
+        if marks & marks::TAKEN != 0 {
+            self.stats.ends_not_announced += 1;
+            self.internal.remove(slot);
+        } else if marks & marks::UNTOLD != 0 {
+            self.internal.remove(slot);
+        } else {
+            self.internal.meta_mut(slot).marks |= marks::DEAD;
+            self.internal.queue(slot, List::Owed);
+        }
+    }
+
+    pub(crate) fn on_overrun(&mut self) {
+        self.stats.overruns += 1;
+        let already = self.sweeps.is_repair_due();
+        if let Some(after) = self.settings.overrun_resync {
+            self.sweeps.schedule_repair(self.now + after);
+        }
+        if !already {
+            self.events
+                .push_back(Event::Overrun(self.settings.overrun_resync));
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Direct injection: entries of the external cache → kernel, as they come.
+//!
+//! ```text
+//!  new or update ──▶ Create ──Exists──▶ Get ──same reply tuple──▶ Update
+//!                      ▲  │ done         │ └─other reply tuple──▶ Delete ─▶ Create
+//!                      │  ▼              └───nothing, or another flow: a clash, counted
+//!               NotFound─Update (IN_KERNEL) ──refused──▶ Get
+//!
+//!  delete ──▶ Get ──ran down as injected──▶ Delete
+//!               └───seen traffic since, or not ours: not obeyed, counted
+//! ```
+//!
+//! An entry has one request under way at most (`BUSY`); what comes meanwhile is
+//! noted (`AGAIN`) and built from the entry's state when the request is over.
+
+use cache::{List, Slot};
+use flow::Flow;
+
+use crate::commit::{STEPS_MAX, newest};
+use crate::kernel::{KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose};
+use crate::{Event, Replica, marks};
+
+/// A timeout that is this many seconds longer than what was injected has been
+/// refreshed by packets; less may be rounding.
+const SLACK_SECS: u32 = 2;
+
+impl Replica {
+    /// The next request for an owed entry.
+    pub(crate) fn next_injection(&mut self) -> Option<KernelRequest> {
+        if self.settings.external_cache {
+            return None;
+        }
+        loop {
+            let slot = self.external.front(List::Owed)?;
+            self.external.unqueue(slot);
+            let flow = self.external.flow(slot);
+            let marks = self.external.meta(slot).marks;
+            let op = match (marks & marks::DEAD != 0, marks & marks::IN_KERNEL != 0) {
+                (true, true) => Op::Get(flow.key()),
+                (true, false) => {
+                    // It ended before the kernel heard of it.
+                    self.external.remove(slot);
+                    continue;
+                }
+                (false, true) => Op::Update(flow),
+                (false, false) => Op::Create(with_timeout(flow)),
+            };
+            self.external.meta_mut(slot).marks |= marks::BUSY;
+            return Some(self.injection(slot, 0, op));
+        }
+    }
+
+    fn injection(&self, slot: Slot, step: u8, op: Op) -> KernelRequest {
+        KernelRequest {
+            purpose: Purpose::Inject,
+            ticket: Some(self.external.ticket(slot)),
+            step,
+            op,
+        }
+    }
+
+    pub(crate) fn on_inject_result(&mut self, result: &KernelResult) {
+        let slot = result.request.ticket.and_then(|t| self.external.redeem(t));
+        let Some(slot) = slot else { return };
+        let step = result.request.step + 1;
+        let next = if self.external.meta(slot).marks & marks::DEAD != 0 {
+            self.after_delete_step(slot, result)
+        } else {
+            self.after_state_step(slot, result)
+        };
+        match next {
+            Next::Ask(op) if step < STEPS_MAX => {
+                let request = self.injection(slot, step, op);
+                self.requests.push_back(request);
+            }
+            Next::Ask(_) | Next::Over => self.injection_over(slot),
+            Next::Forget => self.external.remove(slot),
+        }
+    }
+
+    fn injection_over(&mut self, slot: Slot) {
+        let meta = self.external.meta_mut(slot);
+        let again = meta.marks & marks::AGAIN != 0;
+        meta.marks &= !(marks::BUSY | marks::AGAIN);
+        if again {
+            self.external.queue(slot, List::Owed);
+        }
+    }
+
+    fn after_state_step(&mut self, slot: Slot, result: &KernelResult) -> Next {
+        let flow = self.external.flow(slot);
+        match (result.request.op, result.outcome) {
+            (Op::Create(_), Outcome::Done) => {
+                self.external.meta_mut(slot).marks |= marks::IN_KERNEL;
+                self.stats.external.created += 1;
+                Next::Over
+            }
+            (Op::Update(_), Outcome::Done) => {
+                self.external.meta_mut(slot).marks |= marks::IN_KERNEL;
+                self.stats.external.updated += 1;
+                Next::Over
+            }
+            (Op::Create(_), Outcome::Failed(KernelError::Exists)) => Next::Ask(Op::Get(flow.key())),
+            (Op::Create(tried), Outcome::Failed(error)) => match without_what_fails(tried, error) {
+                Some(lesser) => {
+                    self.note_lesser(&tried, &lesser);
+                    Next::Ask(Op::Create(lesser))
+                }
+                None => self.refuse(slot, error),
+            },
+            (Op::Update(_), Outcome::Failed(KernelError::NotFound)) => {
+                Next::Ask(Op::Create(with_timeout(flow)))
+            }
+            (Op::Update(_), Outcome::Failed(_)) => Next::Ask(Op::Get(flow.key())),
+            (Op::Get(_), Outcome::Found(held)) if held.key() != flow.key() => self.clash(slot),
+            (Op::Get(_), Outcome::Found(held)) if held.reply == flow.reply => {
+                Next::Ask(Op::Update(newest(&held, &flow)))
+            }
+            (Op::Get(_), Outcome::Found(held)) => Next::Ask(Op::Delete(flow.key(), held.id)),
+            (Op::Get(_), Outcome::Failed(KernelError::NotFound)) if result.request.step > 1 => {
+                self.clash(slot)
+            }
+            (Op::Get(_), Outcome::Failed(_)) if result.request.step <= 1 => {
+                // It may have gone between the two requests: try once more.
+                Next::Ask(Op::Create(with_timeout(flow)))
+            }
+            (Op::Delete(..), _) => Next::Ask(Op::Create(with_timeout(flow))),
+            (Op::Get(_) | Op::Create(_) | Op::Update(_), _) => Next::Over,
+        }
+    }
+
+    fn after_delete_step(&mut self, slot: Slot, result: &KernelResult) -> Next {
+        let flow = self.external.flow(slot);
+        match (result.request.op, result.outcome) {
+            (Op::Get(_), Outcome::Found(held)) => {
+                if held.key() != flow.key() || held.reply != flow.reply {
+                    return Next::Forget;
+                }
+                if self.has_seen_traffic(slot, &held) {
+                    self.stats.deletes_refused += 1;
+                    return Next::Forget;
+                }
+                Next::Ask(Op::Delete(flow.key(), held.id))
+            }
+            (Op::Delete(..), Outcome::Done) => {
+                self.stats.external.destroyed += 1;
+                Next::Forget
+            }
+            (Op::Delete(..), Outcome::Failed(error)) if error != KernelError::NotFound => {
+                self.stats.external.destroy_failed += 1;
+                Next::Forget
+            }
+            (Op::Create(_) | Op::Update(_), _) => {
+                // The delete came while the flow was being written.
+                Next::Ask(Op::Get(flow.key()))
+            }
+            _ => Next::Forget,
+        }
+    }
+
+    /// True if the kernel's entry will live longer than what we injected allows.
+    pub(crate) fn has_seen_traffic(&self, slot: Slot, held: &Flow) -> bool {
+        let injected = self.external.flow(slot).timeout.unwrap_or(0);
+        let age = (self.now.tick()).seconds_since(self.external.meta(slot).updated);
+        let allowed = injected.saturating_sub(age).saturating_add(SLACK_SECS);
+        held.timeout.is_some_and(|t| t > allowed)
+    }
+
+    /// Our kernel has seen traffic of an injected flow: it is ours now.
+    pub(crate) fn disown_injected(&mut self, flow: &Flow) {
+        if let Some(slot) = self.external.find(&flow.key()) {
+            self.external.remove(slot);
+        }
+    }
+
+    fn clash(&mut self, slot: Slot) -> Next {
+        self.stats.clashes += 1;
+        self.stats.external.create_failed += 1;
+        let key = self.external.key(slot);
+        self.events.push_back(Event::Clash(key));
+        Next::Over
+    }
+
+    fn refuse(&mut self, slot: Slot, error: KernelError) -> Next {
+        self.stats.external.create_failed += 1;
+        let flow = self.external.key(slot);
+        self.events.push_back(Event::Refused { flow, error });
+        Next::Over
+    }
+
+    /// Counts what was left out of a flow to make the kernel take it.
+    pub(crate) fn note_lesser(&mut self, tried: &Flow, lesser: &Flow) {
+        if tried.helper != lesser.helper {
+            self.stats.without_helper += 1;
+            self.events.push_back(Event::WithoutHelper(tried.key()));
+        }
+    }
+}
+
+/// What follows a result.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "lives for one call"
+)]
+enum Next {
+    /// Another request about the same entry.
+    Ask(Op),
+    /// Nothing for now.
+    Over,
+    /// The entry is not needed any more.
+    Forget,
+}
+
+/// The flow without the part that made the kernel refuse it; `None` if nothing is left to try.
+pub(crate) fn without_what_fails(tried: Flow, error: KernelError) -> Option<Flow> {
+    match error {
+        KernelError::Unsupported if tried.helper.is_some() => Some(Flow {
+            helper: None,
+            ..tried
+        }),
+        // Its master has gone; the flow itself lives.
+        KernelError::NotFound if tried.master.is_some() => Some(Flow {
+            master: None,
+            ..tried
+        }),
+        _ => None,
+    }
+}
+
+/// The kernel needs a timeout to create a flow; a peer with a `CommitTimeout` sends none.
+fn with_timeout(flow: Flow) -> Flow {
+    const WITHOUT_ANY_SECS: u32 = 60;
+    Flow {
+        timeout: flow.timeout.or(Some(WITHOUT_ANY_SECS)),
+        ..flow
+    }
+}

@@ -1,0 +1,368 @@
+//! Dumps of the kernel table: at the start, on command, after an overrun, for a
+//! flush or a bulk update, and the paced sweeps that find what no event tells.
+//!
+//! Some flows are silent: one created while nobody listened may never emit an
+//! event, and packets refresh a timer without one. A sweep compares the table with
+//! the internal cache: unknown flows are announced, refreshed timeouts are sent
+//! again before half of the peer's copy has run down, and entries that the dump did
+//! not show are looked up one by one before they are taken as gone (a dump may
+//! miss entries while the table changes).
+//!
+//! At the start nothing is announced: the table of a replica that was the backup
+//! holds copies of the peer's flows. Traffic shows which are ours.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use cache::{List, Position};
+use flow::{Flow, Proto};
+use wire::v1::{StateKind, check_carried};
+
+use crate::kernel::{
+    DumpEnd, DumpScope, KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose,
+};
+use crate::{CommandId, Event, Instant, REQUESTS_MAX, Replica, Settings, marks};
+
+/// Protocols whose timeouts are short and refreshed without events.
+const SHORT_LIVED: [(bool, Proto); 6] = [
+    (false, Proto::UDP),
+    (true, Proto::UDP),
+    (false, Proto::ICMP),
+    (true, Proto::ICMPV6),
+    (false, Proto::GRE),
+    (true, Proto::GRE),
+];
+
+/// Timeouts that differ by no more than this many seconds count as equal: the
+/// kernel's are rounded, and so is our time.
+const SLACK_SECS: u32 = 2;
+
+/// What a dump is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// The first one: fill the internal cache, say nothing.
+    Start,
+    /// The operator's `-R`: merge, remove nothing.
+    Resync,
+    /// Paced comparison.
+    Sweep,
+    /// Comparison after an overrun.
+    Repair,
+    /// Bulk update without an internal cache.
+    Bulk,
+    /// Delete what the filter covers.
+    Flush(Option<CommandId>),
+}
+
+/// A dump owed or under way.
+#[derive(Clone, Copy, Debug)]
+struct Dump {
+    reason: Reason,
+    scope: DumpScope,
+}
+
+/// Dumps and when the next are due.
+#[derive(Debug)]
+pub(crate) struct Sweeps {
+    owed: VecDeque<Dump>,
+    running: Option<Dump>,
+    /// Number of the latest comparison; entries note the last that saw them.
+    number: u8,
+    began: Instant,
+    /// Walk over the internal cache for entries that the last comparison did not see.
+    gone: Option<(Position, Dump)>,
+    found: u64,
+    ended: u64,
+    short: Duration,
+    full: Duration,
+    short_at: Instant,
+    full_at: Instant,
+    repair_at: Option<Instant>,
+}
+
+impl Sweeps {
+    pub(crate) fn new(settings: &Settings) -> Sweeps {
+        let mut owed = VecDeque::new();
+        if settings.internal_cache {
+            owed.push_back(Dump {
+                reason: Reason::Start,
+                scope: DumpScope::All,
+            });
+        }
+        Sweeps {
+            owed,
+            running: None,
+            number: 0,
+            began: Instant::START,
+            gone: None,
+            found: 0,
+            ended: 0,
+            short: settings.sweep_short,
+            full: settings.sweep_full,
+            short_at: Instant::START + settings.sweep_short,
+            full_at: Instant::START + settings.sweep_full,
+            repair_at: None,
+        }
+    }
+
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        let sweep = self.short_at.min(self.full_at);
+        Some(self.repair_at.map_or(sweep, |at| at.min(sweep)))
+    }
+
+    pub(crate) fn is_repair_due(&self) -> bool {
+        self.repair_at.is_some()
+    }
+
+    /// A further overrun before the repair does not put it off.
+    pub(crate) fn schedule_repair(&mut self, at: Instant) {
+        self.repair_at = self.repair_at.or(Some(at));
+    }
+
+    pub(crate) fn owe_bulk(&mut self) {
+        self.owe(Reason::Bulk, DumpScope::All);
+    }
+
+    pub(crate) fn owe_flush(&mut self, id: Option<CommandId>) {
+        self.owe(Reason::Flush(id), DumpScope::All);
+    }
+
+    /// True while an operator's resync is not over.
+    pub(crate) fn is_resync_owed(&self) -> bool {
+        let is_resync = |d: &Dump| d.reason == Reason::Resync;
+        self.running.as_ref().is_some_and(is_resync) || self.owed.iter().any(is_resync)
+    }
+
+    fn owe(&mut self, reason: Reason, scope: DumpScope) {
+        let same = |d: &&Dump| d.reason == reason && d.scope == scope;
+        if self.owed.iter().find(same).is_none() {
+            self.owed.push_back(Dump { reason, scope });
+        }
+    }
+}
+
+impl Replica {
+    pub(crate) fn start_resync(&mut self) {
+        if !self.settings.internal_cache {
+            self.events.push_back(Event::ResyncUnsupported);
+            return;
+        }
+        self.events.push_back(Event::Resync);
+        self.sweeps.owe(Reason::Resync, DumpScope::All);
+    }
+
+    /// Owes the sweeps whose time has come.
+    pub(crate) fn sweeps_due(&mut self) {
+        let now = self.now;
+        let sweeps = &mut self.sweeps;
+        if sweeps.repair_at.is_some_and(|at| at <= now) {
+            sweeps.repair_at = None;
+            sweeps.full_at = now + sweeps.full;
+            sweeps.owe(Reason::Repair, DumpScope::All);
+        }
+        if sweeps.full_at <= now {
+            sweeps.full_at = now + sweeps.full;
+            sweeps.owe(Reason::Sweep, DumpScope::All);
+        }
+        if sweeps.short_at <= now {
+            sweeps.short_at = now + sweeps.short;
+            for (v6, proto) in SHORT_LIVED {
+                sweeps.owe(Reason::Sweep, DumpScope::Protocol { v6, proto });
+            }
+        }
+    }
+
+    pub(crate) fn next_dump(&mut self) -> Option<DumpScope> {
+        let sweeps = &mut self.sweeps;
+        if sweeps.running.is_some() || sweeps.gone.is_some() {
+            return None;
+        }
+        let dump = sweeps.owed.pop_front()?;
+        sweeps.running = Some(dump);
+        sweeps.number = sweeps.number.wrapping_add(1);
+        sweeps.began = self.now;
+        (sweeps.found, sweeps.ended) = (0, 0);
+        Some(dump.scope)
+    }
+
+    pub(crate) fn on_dumped(&mut self, flow: &Flow) {
+        let Some(dump) = self.sweeps.running else {
+            return;
+        };
+        if let Reason::Flush(_) = dump.reason {
+            return self.flush_dumped(flow);
+        }
+        if !self.settings.filter.keeps(flow) {
+            return;
+        }
+        if check_carried(flow).is_err() {
+            self.stats.not_carried += 1;
+            return;
+        }
+        match dump.reason {
+            Reason::Start | Reason::Resync => self.fill(flow, dump.reason),
+            Reason::Sweep | Reason::Repair if self.settings.internal_cache => self.compare(flow),
+            // Nothing to compare with: say it again.
+            Reason::Sweep | Reason::Repair => self.owe_directly(StateKind::Update, *flow),
+            Reason::Bulk => self.owe_directly(StateKind::New, *flow),
+            Reason::Flush(_) => {}
+        }
+    }
+
+    fn fill(&mut self, flow: &Flow, reason: Reason) {
+        match self.internal.find(&flow.key()) {
+            // An event has told something newer while the dump ran.
+            Some(_) if reason == Reason::Start => {}
+            Some(slot) => {
+                if self.internal.meta(slot).marks & marks::DEAD != 0 {
+                    return;
+                }
+                let mut merged = self.internal.flow(slot);
+                merged.merge(flow);
+                self.internal.store(slot, &merged, self.now.tick());
+                // The operator says that this replica is the one that knows.
+                self.internal.meta_mut(slot).marks &= !marks::TAKEN;
+            }
+            None => {
+                self.insert_internal(flow);
+            }
+        }
+    }
+
+    /// Compares a dumped flow with what we hold.
+    fn compare(&mut self, flow: &Flow) {
+        let Some(slot) = self.internal.find(&flow.key()) else {
+            return self.on_silent_flow(flow);
+        };
+        let number = self.sweeps.number;
+        let tick = self.now.tick();
+        let meta = self.internal.meta_mut(slot);
+        meta.seen = number;
+        if meta.marks & marks::DEAD != 0 {
+            return;
+        }
+        let age = tick.seconds_since(meta.updated);
+        let held = self.internal.flow(slot);
+        let mut merged = held;
+        merged.merge(flow);
+        let left = held.timeout.unwrap_or(0).saturating_sub(age);
+        let refreshed = flow.timeout.unwrap_or(0) > left.saturating_add(SLACK_SECS);
+        let same = Flow {
+            timeout: held.timeout,
+            id: held.id,
+            traffic: None,
+            ..merged
+        } == held;
+        if refreshed {
+            // Packets have passed here: the flow is ours.
+            self.internal.meta_mut(slot).marks &= !marks::TAKEN;
+        }
+        // Below a quarter the copy is young: the next sweep is in time.
+        let old = age >= held.timeout.unwrap_or(0) / 4;
+        if same && !(refreshed && old) {
+            return;
+        }
+        if same {
+            self.stats.timeouts_refreshed += 1;
+        }
+        self.on_update(slot, flow);
+    }
+
+    /// A flow that no event has told of.
+    fn on_silent_flow(&mut self, flow: &Flow) {
+        if !self.settings.external_cache
+            && let Some(slot) = self.external.find(&flow.key())
+        {
+            if !self.has_seen_traffic(slot, flow) {
+                // A copy that we injected, at rest.
+                return;
+            }
+            self.disown_injected(flow);
+        }
+        self.sweeps.found += 1;
+        self.stats.silent_flows += 1;
+        if let Some(slot) = self.insert_internal(flow) {
+            self.internal.meta_mut(slot).seen = self.sweeps.number;
+            self.internal.queue(slot, List::Owed);
+        }
+    }
+
+    pub(crate) fn on_dump_end(&mut self, end: DumpEnd) {
+        let Some(dump) = self.sweeps.running.take() else {
+            return;
+        };
+        if end == DumpEnd::Failed {
+            self.events.push_back(Event::DumpFailed);
+        }
+        match dump.reason {
+            Reason::Sweep | Reason::Repair
+                if end == DumpEnd::Complete && self.settings.internal_cache =>
+            {
+                self.sweeps.gone = Some((Position::default(), dump));
+            }
+            Reason::Start | Reason::Resync => self.stats.resyncs += 1,
+            Reason::Flush(Some(id)) => self.events.push_back(Event::Done(id)),
+            _ => {}
+        }
+    }
+
+    /// Looks up entries that the last comparison should have seen and did not.
+    /// True if there is more to do at once.
+    pub(crate) fn advance_gone(&mut self, items: usize) -> bool {
+        let Some((mut position, dump)) = self.sweeps.gone else {
+            return false;
+        };
+        for _ in 0..items {
+            if self.requests.len() >= REQUESTS_MAX {
+                self.sweeps.gone = Some((position, dump));
+                return false;
+            }
+            let Some((slot, next)) = self.internal.walk(position) else {
+                self.comparison_over(dump);
+                return false;
+            };
+            position = next;
+            let meta = self.internal.meta(slot);
+            let unseen = meta.seen != self.sweeps.number
+                && meta.updated < self.sweeps.began.tick()
+                && meta.marks & marks::DEAD == 0;
+            if unseen && dump.scope.covers(&self.internal.key(slot)) {
+                self.requests.push_back(KernelRequest {
+                    purpose: Purpose::Verify,
+                    ticket: Some(self.internal.ticket(slot)),
+                    step: 0,
+                    op: Op::Get(self.internal.key(slot)),
+                });
+                self.sweeps.ended += 1;
+            }
+        }
+        self.sweeps.gone = Some((position, dump));
+        true
+    }
+
+    fn comparison_over(&mut self, dump: Dump) {
+        self.sweeps.gone = None;
+        if dump.reason == Reason::Repair {
+            self.stats.resyncs += 1;
+            self.events.push_back(Event::Repaired {
+                found: self.sweeps.found,
+                gone: self.sweeps.ended,
+            });
+        }
+    }
+
+    pub(crate) fn on_verify_result(&mut self, result: &KernelResult) {
+        let slot = result.request.ticket.and_then(|t| self.internal.redeem(t));
+        let Some(slot) = slot else { return };
+        let gone = match result.outcome {
+            Outcome::Failed(KernelError::NotFound) => true,
+            // The kernel finds a tuple in both directions: it may be another flow.
+            Outcome::Found(found) => found.key() != self.internal.key(slot),
+            _ => false,
+        };
+        if gone {
+            self.stats.silent_ends += 1;
+            self.end_entry(slot);
+        }
+    }
+}
