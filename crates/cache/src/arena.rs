@@ -112,6 +112,9 @@ impl<T> Index<usize> for Arena<T> {
 
 impl<T> IndexMut<usize> for Arena<T> {
     fn index_mut(&mut self, n: usize) -> &mut T {
-        self.place_mut(n).value.as_mut().expect("the slot is in use")
+        self.place_mut(n)
+            .value
+            .as_mut()
+            .expect("the slot is in use")
     }
 }

@@ -22,7 +22,14 @@ fn arb_flow() -> impl Strategy<Value = Flow> {
         Just(Proto::GRE),
         Just(Proto(50))
     ];
-    let rest = any::<(u32, Option<u32>, Option<u32>, Option<u32>, Option<(u8, u8)>, bool)>();
+    let rest = any::<(
+        u32,
+        Option<u32>,
+        Option<u32>,
+        Option<u32>,
+        Option<(u8, u8)>,
+        bool,
+    )>();
     (any::<bool>(), 0u8..3, 0u16..2, 0u16..2, proto, rest).prop_map(
         |(v6, host, port, zone, proto, (status, timeout, mark, id, scale, rare))| {
             let addrs = if v6 {

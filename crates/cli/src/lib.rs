@@ -1,1 +1,3 @@
-//! x
+//! The command line. It reaches the daemon only through the control socket.
+
+pub mod compat;

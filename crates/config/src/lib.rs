@@ -1,1 +1,165 @@
-//! x
+//! `conntrackd.conf` → a checked [`Config`], with diagnostics.
+//!
+//! The language is that of conntrackd 1.4.7 (configuration reference). [`parse`]
+//! goes on after an error and reports them all, each with its place, the line, and
+//! what would be accepted ([`render`]). Nothing here touches the system: whether an
+//! interface exists is the daemon's question.
+//!
+//! Words whose effect this version lacks are accepted with one warning each.
+
+mod diagnostic;
+mod lexer;
+mod parser;
+mod words;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use flow::Filter;
+
+pub use diagnostic::{Diagnostic, Severity, Span, render};
+pub use parser::parse;
+pub use words::{WORDS, Word};
+
+/// Where syslog lines go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facility(
+    /// The number of `LOG_DAEMON` (3) or `LOG_LOCAL0` to `LOG_LOCAL7` (16 to 23).
+    pub u8,
+);
+
+/// Real-time class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SchedulerType {
+    /// `SCHED_RR`
+    RoundRobin,
+    /// `SCHED_FIFO`
+    Fifo,
+}
+
+/// Synchronisation mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Best effort.
+    Notrack,
+    /// Periodic repetition.
+    Alarm,
+    /// Acknowledged and repeated.
+    Ftfw,
+}
+
+/// Transport of the dedicated links; all links of a file have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// UDP to one peer.
+    Udp,
+    /// UDP to a group.
+    Multicast,
+    /// TCP to one peer.
+    Tcp,
+}
+
+/// One dedicated link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Own address, or the group.
+    pub address: Option<IpAddr>,
+    /// The peer; the group for multicast.
+    pub destination: Option<IpAddr>,
+    /// Local address by which an IPv4 group is joined.
+    pub interface_address: Option<std::net::Ipv4Addr>,
+    /// Interface, which gives MTU, index and state.
+    pub interface: Option<String>,
+    /// Port, or `Group` for multicast.
+    pub port: u16,
+    /// Send buffer in bytes.
+    pub send_buffer: Option<usize>,
+    /// Receive buffer in bytes.
+    pub receive_buffer: Option<usize>,
+    /// False to send without UDP checksums.
+    pub checksum: bool,
+    /// Used first.
+    pub default: bool,
+    /// Where the block begins, for the daemon's messages.
+    pub line: usize,
+}
+
+/// The `Sync` section.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sync {
+    /// Mode; `None` if the file names none (FTFW is then meant).
+    pub mode: Option<Mode>,
+    /// ALARM: longest pause before a flow is sent again, in seconds.
+    pub refresh_time: u32,
+    /// ALARM: seconds after which an external entry expires.
+    pub cache_timeout: u32,
+    /// Timeout of committed flows in seconds; `None` for the remaining one.
+    pub commit_timeout: Option<u32>,
+    /// Seconds between `-t` and the flush.
+    pub purge_timeout: u32,
+    /// FTFW: most unacknowledged objects.
+    pub resend_queue_size: u32,
+    /// FTFW: an acknowledgement every so many messages.
+    pub ack_window_size: u32,
+    /// NOTRACK: no internal cache.
+    pub disable_internal_cache: bool,
+    /// Inject at once instead of keeping an external cache.
+    pub disable_external_cache: bool,
+    /// Ask the peer for its flows at the start.
+    pub startup_resync: bool,
+    /// Transport of all links.
+    pub transport: Option<Transport>,
+    /// Links in file order.
+    pub links: Vec<Link>,
+    /// Replicate window scales and let the kernel check windows.
+    pub window_tracking: bool,
+    /// Replicate expectations; of these helpers, or of all if the list is empty.
+    pub expectation_sync: Option<Vec<String>>,
+}
+
+/// A whole file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Most flows in each cache; `None` for the default.
+    pub hash_limit: Option<usize>,
+    /// Log file.
+    pub log_file: Option<PathBuf>,
+    /// Syslog.
+    pub syslog: Option<Facility>,
+    /// Lock file.
+    pub lock_file: PathBuf,
+    /// Control socket; without one no client can reach the daemon.
+    pub control_path: Option<PathBuf>,
+    /// Receive buffer of the event socket in bytes.
+    pub netlink_buffer: Option<usize>,
+    /// What it may grow to on overruns, in bytes.
+    pub netlink_buffer_max: usize,
+    /// Seconds between an overrun and its repair; `None` for no repair.
+    pub overrun_resync: Option<u32>,
+    /// Ask the kernel for reliable events.
+    pub events_reliable: bool,
+    /// Events handled in one turn; `None` for the default.
+    pub event_iteration_limit: Option<u32>,
+    /// Ask the kernel for events of all flows (`nf_conntrack_events` 1 instead of 2)
+    /// while the daemon runs. Ours; the original does not know the word.
+    pub conntrack_events: bool,
+    /// Read the table every so many seconds instead of listening to events.
+    pub poll_secs: Option<u32>,
+    /// Real-time class and priority.
+    pub scheduler: Option<(SchedulerType, i32)>,
+    /// Tell systemd about readiness; `None` for the default, on.
+    pub systemd: Option<bool>,
+    /// Which flows are replicated.
+    pub filter: Filter,
+    /// Replication.
+    pub sync: Option<Sync>,
+}
+
+/// What [`parse`] found.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// The configuration; `None` if there was an error.
+    pub config: Option<Config>,
+    /// Errors and warnings in the order of the file.
+    pub diagnostics: Vec<Diagnostic>,
+}

@@ -2,13 +2,13 @@
 
 use flow::Flow;
 
+use crate::DecodeError;
 use crate::conntrack::decode_flow;
 use crate::header::{
     NFGENMSG_LEN, NLM_F_CREATE, NLM_F_DUMP_INTR, NLM_F_EXCL, NLMSG_DONE, NLMSG_ERROR,
     NLMSG_OVERRUN, NlMessage, ct,
 };
 use crate::request::{IPCTNL_MSG_CT_DELETE, IPCTNL_MSG_CT_NEW};
-use crate::DecodeError;
 
 /// What happened to a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

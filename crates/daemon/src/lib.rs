@@ -1,1 +1,24 @@
-//! x
+//! The daemon: everything that touches the system around a `replica`.
+//!
+//! ```text
+//!  event socket ─┐                              ┌─▶ link sockets
+//!  dump socket  ─┤   core thread: owns all      ├─▶ kernel writer (thread) ─▶ kernel
+//!  link sockets ─┼─▶ state, one `turn` after ───┼─▶ control clients
+//!  control      ─┤   the other                  └─▶ log
+//!  signals      ─┘
+//! ```
+//!
+//! [`run`] starts and ends it; [`turn`] is the loop; `writer` has the only other
+//! lasting thread, which waits for the kernel and owns no state.
+
+mod kernel;
+mod links;
+mod log;
+mod run;
+mod session;
+mod settings;
+mod sysctl;
+mod turn;
+mod writer;
+
+pub use run::run;

@@ -82,7 +82,9 @@ impl Replica {
             return false;
         };
         for _ in 0..items {
-            let Some(position) = commit.position else { break };
+            let Some(position) = commit.position else {
+                break;
+            };
             if self.requests.len() >= REQUESTS_MAX {
                 break;
             }
@@ -161,7 +163,8 @@ impl Replica {
             }
             (op, outcome) => {
                 let wanted = self.wanted(request);
-                let next = wanted.and_then(|w| self.next_commit_step(request.step, op, outcome, &w));
+                let next =
+                    wanted.and_then(|w| self.next_commit_step(request.step, op, outcome, &w));
                 if next.is_none() {
                     commit.failed += 1;
                 }
@@ -208,9 +211,7 @@ impl Replica {
                 let lesser = without_what_fails(*tried, error);
                 match &lesser {
                     Some(lesser) => self.note_lesser(tried, lesser),
-                    None => self
-                        .events
-                        .push_back(Event::Refused { flow: key, error }),
+                    None => self.events.push_back(Event::Refused { flow: key, error }),
                 }
                 lesser.map(Op::Create)
             }
@@ -233,8 +234,7 @@ impl Replica {
             (Op::Delete(..), _) => Some(Op::Create(*wanted)),
             (Op::Update(_), Outcome::Failed(KernelError::NotFound)) => Some(Op::Create(*wanted)),
             (Op::Update(_), Outcome::Failed(error)) => {
-                self.events
-                    .push_back(Event::Refused { flow: key, error });
+                self.events.push_back(Event::Refused { flow: key, error });
                 None
             }
             (Op::Create(_) | Op::Update(_), _) => None,

@@ -129,13 +129,14 @@ impl fmt::Display for Event {
                 write!(f, "this kernel lacks the helper of {flow}: created without")
             }
             Event::Clash(flow) => {
-                write!(f, "another flow holds the reply tuple of {flow}: not created")
+                write!(
+                    f,
+                    "another flow holds the reply tuple of {flow}: not created"
+                )
             }
             Event::Refused { flow, error } => write!(f, "kernel refuses {flow}: {error:?}"),
             Event::FlushingCaches(which) => f.write_str(which),
-            Event::FlushRefused => {
-                f.write_str("ignoring flush command, commit still in progress")
-            }
+            Event::FlushRefused => f.write_str("ignoring flush command, commit still in progress"),
             Event::FlushingKernel { scheduled: false } => {
                 f.write_str("flushing kernel conntrack table")
             }
@@ -157,9 +158,9 @@ impl fmt::Display for Event {
                 "the kernel dropped events (ENOBUFS): resync in {} s",
                 after.as_secs()
             ),
-            Event::Overrun(None) => f.write_str(
-                "the kernel dropped events (ENOBUFS), and NetlinkOverrunResync is off",
-            ),
+            Event::Overrun(None) => {
+                f.write_str("the kernel dropped events (ENOBUFS), and NetlinkOverrunResync is off")
+            }
             Event::Repaired { found, gone } => write!(
                 f,
                 "resync after overrun: {found} flows had been missed, {gone} were gone"

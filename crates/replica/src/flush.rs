@@ -15,11 +15,12 @@ impl Replica {
             self.events.push_back(Event::FlushRefused);
             return;
         }
-        self.events.push_back(Event::FlushingCaches(match (internal, external) {
-            (true, true) => "flushing caches",
-            (true, false) => "flushing internal cache",
-            _ => "flushing external cache",
-        }));
+        self.events
+            .push_back(Event::FlushingCaches(match (internal, external) {
+                (true, true) => "flushing caches",
+                (true, false) => "flushing internal cache",
+                _ => "flushing external cache",
+            }));
         if internal {
             self.purge_at = None;
             self.bulk = None;

@@ -198,10 +198,7 @@ impl Replica {
 }
 
 /// What follows a result.
-#[allow(
-    clippy::large_enum_variant,
-    reason = "lives for one call"
-)]
+#[allow(clippy::large_enum_variant, reason = "lives for one call")]
 enum Next {
     /// Another request about the same entry.
     Ask(Op),

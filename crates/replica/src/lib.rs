@@ -201,7 +201,10 @@ impl Replica {
             position = next;
             let meta = cache.meta(slot);
             if meta.marks & marks::DEAD == 0 {
-                see(&cache.flow(slot), self.now.tick().seconds_since(meta.created));
+                see(
+                    &cache.flow(slot),
+                    self.now.tick().seconds_since(meta.created),
+                );
             }
         }
         Some(position)

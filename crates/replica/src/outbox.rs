@@ -92,8 +92,7 @@ impl Replica {
         };
         self.outbox.batch.clear();
         while let Some(&control) = self.outbox.controls.front() {
-            let encode =
-                |out: &mut Vec<u8>, seq| encode_control(out, control, Flags::NONE, seq);
+            let encode = |out: &mut Vec<u8>, seq| encode_control(out, control, Flags::NONE, seq);
             if !self.outbox.push(encode) {
                 return self.datagram_ready();
             }

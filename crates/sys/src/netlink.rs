@@ -100,7 +100,12 @@ impl Netlink {
     /// # Errors
     /// What the system says.
     pub fn set_reliable(&self) -> io::Result<()> {
-        set_option(&self.fd, libc::SOL_NETLINK, libc::NETLINK_BROADCAST_ERROR, 1)?;
+        set_option(
+            &self.fd,
+            libc::SOL_NETLINK,
+            libc::NETLINK_BROADCAST_ERROR,
+            1,
+        )?;
         set_option(&self.fd, libc::SOL_NETLINK, libc::NETLINK_NO_ENOBUFS, 1)
     }
 

@@ -5,9 +5,9 @@
 
 use flow::{DccpInfo, ProtoInfo, SctpInfo, TcpInfo, TcpState};
 
+use crate::DecodeError;
 use crate::attr::{Attr, put, put_be32, put_nest, put_u8};
 use crate::request::TcpOptions;
-use crate::DecodeError;
 
 const CTA_PROTOINFO_TCP: u16 = 1;
 const CTA_PROTOINFO_DCCP: u16 = 2;

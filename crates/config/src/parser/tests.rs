@@ -1,0 +1,148 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::render;
+
+const GOOD: &str = "
+General {
+    HashLimit 1000
+    LogFile on
+    Syslog local3
+    LockFile /var/lock/x.lock
+    UNIX { Path /run/x.ctl }
+    NetlinkBufferSize 2097152
+    NetlinkBufferSizeMaxGrowth 8388608
+    Filter From Userspace {
+        Protocol Accept { TCP udp IPv6-ICMP }
+        Address Ignore { IPv4_address 127.0.0.1 IPv6_address fe80::/10 }
+        State Accept { ESTABLISHED CLOSED TIME_WAIT for TCP }
+    }
+}
+Sync {
+    Mode NOTRACK { DisableExternalCache on CommitTimeout 0 }
+    UDP { IPv4_address 10.0.0.1 IPv4_Destination_Address 10.0.0.2 Port 3780 Interface e0 }
+    UDP Default { IPv6_address fd00::1 IPv6_Destination_Address fd00::2 Port 3781 Interface Port }
+}
+# a comment on a last line without newline";
+
+fn messages(text: &str) -> Vec<String> {
+    let parsed = parse(text);
+    parsed.diagnostics.into_iter().map(|d| d.message).collect()
+}
+
+#[test]
+fn a_good_file_means_what_it_says() {
+    let parsed = parse(GOOD);
+    assert_eq!(parsed.diagnostics, []);
+    let config = parsed.config.unwrap();
+    assert_eq!(config.hash_limit, Some(1000));
+    assert_eq!(config.log_file, Some("/var/log/conntrackd.log".into()));
+    assert_eq!(config.syslog, Some(Facility(19)));
+    let sync = config.sync.unwrap();
+    assert_eq!(sync.mode, Some(Mode::Notrack));
+    assert!(sync.disable_external_cache);
+    assert_eq!(sync.commit_timeout, None);
+    assert_eq!(sync.links.len(), 2);
+    // Names that the original takes for something else.
+    assert_eq!(sync.links[0].interface.as_deref(), Some("e0"));
+    assert_eq!(sync.links[1].interface.as_deref(), Some("Port"));
+    assert!(sync.links[1].default);
+    let (policy, states) = config.filter.tcp_states.unwrap();
+    assert_eq!(policy, Policy::Accept);
+    assert_eq!(states[1], TcpState::CLOSE);
+}
+
+#[test]
+fn an_empty_file_is_valid() {
+    assert!(parse("").config.is_some());
+    assert!(parse("\u{feff}General{HashLimit 10}").config.is_some());
+}
+
+#[test]
+fn every_error_of_a_file_is_reported() {
+    let found = messages(
+        "General { HashLimt 10 Syslog daemon }\nSync { Mode NOTRACK { ACKWindowSize 3 } \
+         UDP { IPv4_Destination_Address 10.0.0.2 Port 70000 Interface e } }",
+    );
+    assert_eq!(
+        found,
+        [
+            "`HashLimt` is not accepted in General",
+            "`ACKWindowSize` is not accepted in Sync { Mode NOTRACK }",
+            "`UDP` lacks Port",
+            "port 70000",
+        ]
+    );
+}
+
+#[test]
+fn a_diagnostic_shows_file_line_column_the_line_and_help() {
+    let text = "General {\n    HashLimt 10\n}\n";
+    let parsed = parse(text);
+    let shown = render(&parsed.diagnostics[0], "/etc/x.conf", text);
+    assert!(shown.contains("/etc/x.conf:2:5"), "{shown}");
+    assert!(shown.contains("    HashLimt 10"), "{shown}");
+    assert!(shown.contains("did you mean `HashLimit`?"), "{shown}");
+}
+
+#[test]
+fn what_the_original_misreads_is_refused() {
+    for text in [
+        "General { HashLimit 99999999999 }",
+        "General { HashLimit 3000000000 }",
+        "General { UNIX { Path /run/x.ctl} }",
+        "General { HashLimit 10 }\n\u{e9}\nSync { }",
+        "General { HashLimit 10k }",
+    ] {
+        assert!(parse(text).config.is_none(), "{text}");
+    }
+}
+
+#[test]
+fn a_brace_that_is_not_closed_is_shown_where_it_opens() {
+    let parsed = parse("General {\n HashLimit 10\n");
+    assert_eq!(parsed.diagnostics.len(), 1);
+    assert_eq!(parsed.diagnostics[0].span, 0..7);
+}
+
+#[test]
+fn a_word_in_another_case_or_section_gets_the_right_advice() {
+    let help = |text: &str| {
+        let parsed = parse(text);
+        let helps = parsed.diagnostics.into_iter().filter_map(|d| d.help);
+        helps.collect::<Vec<_>>().join("; ")
+    };
+    assert!(help("General { Lockfile /x }").contains("write `LockFile`"));
+    assert!(
+        help("Sync { NetlinkEventsReliable on Mode NOTRACK { } }").contains("belongs in General")
+    );
+}
+
+#[test]
+fn words_without_effect_say_so_once() {
+    let found =
+        messages("General { HashSize 8192 Nice -20 UNIX { Backlog 20 } }\nHelper { Setup yes }");
+    assert_eq!(found.len(), 4);
+    let parsed = parse("General { HashSize 8192 }");
+    assert!(parsed.config.is_some());
+    assert_eq!(parsed.diagnostics[0].severity, Severity::Warning);
+}
+
+#[test]
+fn sync_and_stats_exclude_each_other() {
+    assert!(parse(&format!("{GOOD}\nStats {{ }}")).config.is_none());
+}
+
+#[test]
+fn no_text_makes_the_parser_panic() {
+    for end in 0..GOOD.len() {
+        let _ = parse(&GOOD[..end]);
+        let _ = parse(&GOOD[end..]);
+    }
+}
+
+#[test]
+fn words_are_listed_once() {
+    let unique: BTreeSet<_> = WORDS.iter().map(|w| w.word).collect();
+    assert_eq!(unique.len(), WORDS.len());
+}

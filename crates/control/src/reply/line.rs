@@ -1,0 +1,71 @@
+//! One line a flow, as `-i` and `-e` print them.
+
+use std::fmt::Write;
+
+use flow::Flow;
+
+/// A line of the internal cache: both tuples, and the seconds since the entry was made.
+pub fn internal_line(out: &mut String, flow: &Flow, age_secs: u32) {
+    let _ = writeln!(out, "{flow} [active since {age_secs}s]");
+}
+
+/// A line of the external cache: without the reply tuple, which the peer does not say.
+pub fn external_line(out: &mut String, flow: &Flow, age_secs: u32) {
+    let _ = flow.fmt_line(out, false);
+    let _ = writeln!(out, " [active since {age_secs}s]");
+}
+
+/// A line of the kernel table, for a daemon without an internal cache: with its timeout.
+pub fn kernel_line(out: &mut String, flow: &Flow) {
+    let text = flow.to_string();
+    // After the protocol's name (8 columns) and number.
+    let at = text
+        .get(9..)
+        .and_then(|rest| rest.find(' '))
+        .map_or(text.len(), |n| n + 9);
+    let (head, rest) = text.split_at(at);
+    let _ = writeln!(out, "{head} {}{rest} use=1", flow.timeout.unwrap_or(0));
+}
+
+#[cfg(test)]
+mod tests {
+    use flow::{Addrs, L4, Mark, Proto, ProtoInfo, Status, TcpInfo, TcpState, Tuple};
+
+    use super::*;
+
+    fn flow() -> Flow {
+        let mut flow = Flow::new(Tuple {
+            addrs: Addrs::V4 {
+                src: [192, 168, 1, 10].into(),
+                dst: [198, 51, 100, 5].into(),
+            },
+            proto: Proto::TCP,
+            l4: L4::Ports {
+                src: 40000,
+                dst: 443,
+            },
+        });
+        flow.status = Status::SEEN_REPLY.with(Status::ASSURED);
+        flow.mark = Some(Mark(0));
+        flow.timeout = Some(298);
+        flow.proto_info = Some(ProtoInfo::Tcp(TcpInfo {
+            state: TcpState::ESTABLISHED,
+            window_scale: None,
+        }));
+        flow
+    }
+
+    #[test]
+    fn lines_have_the_originals_forms() {
+        let mut out = String::new();
+        external_line(&mut out, &flow(), 3);
+        kernel_line(&mut out, &flow());
+        assert_eq!(
+            out,
+            "tcp      6 ESTABLISHED src=192.168.1.10 dst=198.51.100.5 sport=40000 dport=443 \
+             [ASSURED] mark=0 [active since 3s]\n\
+             tcp      6 298 ESTABLISHED src=192.168.1.10 dst=198.51.100.5 sport=40000 dport=443 \
+             src=198.51.100.5 dst=192.168.1.10 sport=443 dport=40000 [ASSURED] mark=0 use=1\n"
+        );
+    }
+}

@@ -1,0 +1,12 @@
+//! Forms of the replies.
+
+mod line;
+mod stats;
+mod xml;
+
+pub use line::{external_line, internal_line, kernel_line};
+pub use stats::{
+    CacheReport, LinkReport, NetworkReport, Report, RuntimeReport, cache_stats, general, links,
+    network, queues, runtime,
+};
+pub use xml::flow_element;

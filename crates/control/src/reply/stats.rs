@@ -1,0 +1,403 @@
+//! Statistics, column for column as the original prints them.
+
+use std::fmt::Write;
+
+/// One cache, or what stands in its place.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CacheReport {
+    /// False if the cache is switched off.
+    pub enabled: bool,
+    /// Entries now.
+    pub active: u64,
+    /// Most entries.
+    pub limit: u64,
+    /// Entries created.
+    pub created: u64,
+    /// Entries not created.
+    pub create_failed: u64,
+    /// Entries updated.
+    pub updated: u64,
+    /// Updates that failed.
+    pub update_failed: u64,
+    /// Entries ended.
+    pub destroyed: u64,
+    /// Ends that failed.
+    pub destroy_failed: u64,
+}
+
+/// One link.
+#[derive(Clone, Debug, Default)]
+pub struct LinkReport {
+    /// `UDP` or `multicast`.
+    pub transport: &'static str,
+    /// Interface.
+    pub device: String,
+    /// `RUNNING`, `NO-CARRIER` or `DOWN`.
+    pub status: &'static str,
+    /// Used for sending.
+    pub active: bool,
+    /// Bytes sent and received.
+    pub bytes: (u64, u64),
+    /// Datagrams sent and received.
+    pub packets: (u64, u64),
+    /// Failed sends and receives.
+    pub errors: (u64, u64),
+}
+
+/// The receive path.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NetworkReport {
+    /// Messages rejected.
+    pub malformed: u64,
+    /// By reason.
+    pub wrong_version: u64,
+    /// By reason.
+    pub bad_header: u64,
+    /// By reason.
+    pub bad_payload: u64,
+    /// By reason.
+    pub bad_type: u64,
+    /// By reason.
+    pub truncated: u64,
+    /// By reason.
+    pub bad_size: u64,
+    /// Sequence numbers that never came.
+    pub lost: u64,
+    /// Messages older than one seen before.
+    pub before: u64,
+}
+
+/// The daemon.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RuntimeReport {
+    /// Since the start.
+    pub uptime_secs: u64,
+    /// Events received.
+    pub events_received: u64,
+    /// Events filtered.
+    pub events_filtered: u64,
+    /// Messages of an unknown type.
+    pub events_unknown: u64,
+    /// Messages that could not be read.
+    pub events_failed: u64,
+    /// Overruns.
+    pub overruns: u64,
+    /// Kernel flushes.
+    pub kernel_flushes: u64,
+    /// Dumps into the internal cache.
+    pub resyncs: u64,
+    /// Receive buffer of the event socket in bytes.
+    pub buffer_bytes: u64,
+    /// Control requests cut short.
+    pub local_read_failed: u64,
+    /// Control requests not known.
+    pub local_unknown: u64,
+}
+
+/// What `-s` shows.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Internal cache.
+    pub internal: CacheReport,
+    /// External cache.
+    pub external: CacheReport,
+    /// Bytes and packets of ended flows.
+    pub traffic: (u64, u64),
+    /// Links in file order.
+    pub links: Vec<LinkReport>,
+    /// Receive path.
+    pub network: NetworkReport,
+}
+
+/// `-s`
+pub fn general(report: &Report) -> String {
+    let mut out = String::new();
+    internal_block(&mut out, &report.internal);
+    external_block(&mut out, &report.external);
+    let (bytes, packets) = report.traffic;
+    let _ = write!(
+        out,
+        "traffic processed:\n{bytes:20} Bytes      {packets:20} Pckts\n\n"
+    );
+    active_link(&mut out, &report.links);
+    let NetworkReport {
+        malformed, lost, ..
+    } = report.network;
+    let _ = write!(
+        out,
+        "message tracking:\n{malformed:20} Malformed msgs {lost:20} Lost msgs\n\n"
+    );
+    out
+}
+
+fn internal_block(out: &mut String, c: &CacheReport) {
+    if c.enabled {
+        return cache_block(out, "cache internal:", c);
+    }
+    let _ = write!(
+        out,
+        "internal bypass:\n\
+         connections new:\t\t{:12}\n\
+         connections updated:\t\t{:12}\n\
+         connections destroyed:\t\t{:12}\n\n",
+        c.created, c.updated, c.destroyed
+    );
+}
+
+fn external_block(out: &mut String, c: &CacheReport) {
+    if c.enabled {
+        return cache_block(out, "cache external:", c);
+    }
+    out.push_str("external inject:\n");
+    cache_lines(out, c);
+}
+
+fn cache_block(out: &mut String, title: &str, c: &CacheReport) {
+    let _ = writeln!(out, "{title}\ncurrent active connections:\t{:12}", c.active);
+    cache_lines(out, c);
+}
+
+fn cache_lines(out: &mut String, c: &CacheReport) {
+    let _ = write!(
+        out,
+        "connections created:\t\t{:12}\tfailed:\t{:12}\n\
+         connections updated:\t\t{:12}\tfailed:\t{:12}\n\
+         connections destroyed:\t\t{:12}\tfailed:\t{:12}\n\n",
+        c.created, c.create_failed, c.updated, c.update_failed, c.destroyed, c.destroy_failed
+    );
+}
+
+fn active_link(out: &mut String, links: &[LinkReport]) {
+    if let Some(link) = links.iter().find(|l| l.active) {
+        let _ = writeln!(
+            out,
+            "{} traffic (active device={}):",
+            link.transport, link.device
+        );
+        link_lines(out, link);
+    }
+}
+
+fn link_lines(out: &mut String, link: &LinkReport) {
+    for ((sent, received), what) in [
+        (link.bytes, "Bytes"),
+        (link.packets, "Pckts"),
+        (link.errors, "Error"),
+    ] {
+        let _ = writeln!(out, "{sent:20} {what} sent {received:20} {what} recv");
+    }
+    out.push('\n');
+}
+
+/// `-s link`
+pub fn links(links: &[LinkReport]) -> String {
+    let mut out = String::new();
+    for link in links {
+        let role = if link.active { "ACTIVE" } else { "BACKUP" };
+        let _ = writeln!(
+            out,
+            "{} traffic device={} status={} role={role}:",
+            link.transport, link.device, link.status
+        );
+        link_lines(&mut out, link);
+    }
+    out
+}
+
+/// `-s network`
+pub fn network(report: &Report) -> String {
+    let n = &report.network;
+    let mut out = format!(
+        "network statistics:\n\
+         \trecv:\n\
+         \t\tMalformed messages:\t{:20}\n\
+         \t\tWrong protocol version:\t{:20}\n\
+         \t\tMalformed header:\t{:20}\n\
+         \t\tMalformed payload:\t{:20}\n\
+         \t\tBad message type:\t{:20}\n\
+         \t\tTruncated message:\t{:20}\n\
+         \t\tBad message size:\t{:20}\n\
+         \tsend:\n\
+         \t\tMalformed messages:\t{:20}\n\n\
+         sequence tracking statistics:\n\
+         \trecv:\n\
+         \t\tPackets lost:\t\t{:20}\n\
+         \t\tPackets before:\t\t{:20}\n\n",
+        n.malformed,
+        n.wrong_version,
+        n.bad_header,
+        n.bad_payload,
+        n.bad_type,
+        n.truncated,
+        n.bad_size,
+        0,
+        n.lost,
+        n.before
+    );
+    active_link(&mut out, &report.links);
+    out
+}
+
+/// `-s cache`
+pub fn cache_stats(report: &Report) -> String {
+    let mut out = String::new();
+    if report.internal.enabled {
+        cache_detail(&mut out, "internal", &report.internal);
+    } else {
+        internal_block(&mut out, &report.internal);
+    }
+    if report.external.enabled {
+        cache_detail(&mut out, "external", &report.external);
+    } else {
+        external_block(&mut out, &report.external);
+    }
+    out
+}
+
+fn cache_detail(out: &mut String, name: &str, c: &CacheReport) {
+    let _ = write!(
+        out,
+        "cache:{name}\tactive objects:\t\t{:12}\n\
+         \tactive/total entries:\t\t{:12}/{:12}\n\
+         \tcreation OK/failed:\t\t{:12}/{:12}\n\
+         \t\tno memory available:\t{:12}\n\
+         \t\tno space left in cache:\t{:12}\n\
+         \tupdate OK/failed:\t\t{:12}/{:12}\n\
+         \t\tentry not found:\t{:12}\n\
+         \tdeletion created/failed:\t{:12}/{:12}\n\
+         \t\tentry not found:\t{:12}\n\n",
+        c.active,
+        c.active,
+        c.active,
+        c.created,
+        c.create_failed,
+        0,
+        c.create_failed,
+        c.updated,
+        c.update_failed,
+        c.update_failed,
+        c.destroyed,
+        c.destroy_failed,
+        c.destroy_failed
+    );
+}
+
+/// `-s runtime`
+pub fn runtime(r: &RuntimeReport) -> String {
+    format!(
+        "daemon uptime: {}\n\n\
+         netlink stats:\n\
+         \tevents received:\t{:20}\n\
+         \tevents filtered:\t{:20}\n\
+         \tevents unknown type:\t\t{:12}\n\
+         \tcatch event failed:\t\t{:12}\n\
+         \tdump unknown type:\t\t{:12}\n\
+         \tnetlink overrun:\t\t{:12}\n\
+         \tflush kernel table:\t\t{:12}\n\
+         \tresync with kernel table:\t{:12}\n\
+         \tcurrent buffer size (in bytes):\t{:12}\n\n\
+         runtime stats:\n\
+         \tchild process failed:\t\t{:12}\n\
+         \t\tchild process segfault:\t{:12}\n\
+         \t\tchild process termsig:\t{:12}\n\
+         \tselect failed:\t\t\t{:12}\n\
+         \twait failed:\t\t\t{:12}\n\
+         \tlocal read failed:\t\t{:12}\n\
+         \tlocal unknown request:\t\t{:12}\n\n",
+        uptime(r.uptime_secs),
+        r.events_received,
+        r.events_filtered,
+        r.events_unknown,
+        r.events_failed,
+        0,
+        r.overruns,
+        r.kernel_flushes,
+        r.resyncs,
+        r.buffer_bytes,
+        0,
+        0,
+        0,
+        0,
+        0,
+        r.local_read_failed,
+        r.local_unknown
+    )
+}
+
+/// `5 min`, `3 h 5 min`, `2 days 3 h 5 min`, `1 day 7 min`.
+fn uptime(secs: u64) -> String {
+    let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
+    let mut out = String::new();
+    if days > 0 {
+        let _ = write!(out, "{days} day{} ", if days > 1 { "s" } else { "" });
+    }
+    if hours > 0 {
+        let _ = write!(out, "{hours} h ");
+    }
+    let _ = write!(out, "{minutes} min");
+    out
+}
+
+/// `-s queue`: what waits to be sent.
+pub fn queues(waiting: u64) -> String {
+    format!(
+        "allocated queue nodes:\t\t{waiting:12}\n\n\
+         queue txqueue:\n\
+         current elements:\t\t{waiting:12}\n\
+         maximum elements:\t\t{:12}\n\
+         not enough space errors:\t{:12}\n\n",
+        i32::MAX,
+        0
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_general_report_has_the_originals_columns() {
+        let report = Report {
+            internal: CacheReport {
+                enabled: true,
+                active: 7,
+                created: 7,
+                ..CacheReport::default()
+            },
+            external: CacheReport {
+                enabled: true,
+                ..CacheReport::default()
+            },
+            links: vec![LinkReport {
+                transport: "multicast",
+                device: "eth0".into(),
+                active: true,
+                bytes: (732, 48),
+                packets: (10, 3),
+                ..LinkReport::default()
+            }],
+            ..Report::default()
+        };
+        let text = general(&report);
+        for part in [
+            "cache internal:\ncurrent active connections:\t           7\n\
+             connections created:\t\t           7\tfailed:\t           0\n",
+            "traffic processed:\n                   0 Bytes                         0 Pckts\n\n",
+            "multicast traffic (active device=eth0):\n\
+             \x20                732 Bytes sent                   48 Bytes recv\n\
+             \x20                 10 Pckts sent                    3 Pckts recv\n\
+             \x20                  0 Error send",
+            "message tracking:\n                   0 Malformed msgs                    0 Lost msgs\n",
+        ] {
+            assert!(text.contains(part), "{part}\n--- not in ---\n{text}");
+        }
+    }
+
+    #[test]
+    fn uptime_leaves_out_what_is_zero() {
+        assert_eq!(uptime(300), "5 min");
+        assert_eq!(uptime(3 * 3600 + 300), "3 h 5 min");
+        assert_eq!(uptime(86_400 + 420), "1 day 7 min");
+        assert_eq!(uptime(2 * 86_400 + 3 * 3600 + 300), "2 days 3 h 5 min");
+    }
+}

@@ -1,0 +1,269 @@
+//! The two sockets on which the kernel talks to the core: events and dumps.
+//!
+//! The event socket is opened, and buffers, before the first dump is asked for, so
+//! there is no gap between the two.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use anyhow::{Context, Result};
+use ctnetlink::{DumpFilter, EventKind, Message, Request, group};
+use flow::Flow;
+use replica::{Change, DumpEnd, DumpScope, KernelEvent, Origin};
+use sys::netlink::{Netlink, RECEIVE_BYTES, is_overrun};
+
+use crate::links::is_would_block;
+
+/// Receive buffer when the file names none: an event takes 1280 bytes of it, so
+/// this holds a quarter of a second at 100 000 events a second.
+const EVENT_BUFFER_BYTES: usize = 32 << 20;
+
+/// Events.
+#[derive(Debug)]
+pub(crate) struct EventSocket {
+    socket: Netlink,
+    buffer_bytes: usize,
+    growth_max: usize,
+    hears_new: bool,
+    commit_port: u32,
+    inject_port: u32,
+    /// Messages of an unknown type.
+    pub(crate) unknown: u64,
+    /// Messages that could not be decoded.
+    pub(crate) failed: u64,
+}
+
+/// What reading events came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// All that was there.
+    Drained,
+    /// As much as the budget allows.
+    Budget,
+    /// The kernel dropped events.
+    Overrun,
+}
+
+impl EventSocket {
+    /// Opens the socket and joins the three groups.
+    ///
+    /// `ports` are those of the writer, by which our own changes are known. Returns
+    /// a warning if the buffer could not be made as large as it should be.
+    pub(crate) fn open(
+        config: &config::Config,
+        ports: (u32, u32),
+    ) -> Result<(EventSocket, Option<String>)> {
+        let socket = Netlink::open(true).context("netlink socket for events")?;
+        if config.events_reliable {
+            socket.set_reliable()?;
+        }
+        let wanted = config.netlink_buffer.unwrap_or(EVENT_BUFFER_BYTES);
+        let (buffer_bytes, forced) = socket.set_receive_buffer(wanted)?;
+        for g in [
+            group::CONNTRACK_NEW,
+            group::CONNTRACK_UPDATE,
+            group::CONNTRACK_DESTROY,
+        ] {
+            socket
+                .join(g)
+                .context("listen to connection tracking (CAP_NET_ADMIN is needed)")?;
+        }
+        let warning = (!forced && buffer_bytes < wanted).then(|| {
+            format!(
+                "netlink event socket buffer is {buffer_bytes} instead of {wanted} bytes: \
+                 forcing it needs root outside user namespaces"
+            )
+        });
+        Ok((
+            EventSocket {
+                socket,
+                buffer_bytes,
+                growth_max: config.netlink_buffer_max,
+                hears_new: true,
+                commit_port: ports.0,
+                inject_port: ports.1,
+                unknown: 0,
+                failed: 0,
+            },
+            warning,
+        ))
+    }
+
+    /// Size of the receive buffer.
+    pub(crate) fn buffer_bytes(&self) -> usize {
+        self.buffer_bytes
+    }
+
+    /// Joins or leaves the group of NEW events.
+    pub(crate) fn hear_new(&mut self, on: bool) -> io::Result<()> {
+        if on != self.hears_new {
+            if on {
+                self.socket.join(group::CONNTRACK_NEW)?;
+            } else {
+                self.socket.leave(group::CONNTRACK_NEW)?;
+            }
+            self.hears_new = on;
+        }
+        Ok(())
+    }
+
+    /// Doubles the buffer after an overrun, within the configured limit.
+    /// Returns the new size if it grew.
+    pub(crate) fn grow(&mut self) -> Option<usize> {
+        let double = self.buffer_bytes * 2;
+        if double > self.growth_max {
+            return None;
+        }
+        let (now, _) = self.socket.set_receive_buffer(double).ok()?;
+        let grew = now > self.buffer_bytes;
+        self.buffer_bytes = now;
+        grew.then_some(now)
+    }
+
+    /// Reads up to `budget` events into `out`.
+    pub(crate) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        budget: usize,
+        out: &mut Vec<KernelEvent>,
+    ) -> Read {
+        while out.len() < budget {
+            let bytes = match self.socket.receive(buffer) {
+                Ok(bytes) => bytes,
+                Err(e) if is_would_block(&e) => return Read::Drained,
+                Err(e) if is_overrun(&e) => return Read::Overrun,
+                Err(_) => {
+                    self.failed += 1;
+                    continue;
+                }
+            };
+            for message in ctnetlink::messages(bytes) {
+                let Ok(message) = message else {
+                    self.failed += 1;
+                    break;
+                };
+                match ctnetlink::decode(&message) {
+                    Ok(Message::Flow { kind, flow, .. }) => out.push(KernelEvent {
+                        change: match kind {
+                            EventKind::New => Change::New,
+                            EventKind::Update => Change::Update,
+                            EventKind::Destroy => Change::Destroy,
+                        },
+                        origin: self.origin(message.port),
+                        flow,
+                    }),
+                    Ok(_) => self.unknown += 1,
+                    Err(_) => self.failed += 1,
+                }
+            }
+        }
+        Read::Budget
+    }
+
+    fn origin(&self, port: u32) -> Origin {
+        match port {
+            0 => Origin::Traffic,
+            p if p == self.commit_port => Origin::Commit,
+            p if p == self.inject_port => Origin::Inject,
+            _ => Origin::Traffic,
+        }
+    }
+}
+
+impl AsFd for EventSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Dumps of the table, one at a time.
+#[derive(Debug)]
+pub(crate) struct DumpSocket {
+    socket: Netlink,
+    seq: u32,
+    running: bool,
+    /// The kernel cannot filter: everything is read, and `scope` is applied here.
+    scope: DumpScope,
+}
+
+impl DumpSocket {
+    pub(crate) fn open() -> Result<DumpSocket> {
+        let socket = Netlink::open(true).context("netlink socket for dumps")?;
+        Ok(DumpSocket {
+            socket,
+            seq: 0,
+            running: false,
+            scope: DumpScope::All,
+        })
+    }
+
+    /// Asks for a dump; an error is an end that failed.
+    pub(crate) fn start(&mut self, scope: DumpScope) -> io::Result<()> {
+        self.seq = self.seq.wrapping_add(1);
+        self.scope = scope;
+        let filter = match scope {
+            DumpScope::All => DumpFilter::All,
+            DumpScope::Protocol { v6, proto } => DumpFilter::Protocol { v6, proto },
+        };
+        let mut out = Vec::new();
+        Request::new(&mut out, self.seq, false).dump(filter);
+        self.socket.send(&out)?;
+        self.running = true;
+        Ok(())
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.running
+    }
+
+    /// Reads one buffer of entries into `out`; says when the dump is over.
+    pub(crate) fn read(&mut self, buffer: &mut [u8], out: &mut Vec<Flow>) -> Option<DumpEnd> {
+        debug_assert!(buffer.len() >= RECEIVE_BYTES);
+        let bytes = match self.socket.receive(buffer) {
+            Ok(bytes) => bytes,
+            Err(e) if is_would_block(&e) => return None,
+            Err(_) => {
+                self.running = false;
+                return Some(DumpEnd::Failed);
+            }
+        };
+        for message in ctnetlink::messages(bytes).flatten() {
+            if message.seq != self.seq {
+                continue;
+            }
+            match ctnetlink::decode(&message) {
+                Ok(Message::Flow { flow, .. }) => {
+                    if covers(self.scope, &flow) {
+                        out.push(flow);
+                    }
+                }
+                Ok(Message::Done { error: 0, .. }) => {
+                    self.running = false;
+                    return Some(DumpEnd::Complete);
+                }
+                Ok(Message::Done { .. } | Message::Ack { .. }) => {
+                    self.running = false;
+                    return Some(DumpEnd::Failed);
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+}
+
+impl AsFd for DumpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Kernels before 5.8 ignore the filter.
+fn covers(scope: DumpScope, flow: &Flow) -> bool {
+    match scope {
+        DumpScope::All => true,
+        DumpScope::Protocol { v6, proto } => {
+            flow.orig.proto == proto && flow.orig.addrs.is_v4() != v6
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Start and end of the daemon.
+//!
+//! Order of a start: log, lock, control socket, links, kernel sockets (events
+//! before the first dump), readiness. With `-d` the parent exits 0 only after all
+//! of that has worked, so a client can connect as soon as it returns.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use config::{Config, SchedulerType};
+use ctnetlink::TcpOptions;
+use replica::{DumpScope, Replica};
+use rustix::fs::{FlockOperation, Mode};
+use sys::netlink::{Netlink, RECEIVE_BYTES};
+use sys::process::{Fork, RealTime};
+use sys::signal::Signals;
+
+use crate::kernel::{DumpSocket, EventSocket};
+use crate::links::Links;
+use crate::log::Log;
+use crate::settings::{settings, sync_section};
+use crate::sysctl::EventsSetting;
+use crate::turn::{self, Core};
+use crate::writer::Writer;
+
+/// A control client that does not read a dump of the kernel table is given up after this.
+const DUMP_WRITE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs the daemon until it is told to stop.
+///
+/// `warnings` of the configuration are said once at the start. With `background`
+/// the call forks; it returns in the parent, too, when the start is complete.
+///
+/// # Errors
+/// What prevented the start.
+pub fn run(config: &Config, warnings: &[String], background: bool) -> Result<()> {
+    let sync = sync_section(config)?;
+    rustix::process::umask(Mode::from_raw_mode(0o177));
+    let mut log = Log::open(!background, config.log_file.as_deref(), config.syslog)
+        .with_context(|| format!("can't open logfile {:?}", config.log_file))?;
+    let ready = if background {
+        match split()? {
+            Some(ready) => Some(ready),
+            None => return Ok(()),
+        }
+    } else {
+        None
+    };
+    for warning in warnings {
+        log.warning(warning);
+    }
+    let started = start(config, sync, log, background);
+    let (core, guards) = match started {
+        Ok(started) => started,
+        Err(e) => {
+            report(config, background, &e);
+            return Err(e);
+        }
+    };
+    if let Some(mut ready) = ready {
+        std::env::set_current_dir("/").context("chdir /")?;
+        let _ = ready.write_all(b"1");
+    }
+    if config.systemd.unwrap_or(true) {
+        let _ = sd_notify::notify(&[
+            sd_notify::NotifyState::MainPid(std::process::id()),
+            sd_notify::NotifyState::Ready,
+        ]);
+    }
+    let result = turn::run(core);
+    if config.systemd.unwrap_or(true) {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    }
+    drop(guards);
+    result
+}
+
+/// Forks. The child gets the pipe on which it says that it is ready; the parent
+/// waits for that and gets `None`.
+fn split() -> Result<Option<File>> {
+    let (reader, writer) = rustix::pipe::pipe().context("pipe")?;
+    match sys::process::fork().context("fork")? {
+        Fork::Child => {
+            drop(reader);
+            rustix::process::setsid().context("setsid")?;
+            Ok(Some(File::from(writer)))
+        }
+        Fork::Parent(_) => {
+            drop(writer);
+            let mut byte = [0];
+            match rustix::io::read(&reader, &mut byte) {
+                Ok(1) => Ok(None),
+                // The child has said why in its log.
+                _ => bail!("conntrackd cannot start, please review your configuration"),
+            }
+        }
+    }
+}
+
+/// In the background a failed start is said in the logs only, as the original does.
+fn report(config: &Config, background: bool, error: &anyhow::Error) {
+    if background && let Ok(mut log) = Log::open(false, config.log_file.as_deref(), config.syslog) {
+        log.error(format!("{error:#}"));
+    }
+}
+
+/// What must be undone at the end: it is, when this is dropped.
+struct Guards {
+    _events: EventsSetting,
+    _socket: Option<Removed>,
+    _lock: Removed,
+    /// Held locked as long as the daemon lives.
+    _lock_file: File,
+}
+
+/// A file that is removed at the end.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn start(
+    config: &Config,
+    sync: &config::Sync,
+    mut log: Log,
+    background: bool,
+) -> Result<(Core, Guards)> {
+    log.notice(if background {
+        "-- starting in daemon mode --"
+    } else {
+        "-- starting in console mode --"
+    });
+    let (lock_file, lock) = take_lock(config)?;
+    // Before the writer's thread, so that it has them blocked too.
+    let signals = Signals::open().context("signals")?;
+    let writer = Writer::start(TcpOptions {
+        liberal: !sync.window_tracking,
+    })?;
+    set_scheduler(config, &mut log);
+    let (control, socket) = open_control(config)?;
+    let (links, link_settings) = Links::open(sync)?;
+    for link in &links.list {
+        if !link.pair.buffers_granted {
+            log.warning("socket buffers are smaller than configured: forcing them needs root");
+        }
+    }
+    let (events, events_setting) = open_events(config, &writer, &mut log)?;
+    let dump = DumpSocket::open()?;
+    let watch = Netlink::open_link_watch().context("netlink socket for links")?;
+    let settings = settings(config, sync, link_settings);
+    if !settings.internal_cache {
+        log.notice("disabling internal cache");
+    }
+    if !settings.external_cache {
+        log.notice("disabling external cache");
+    }
+    let start = Instant::now();
+    let mut core = Core {
+        replica: Replica::new(settings),
+        log,
+        links,
+        writer,
+        events,
+        dump,
+        signals,
+        watch,
+        control,
+        watchdog: sd_notify::watchdog_enabled().map(|interval| interval / 2),
+        event_limit: config.event_iteration_limit,
+        start,
+    };
+    for (n, usable) in core.links.refresh().into_iter().enumerate() {
+        let id = replica::LinkId(n);
+        core.replica
+            .handle_link(replica::Instant::START, id, usable);
+    }
+    core.log.notice("initialization completed");
+    Ok((
+        core,
+        Guards {
+            _events: events_setting,
+            _socket: socket,
+            _lock: lock,
+            _lock_file: lock_file,
+        },
+    ))
+}
+
+/// Takes the lock. A file left by a dead process is no obstacle: what counts is who
+/// holds it locked. The original only looks at the file, so it is removed at the end.
+fn take_lock(config: &Config) -> Result<(File, Removed)> {
+    let path = &config.lock_file;
+    let file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("lockfile '{}'", path.display()))?;
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!(
+            "lockfile '{}' exists, perhaps conntrackd already running?",
+            path.display()
+        );
+    }
+    // The original holds no lock on its file; it answers on its socket.
+    if let Some(control) = &config.control_path
+        && UnixStream::connect(control).is_ok()
+    {
+        bail!("another daemon answers on '{}'", control.display());
+    }
+    Ok((file, Removed(path.clone())))
+}
+
+fn open_control(config: &Config) -> Result<(Option<UnixListener>, Option<Removed>)> {
+    let Some(path) = &config.control_path else {
+        return Ok((None, None));
+    };
+    remove_stale_socket(path)?;
+    let listener = UnixListener::bind(path)
+        .with_context(|| format!("can't open unix socket! {}", path.display()))?;
+    listener.set_nonblocking(true)?;
+    Ok((Some(listener), Some(Removed(path.clone()))))
+}
+
+/// Nobody answers on it: that was asked when the lock was taken.
+fn remove_stale_socket(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("can't open unix socket! {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn set_scheduler(config: &Config, log: &mut Log) {
+    let (class, priority) = config.scheduler.unwrap_or((SchedulerType::RoundRobin, 99));
+    let class = match class {
+        SchedulerType::RoundRobin => RealTime::RoundRobin,
+        SchedulerType::Fifo => RealTime::Fifo,
+    };
+    if let Err(e) = sys::process::set_real_time(class, priority) {
+        log.warning(format!(
+            "scheduler configuration failed: {e}. Going on under the normal scheduler."
+        ));
+    }
+}
+
+fn open_events(
+    config: &Config,
+    writer: &Writer,
+    log: &mut Log,
+) -> Result<(Option<EventSocket>, EventsSetting)> {
+    if config.poll_secs.is_some() {
+        log.notice("running in polling mode");
+        return Ok((None, EventsSetting::untouched()));
+    }
+    log.notice("using user-space event filtering");
+    let (socket, warning) = EventSocket::open(config, writer.ports())?;
+    if let Some(warning) = warning {
+        log.warning(warning);
+    }
+    log.notice(format!(
+        "netlink event socket buffer size has been set to {} bytes",
+        socket.buffer_bytes()
+    ));
+    if config.events_reliable {
+        log.notice("reliable ctnetlink event delivery is ENABLED.");
+    }
+    let setting = if config.conntrack_events {
+        EventsSetting::all_flows().unwrap_or_else(|why| {
+            log.warning(why);
+            EventsSetting::untouched()
+        })
+    } else {
+        EventsSetting::untouched()
+    };
+    Ok((Some(socket), setting))
+}
+
+/// Writes the kernel table to a control client, for a daemon without an internal cache.
+pub(crate) fn dump_kernel_to(stream: &UnixStream) {
+    let _ = try_dump_kernel_to(stream);
+}
+
+fn try_dump_kernel_to(stream: &UnixStream) -> Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_write_timeout(Some(DUMP_WRITE_LIMIT))?;
+    let mut out = BufWriter::new(stream);
+    let mut socket = DumpSocket::open()?;
+    socket.start(DumpScope::All)?;
+    let mut buffer = vec![0; RECEIVE_BYTES];
+    let (mut flows, mut text) = (Vec::new(), String::new());
+    while socket.is_running() {
+        flows.clear();
+        socket.read(&mut buffer, &mut flows);
+        for flow in &flows {
+            text.clear();
+            control::reply::kernel_line(&mut text, flow);
+            out.write_all(text.as_bytes())?;
+        }
+    }
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! One control client: reads its request, owes it a reply, never waits for it.
+//!
+//! A dump is a cursor: it fills the client's buffer to a high mark and goes on when
+//! the client has read, so a slow client delays nobody and costs little memory.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use control::Request;
+use replica::CommandId;
+
+/// A client that has not said what it wants after this long is shown out.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// A reply is filled up to this many bytes.
+pub(crate) const HIGH_MARK: usize = 64 * 1024;
+
+/// What a client is owed.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Its request.
+    Reading(Vec<u8>),
+    /// The end of a command.
+    Waiting(CommandId),
+    /// A dump, from a position on.
+    Dumping(Dump),
+    /// Nothing but what is in the buffer.
+    Replying,
+}
+
+/// A dump under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dump {
+    pub(crate) which: replica::Which,
+    pub(crate) xml: bool,
+    pub(crate) position: cache::Position,
+}
+
+/// A client.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) stream: UnixStream,
+    pub(crate) state: State,
+    out: Vec<u8>,
+    since: Instant,
+    broken: bool,
+}
+
+/// What reading brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Not all yet.
+    Nothing,
+    /// A request.
+    Request(Request),
+    /// A code that nobody knows.
+    Unknown,
+    /// The client went away too early.
+    Cut,
+}
+
+impl Session {
+    pub(crate) fn new(stream: UnixStream) -> std::io::Result<Session> {
+        stream.set_nonblocking(true)?;
+        Ok(Session {
+            stream,
+            state: State::Reading(Vec::new()),
+            out: Vec::new(),
+            since: Instant::now(),
+            broken: false,
+        })
+    }
+
+    /// Reads on; the request is complete with its fourth byte.
+    pub(crate) fn read(&mut self) -> Asked {
+        let State::Reading(have) = &mut self.state else {
+            // What a client says after its request means nothing; that it has gone does.
+            let mut rest = [0; 64];
+            match (&self.stream).read(&mut rest) {
+                Ok(0) => self.broken = matches!(self.state, State::Waiting(_)),
+                Err(e) if e.kind() != ErrorKind::WouldBlock => self.broken = true,
+                _ => {}
+            }
+            return Asked::Nothing;
+        };
+        let mut buffer = [0; 4];
+        let want = 4 - have.len();
+        match (&self.stream).read(&mut buffer[..want]) {
+            Ok(0) => {
+                self.broken = true;
+                Asked::Cut
+            }
+            Ok(n) => {
+                have.extend_from_slice(&buffer[..n]);
+                let Ok(code) = <[u8; 4]>::try_from(have.as_slice()) else {
+                    return Asked::Nothing;
+                };
+                self.state = State::Replying;
+                match Request::from_code(i32::from_ne_bytes(code)) {
+                    Some(request) => Asked::Request(request),
+                    None => Asked::Unknown,
+                }
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Asked::Nothing,
+            Err(_) => {
+                self.broken = true;
+                Asked::Cut
+            }
+        }
+    }
+
+    /// Appends to the reply.
+    pub(crate) fn reply(&mut self, text: &str) {
+        self.out.extend_from_slice(text.as_bytes());
+    }
+
+    /// True if a dump should go on.
+    pub(crate) fn wants_more(&self) -> bool {
+        matches!(self.state, State::Dumping(_)) && self.out.len() < HIGH_MARK / 2
+    }
+
+    /// Writes as much as the client takes.
+    pub(crate) fn write(&mut self) {
+        while !self.out.is_empty() {
+            match (&self.stream).write(&self.out) {
+                Ok(0) => {
+                    self.broken = true;
+                    return;
+                }
+                Ok(n) => {
+                    self.out.drain(..n);
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    self.broken = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// True if the client's socket should be watched for room.
+    pub(crate) fn is_blocked(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    /// True if the connection can be closed.
+    pub(crate) fn is_over(&self) -> bool {
+        let silent =
+            matches!(self.state, State::Reading(_)) && self.since.elapsed() > REQUEST_LIMIT;
+        let served = matches!(self.state, State::Replying) && self.out.is_empty();
+        self.broken || silent || served
+    }
+}

@@ -1,0 +1,61 @@
+//! `config::Config` → `replica::Settings`, and what this version cannot do yet.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Result, bail};
+use config::{Config, Mode, Sync, Transport};
+use replica::{LinkSettings, Settings};
+use wire::v1::Seq;
+
+use crate::sysctl;
+
+/// The original's default, and the least that a table is sized for.
+const LIMIT_DEFAULT: usize = 262_144;
+
+/// Interval of sweeps over the whole table.
+const SWEEP_FULL: Duration = Duration::from_secs(120);
+
+/// The section that says what to replicate, if this version can do it.
+pub(crate) fn sync_section(config: &Config) -> Result<&Sync> {
+    let Some(sync) = &config.sync else {
+        bail!("no `Sync` section: there is nothing to replicate");
+    };
+    match sync.mode {
+        Some(Mode::Notrack) => {}
+        Some(Mode::Alarm) => bail!("this version replicates with `Mode NOTRACK` only, not ALARM"),
+        Some(Mode::Ftfw) | None => {
+            bail!("this version replicates with `Mode NOTRACK` only, not FTFW")
+        }
+    }
+    if sync.transport == Some(Transport::Tcp) {
+        bail!("this version replicates over `UDP` and `Multicast` only, not TCP");
+    }
+    Ok(sync)
+}
+
+/// Settings of the replica; `links` have been opened in the file's order.
+pub(crate) fn settings(config: &Config, sync: &Sync, links: Vec<LinkSettings>) -> Settings {
+    let seconds = |n: u32| Duration::from_secs(n.into());
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+    let poll = config.poll_secs.map(seconds);
+    Settings {
+        mode: wire::v1::Mode::Notrack,
+        internal_cache: !sync.disable_internal_cache,
+        external_cache: !sync.disable_external_cache,
+        limit: config
+            .hash_limit
+            .unwrap_or_else(|| sysctl::flows_max().unwrap_or(0).max(LIMIT_DEFAULT)),
+        commit_timeout: sync.commit_timeout,
+        purge_timeout: seconds(sync.purge_timeout),
+        window_tracking: sync.window_tracking,
+        startup_resync: sync.startup_resync,
+        overrun_resync: config.overrun_resync.map(seconds),
+        filter: config.filter.clone(),
+        first_link: sync.links.iter().position(|l| l.default).unwrap_or(0),
+        links,
+        sweep_short: sysctl::short_sweep(),
+        sweep_full: poll.unwrap_or(SWEEP_FULL),
+        // The original's choice: a restart then nearly always goes forward.
+        first_seq: Seq(unix.map_or(1, |d| d.as_secs() as u32)),
+    }
+}

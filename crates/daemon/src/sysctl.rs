@@ -1,0 +1,74 @@
+//! Settings of the kernel that the daemon reads or changes while it runs.
+
+use std::fs;
+use std::time::Duration;
+
+const BASE: &str = "/proc/sys/net/netfilter/";
+
+fn read(name: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("{BASE}{name}")).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Most flows of the kernel table; `None` if there is no connection tracking yet.
+pub(crate) fn flows_max() -> Option<usize> {
+    read("nf_conntrack_max").map(|n| n as usize)
+}
+
+/// A quarter of the shortest timeout that packets refresh without an event, from 1 to 30 s.
+pub(crate) fn short_sweep() -> Duration {
+    let shortest = [
+        "nf_conntrack_udp_timeout",
+        "nf_conntrack_udp_timeout_stream",
+        "nf_conntrack_icmp_timeout",
+        "nf_conntrack_icmpv6_timeout",
+    ]
+    .into_iter()
+    .filter_map(read)
+    .min()
+    .unwrap_or(30);
+    Duration::from_millis(shortest * 1000 / 4)
+        .clamp(Duration::from_secs(1), Duration::from_secs(30))
+}
+
+/// `nf_conntrack_events` as it was, when the daemon has changed it.
+///
+/// At the kernel's default 2 a flow that was created while nobody listened never
+/// emits an event; at 1 every flow does.
+#[derive(Debug)]
+pub(crate) struct EventsSetting {
+    before: Option<u64>,
+}
+
+impl EventsSetting {
+    const NAME: &str = "nf_conntrack_events";
+
+    /// Sets it to 1; says why if that is not possible.
+    pub(crate) fn all_flows() -> Result<EventsSetting, String> {
+        let before = read(Self::NAME);
+        if before == Some(1) {
+            return Ok(EventsSetting { before: None });
+        }
+        match fs::write(format!("{BASE}{}", Self::NAME), "1") {
+            Ok(()) => Ok(EventsSetting { before }),
+            Err(e) => Err(format!(
+                "{} stays {}: {e}; flows older than this daemon may stay silent",
+                Self::NAME,
+                before.map_or("unknown".to_owned(), |n| n.to_string())
+            )),
+        }
+    }
+
+    /// Leaves it alone.
+    pub(crate) fn untouched() -> EventsSetting {
+        EventsSetting { before: None }
+    }
+}
+
+impl Drop for EventsSetting {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            let _ = fs::write(format!("{BASE}{}", Self::NAME), before.to_string());
+        }
+    }
+}

@@ -1,0 +1,605 @@
+//! The loop: wait, read what is there within budgets, let the replica decide, write
+//! what it owes.
+//!
+//! Events come first, because their buffer is the one that loses data. When they
+//! come fast, the loop lets a millisecond of them gather: waking up is what they
+//! cost, not reading.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::thread;
+use std::time::{Duration, Instant as OsInstant};
+
+use anyhow::{Context, Result};
+use control::reply::{self, CacheReport, NetworkReport, Report, RuntimeReport};
+use control::{CacheKind, Object, Request, StatsKind};
+use replica::{
+    CacheStats, Command, CommandId, DumpEnd, Event, Instant, KernelEvent, Level, LinkId, Progress,
+    Replica, Which,
+};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use sys::netlink::{Netlink, RECEIVE_BYTES};
+use sys::signal::{Signal, Signals};
+
+use crate::kernel::{DumpSocket, EventSocket, Read};
+use crate::links::{Links, Sent};
+use crate::log::Log;
+use crate::session::{Asked, Dump, HIGH_MARK, Session, State};
+use crate::writer::{BATCH, Writer};
+
+const EVENTS: u64 = 0;
+const DUMP: u64 = 1;
+const WRITER: u64 = 2;
+const SIGNALS: u64 = 3;
+const WATCH: u64 = 4;
+const CONTROL: u64 = 5;
+const LINKS: u64 = 16;
+const SESSIONS: u64 = 64;
+
+/// Events read in one turn, unless `EventIterationLimit` says otherwise.
+const EVENTS_PER_TURN: usize = 512;
+/// Datagrams read from each link, and sent, in one turn.
+const DATAGRAMS_PER_TURN: usize = 64;
+/// Entries that long work moves on by in one turn: well below a millisecond.
+const ITEMS_PER_TURN: usize = 1024;
+/// How long events gather when they come fast.
+const GATHER: Duration = Duration::from_millis(1);
+/// Clients at a time; the oldest that has not asked anything yet makes room.
+const SESSIONS_MAX: usize = 64;
+
+/// Everything the core thread owns.
+pub(crate) struct Core {
+    pub(crate) replica: Replica,
+    pub(crate) log: Log,
+    pub(crate) links: Links,
+    pub(crate) writer: Writer,
+    pub(crate) events: Option<EventSocket>,
+    pub(crate) dump: DumpSocket,
+    pub(crate) signals: Signals,
+    pub(crate) watch: Netlink,
+    pub(crate) control: Option<UnixListener>,
+    pub(crate) watchdog: Option<Duration>,
+    pub(crate) event_limit: Option<u32>,
+    pub(crate) start: OsInstant,
+}
+
+struct Loop {
+    core: Core,
+    epoll: std::os::fd::OwnedFd,
+    sessions: BTreeMap<u64, Session>,
+    next_session: u64,
+    next_command: u64,
+    events: Vec<KernelEvent>,
+    flows: Vec<flow::Flow>,
+    buffer: Vec<u8>,
+    events_at: OsInstant,
+    watchdog_at: OsInstant,
+    local_read_failed: u64,
+    local_unknown: u64,
+    stopping: bool,
+}
+
+/// Runs until told to stop.
+pub(crate) fn run(core: Core) -> Result<()> {
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?;
+    let mut l = Loop {
+        core,
+        epoll,
+        sessions: BTreeMap::new(),
+        next_session: SESSIONS,
+        next_command: 0,
+        events: Vec::with_capacity(EVENTS_PER_TURN),
+        flows: Vec::new(),
+        buffer: vec![0; RECEIVE_BYTES],
+        events_at: OsInstant::now(),
+        watchdog_at: OsInstant::now(),
+        local_read_failed: 0,
+        local_unknown: 0,
+        stopping: false,
+    };
+    l.register()?;
+    let mut busy = true;
+    while !l.stopping {
+        busy = l.turn(busy)?;
+    }
+    l.core.log.notice("---- shutdown received ----");
+    Ok(())
+}
+
+impl Loop {
+    fn register(&self) -> Result<()> {
+        let core = &self.core;
+        if let Some(events) = &core.events {
+            self.add(events, EVENTS)?;
+        }
+        self.add(&core.dump, DUMP)?;
+        self.add(&core.writer, WRITER)?;
+        self.add(&core.signals, SIGNALS)?;
+        self.add(&core.watch, WATCH)?;
+        if let Some(control) = &core.control {
+            self.add(control, CONTROL)?;
+        }
+        for (n, link) in (LINKS..).zip(&core.links.list) {
+            self.add(&link.pair.receiver, n)?;
+        }
+        Ok(())
+    }
+
+    fn add(&self, source: impl AsFd, token: u64) -> Result<()> {
+        epoll::add(
+            &self.epoll,
+            source,
+            EventData::new_u64(token),
+            EventFlags::IN,
+        )
+        .context("epoll")?;
+        Ok(())
+    }
+
+    fn now(&self) -> Instant {
+        let nanos = self.core.start.elapsed().as_nanos();
+        Instant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// One turn; returns whether the next should not wait.
+    fn turn(&mut self, busy: bool) -> Result<bool> {
+        let ready = self.wait(busy)?;
+        let now = self.now();
+        let mut more = self.read_events(now, ready.contains(&EVENTS));
+        for token in ready {
+            match token {
+                DUMP => {}
+                WRITER => self.core.writer.clear_wake(),
+                SIGNALS => self.read_signals(),
+                WATCH => self.read_watch(now),
+                CONTROL => self.accept(),
+                n if n >= SESSIONS => self.serve(n, now),
+                _ => {}
+            }
+        }
+        more |= self.read_links(now);
+        while let Some(results) = self.core.writer.results() {
+            self.core.replica.handle_results(now, &results);
+        }
+        self.read_dump(now);
+        self.core.replica.handle_timeout(now);
+        more |= self.core.replica.advance(now, ITEMS_PER_TURN) == Progress::More;
+        more |= self.transmit();
+        self.write_kernel(now);
+        self.hear();
+        self.dump_to_clients();
+        self.close_sessions()?;
+        self.feed_watchdog();
+        Ok(more || self.sessions.values().any(Session::wants_more))
+    }
+
+    /// Waits for something to do; yields the tokens of what is ready.
+    fn wait(&mut self, busy: bool) -> Result<Vec<u64>> {
+        let timeout = if busy {
+            Duration::ZERO
+        } else {
+            self.time_to_wait()
+        };
+        let timeout = rustix::time::Timespec {
+            tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        let mut list: Vec<epoll::Event> = Vec::with_capacity(64);
+        let spare = rustix::buffer::spare_capacity(&mut list);
+        match epoll::wait(&self.epoll, spare, Some(&timeout)) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e).context("epoll"),
+        }
+        Ok(list.iter().map(|e| e.data.u64()).collect())
+    }
+
+    fn time_to_wait(&self) -> Duration {
+        let mut wait = Duration::from_secs(1);
+        if let Some(at) = self.core.replica.poll_timeout() {
+            wait = wait.min(at.since(self.now()));
+        }
+        if let Some(interval) = self.core.watchdog {
+            wait = wait.min(interval.saturating_sub(self.watchdog_at.elapsed()));
+        }
+        wait
+    }
+
+    // ---- inputs ----
+
+    fn read_events(&mut self, now: Instant, ready: bool) -> bool {
+        let Some(socket) = &mut self.core.events else {
+            return false;
+        };
+        if !ready {
+            return false;
+        }
+        let limit = self
+            .core
+            .event_limit
+            .map_or(EVENTS_PER_TURN, |n| n as usize);
+        // Fast: another batch came within a millisecond. Let more gather; what is in
+        // the socket meanwhile is in order, and nothing else is urgent to a millisecond.
+        if self.events_at.elapsed() < GATHER {
+            thread::sleep(GATHER);
+        }
+        self.events.clear();
+        let read = socket.read(&mut self.buffer, limit, &mut self.events);
+        self.events_at = OsInstant::now();
+        self.core.replica.handle_events(now, &self.events);
+        if read == Read::Overrun {
+            self.core.replica.handle_overrun(now);
+            if let Some(bytes) = socket.grow() {
+                self.core.log.notice(format!(
+                    "netlink event socket buffer size has been doubled to {bytes} bytes"
+                ));
+            }
+        }
+        read != Read::Drained
+    }
+
+    fn read_links(&mut self, now: Instant) -> bool {
+        let mut more = false;
+        for n in 0..self.core.links.list.len() {
+            let link = &mut self.core.links.list[n];
+            if link.is_blocked() {
+                link.retry();
+            }
+            for count in 0.. {
+                // Left in the socket, the peer's messages are lost where it is counted.
+                if self.core.replica.is_congested() {
+                    break;
+                }
+                if count == DATAGRAMS_PER_TURN {
+                    more = true;
+                    break;
+                }
+                let Some(bytes) = self.core.links.list[n].receive(&mut self.buffer) else {
+                    break;
+                };
+                self.core.replica.handle_datagram(now, LinkId(n), bytes);
+            }
+        }
+        more
+    }
+
+    fn read_dump(&mut self, now: Instant) {
+        if !self.core.dump.is_running() {
+            match self.core.replica.poll_dump() {
+                Some(scope) => {
+                    if self.core.dump.start(scope).is_err() {
+                        self.core.replica.handle_dump_end(now, DumpEnd::Failed);
+                        return;
+                    }
+                }
+                None => return,
+            }
+        }
+        self.flows.clear();
+        let end = self.core.dump.read(&mut self.buffer, &mut self.flows);
+        self.core.replica.handle_dump(now, &self.flows);
+        if let Some(end) = end {
+            self.core.replica.handle_dump_end(now, end);
+        }
+    }
+
+    fn read_signals(&mut self) {
+        while let Some(signal) = self.core.signals.next() {
+            match signal {
+                Signal::Terminate => self.stopping = true,
+                Signal::Hangup => match self.core.log.reopen() {
+                    Ok(()) => self.core.log.notice("SIGHUP: log file opened again"),
+                    Err(e) => self.core.log.error(format!("log file: {e}")),
+                },
+            }
+        }
+    }
+
+    fn read_watch(&mut self, now: Instant) {
+        while self.core.watch.receive(&mut self.buffer).is_ok() {}
+        for (n, usable) in self.core.links.refresh().into_iter().enumerate() {
+            self.core.replica.handle_link(now, LinkId(n), usable);
+        }
+    }
+
+    // ---- outputs ----
+
+    /// Sends what is owed; true if there is more.
+    fn transmit(&mut self) -> bool {
+        for _ in 0..DATAGRAMS_PER_TURN {
+            let current = self.core.replica.current_link();
+            if self.core.links.list[current.0].is_blocked() {
+                // The loop comes by again within a millisecond.
+                thread::sleep(GATHER);
+                return true;
+            }
+            let Some((LinkId(n), bytes)) = self.core.replica.poll_transmit() else {
+                return false;
+            };
+            if self.core.links.list[n].send(bytes) == Sent::Blocked {
+                return true;
+            }
+        }
+        true
+    }
+
+    fn write_kernel(&mut self, now: Instant) {
+        let Core {
+            replica,
+            writer,
+            events,
+            log,
+            ..
+        } = &mut self.core;
+        if let Some(events) = events
+            && let Err(e) = events.hear_new(!replica.is_deaf_to_new())
+        {
+            log.limited(Level::Error, &format!("group of new flows: {e}"));
+        }
+        while writer.has_room() {
+            let mut batch = Vec::new();
+            replica.poll_kernel(BATCH, &mut batch);
+            if batch.is_empty() {
+                break;
+            }
+            writer.hand_over(batch);
+            // Room in the queue of requests: the cursors may go on.
+            replica.advance(now, BATCH);
+        }
+    }
+
+    /// Log lines, and clients whose command is done.
+    fn hear(&mut self) {
+        while let Some(event) = self.core.replica.poll_event() {
+            match &event {
+                Event::Done(id) => {
+                    for session in self.sessions.values_mut() {
+                        if matches!(session.state, State::Waiting(w) if w == *id) {
+                            session.state = State::Replying;
+                        }
+                    }
+                }
+                Event::Clash(_) | Event::Refused { .. } | Event::WithoutHelper(_) => {
+                    let text = event.to_string();
+                    self.core.log.limited(event.level(), &text);
+                }
+                _ => self.core.log.line(event.level(), &event.to_string()),
+            }
+        }
+    }
+
+    fn feed_watchdog(&mut self) {
+        if let Some(interval) = self.core.watchdog
+            && self.watchdog_at.elapsed() >= interval
+        {
+            self.watchdog_at = OsInstant::now();
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+    }
+
+    // ---- control ----
+
+    fn accept(&mut self) {
+        let Some(control) = &self.core.control else {
+            return;
+        };
+        let Ok((stream, _)) = control.accept() else {
+            return;
+        };
+        if self.sessions.len() >= SESSIONS_MAX {
+            let idle = self
+                .sessions
+                .iter()
+                .find_map(|(n, s)| matches!(s.state, State::Reading(_)).then_some(*n));
+            // Without an idle one the new client has to try again.
+            let Some(idle) = idle else { return };
+            self.sessions.remove(&idle);
+        }
+        let token = self.next_session;
+        self.next_session += 1;
+        if let Ok(session) = Session::new(stream)
+            && self.add(&session.stream, token).is_ok()
+        {
+            self.sessions.insert(token, session);
+        }
+    }
+
+    fn serve(&mut self, token: u64, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&token) else {
+            return;
+        };
+        match session.read() {
+            Asked::Nothing => {}
+            Asked::Cut => self.local_read_failed += 1,
+            Asked::Unknown => self.local_unknown += 1,
+            Asked::Request(request) => self.answer(token, now, request),
+        }
+    }
+
+    fn answer(&mut self, token: u64, now: Instant, request: Request) {
+        let command = match request {
+            // Expectations are not replicated: nothing to do, as with their sync off.
+            Request::Commit(Object::Expectations)
+            | Request::FlushKernel(Object::Expectations)
+            | Request::Resync(Object::Expectations)
+            | Request::Dump {
+                object: Object::Expectations,
+                ..
+            }
+            | Request::Stats(
+                StatsKind::Expectations | StatsKind::ResendQueue | StatsKind::Process,
+            ) => return,
+            Request::Commit(_) => Command::Commit,
+            Request::FlushCache(None) => Command::FlushCaches,
+            Request::FlushCache(Some(CacheKind::Internal)) => Command::FlushInternal,
+            Request::FlushCache(Some(CacheKind::External)) => Command::FlushExternal,
+            Request::FlushKernel(_) => Command::FlushKernel,
+            Request::ScheduleFlush => Command::ScheduleFlush,
+            Request::Resync(_) => Command::Resync,
+            Request::Bulk => Command::Bulk,
+            Request::RequestResync => Command::RequestResync,
+            Request::Stop => {
+                self.stopping = true;
+                return;
+            }
+            Request::Stats(kind) => {
+                let text = self.stats(kind);
+                if let Some(session) = self.sessions.get_mut(&token) {
+                    session.reply(&text);
+                }
+                return;
+            }
+            Request::Dump { cache, xml, .. } => return self.start_dump(token, cache, xml),
+        };
+        let id = CommandId(self.next_command);
+        self.next_command += 1;
+        if let Some(session) = self.sessions.get_mut(&token) {
+            session.state = State::Waiting(id);
+        }
+        self.core.replica.handle_command(now, id, command);
+    }
+
+    fn start_dump(&mut self, token: u64, cache: CacheKind, xml: bool) {
+        let settings = self.core.replica.settings();
+        let which = match cache {
+            CacheKind::Internal if settings.internal_cache => Which::Internal,
+            CacheKind::External if settings.external_cache => Which::External,
+            CacheKind::Internal => {
+                // Its own conversation with the kernel, so it gets its own thread.
+                if let Some(session) = self.sessions.remove(&token) {
+                    thread::spawn(move || crate::run::dump_kernel_to(&session.stream));
+                }
+                return;
+            }
+            CacheKind::External => return,
+        };
+        if let Some(session) = self.sessions.get_mut(&token) {
+            session.state = State::Dumping(Dump {
+                which,
+                xml,
+                position: cache::Position::default(),
+            });
+        }
+    }
+
+    /// Fills the buffers of clients that read a dump.
+    fn dump_to_clients(&mut self) {
+        for session in self.sessions.values_mut() {
+            if !session.wants_more() {
+                continue;
+            }
+            let State::Dumping(mut dump) = session.state else {
+                continue;
+            };
+            let mut text = String::with_capacity(HIGH_MARK);
+            while text.len() < HIGH_MARK {
+                let line = |flow: &flow::Flow, age: u32| match (dump.xml, dump.which) {
+                    (true, which) => reply::flow_element(&mut text, flow, which == Which::Internal),
+                    (false, Which::Internal) => reply::internal_line(&mut text, flow, age),
+                    (false, Which::External) => reply::external_line(&mut text, flow, age),
+                };
+                match self.core.replica.walk(dump.which, dump.position, 64, line) {
+                    Some(position) => {
+                        dump.position = position;
+                        session.state = State::Dumping(dump);
+                    }
+                    None => {
+                        session.state = State::Replying;
+                        break;
+                    }
+                }
+            }
+            session.reply(&text);
+        }
+    }
+
+    fn close_sessions(&mut self) -> Result<()> {
+        for (token, session) in &mut self.sessions {
+            let was_blocked = session.is_blocked();
+            session.write();
+            if was_blocked || session.is_blocked() {
+                let mut flags = EventFlags::IN;
+                if session.is_blocked() {
+                    flags |= EventFlags::OUT;
+                }
+                epoll::modify(
+                    &self.epoll,
+                    &session.stream,
+                    EventData::new_u64(*token),
+                    flags,
+                )?;
+            }
+        }
+        self.sessions.retain(|_, session| !session.is_over());
+        Ok(())
+    }
+
+    fn stats(&self, kind: StatsKind) -> String {
+        match kind {
+            StatsKind::General => reply::general(&self.report()),
+            StatsKind::Network => reply::network(&self.report()),
+            StatsKind::Cache => reply::cache_stats(&self.report()),
+            StatsKind::Link => reply::links(&self.report().links),
+            StatsKind::Runtime => reply::runtime(&self.runtime()),
+            StatsKind::Queue => reply::queues(self.core.replica.owed() as u64),
+            StatsKind::ResendQueue | StatsKind::Process | StatsKind::Expectations => String::new(),
+        }
+    }
+
+    fn report(&self) -> Report {
+        let replica = &self.core.replica;
+        let stats = replica.stats();
+        let settings = replica.settings();
+        let cache = |enabled, which, c: CacheStats| CacheReport {
+            enabled,
+            active: replica.len(which) as u64,
+            limit: settings.limit as u64,
+            created: c.created,
+            create_failed: c.create_failed,
+            updated: c.updated,
+            update_failed: c.update_failed,
+            destroyed: c.destroyed,
+            destroy_failed: c.destroy_failed,
+        };
+        let current = replica.current_link().0;
+        let r = stats.receive;
+        Report {
+            internal: cache(settings.internal_cache, Which::Internal, stats.internal),
+            external: cache(settings.external_cache, Which::External, stats.external),
+            traffic: (stats.traffic_bytes, stats.traffic_packets),
+            links: (self.core.links.list.iter().enumerate())
+                .map(|(n, link)| link.report(n == current))
+                .collect(),
+            network: NetworkReport {
+                malformed: r.malformed,
+                wrong_version: r.wrong_version,
+                bad_header: r.bad_header,
+                bad_payload: r.bad_payload,
+                bad_type: r.bad_type,
+                truncated: r.truncated,
+                bad_size: r.bad_size,
+                lost: r.lost,
+                before: r.before,
+            },
+        }
+    }
+
+    fn runtime(&self) -> RuntimeReport {
+        let stats = self.core.replica.stats();
+        let events = self.core.events.as_ref();
+        RuntimeReport {
+            uptime_secs: self.core.start.elapsed().as_secs(),
+            events_received: stats.events_received,
+            events_filtered: stats.events_filtered,
+            events_unknown: events.map_or(0, |e| e.unknown),
+            events_failed: events.map_or(0, |e| e.failed),
+            overruns: stats.overruns,
+            kernel_flushes: stats.kernel_flushes,
+            resyncs: stats.resyncs,
+            buffer_bytes: events.map_or(0, |e| e.buffer_bytes() as u64),
+            local_read_failed: self.local_read_failed,
+            local_unknown: self.local_unknown,
+        }
+    }
+}
