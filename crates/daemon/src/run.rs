@@ -63,7 +63,7 @@ pub fn run(config: &Config, warnings: &[String], background: bool) -> Result<()>
         }
     };
     if let Some(mut ready) = ready {
-        std::env::set_current_dir("/").context("chdir /")?;
+        leave_terminal()?;
         let _ = ready.write_all(b"1");
     }
     if config.systemd.unwrap_or(true) {
@@ -100,6 +100,20 @@ fn split() -> Result<Option<File>> {
             }
         }
     }
+}
+
+/// Whoever waits for the end of our output must not wait for the end of the daemon.
+fn leave_terminal() -> Result<()> {
+    std::env::set_current_dir("/").context("chdir /")?;
+    let null = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .context("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
 }
 
 /// In the background a failed start is said in the logs only, as the original does.

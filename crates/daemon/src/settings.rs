@@ -12,8 +12,8 @@ use crate::sysctl;
 /// The original's default, and the least that a table is sized for.
 const LIMIT_DEFAULT: usize = 262_144;
 
-/// Interval of sweeps over the whole table.
-const SWEEP_FULL: Duration = Duration::from_secs(120);
+/// Shortest interval of sweeps over the whole table.
+const SWEEP_FULL: Duration = Duration::from_secs(15);
 
 /// The section that says what to replicate, if this version can do it.
 pub(crate) fn sync_section(config: &Config) -> Result<&Sync> {

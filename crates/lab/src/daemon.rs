@@ -3,10 +3,12 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::node::{Node, Process};
 use crate::wait;
@@ -321,8 +323,19 @@ impl Daemon {
     }
 
     /// Ends it with `-k` and waits for its exit status.
-    pub fn stop(mut self) -> Result<std::process::ExitStatus> {
+    pub fn stop(self) -> Result<ExitStatus> {
         self.ask(&["-k"])?;
+        self.wait()
+    }
+
+    /// Ends it with a signal and waits for its exit status.
+    pub fn end(self, signal: Signal) -> Result<ExitStatus> {
+        let pid = Pid::from_raw(self.pid().cast_signed()).context("a process id")?;
+        kill_process(pid, signal)?;
+        self.wait()
+    }
+
+    fn wait(mut self) -> Result<ExitStatus> {
         let mut status = None;
         wait::until("the daemon stops", Duration::from_secs(5), || {
             status = self.process.0.try_wait().unwrap_or(None);
@@ -347,6 +360,13 @@ impl Daemon {
         let text = fs::read_to_string(format!("/proc/{}/statm", self.pid()))?;
         let pages = text.split_whitespace().nth(1).context("statm")?;
         Ok(pages.parse::<u64>()? * rustix::param::page_size() as u64)
+    }
+}
+
+impl Daemon {
+    /// Path of our program.
+    pub fn program() -> Result<PathBuf> {
+        program(Kind::Ftfw)
     }
 }
 

@@ -161,6 +161,26 @@ impl Lab {
         Ok(self.flows(n, filter)?.len())
     }
 
+    /// Entries of a firewall's kernel table without what differs between two tables
+    /// of the same flows: timeouts, counters, use. Sorted.
+    pub fn table(&self, n: usize, filter: &str) -> Result<Vec<String>> {
+        let mut lines: Vec<String> = (self.flows(n, filter)?.iter())
+            .map(|line| {
+                let mut words: Vec<&str> = line.split_whitespace().collect();
+                // Protocol, its number, timeout.
+                words.remove(2);
+                words.retain(|w| {
+                    !["use=", "packets=", "bytes="]
+                        .iter()
+                        .any(|p| w.starts_with(p))
+                });
+                words.join(" ")
+            })
+            .collect();
+        lines.sort();
+        Ok(lines)
+    }
+
     /// Those entries, one line each.
     pub fn flows(&self, n: usize, filter: &str) -> Result<Vec<String>> {
         let text = self.fw[n].run(&format!("conntrack -L {filter}"))?;

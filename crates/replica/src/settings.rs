@@ -46,7 +46,7 @@ pub struct Settings {
     /// Interval of sweeps over the protocols with short timeouts: at most a quarter
     /// of the shortest, so that a backup's copy is refreshed before half of it has run down.
     pub sweep_short: Duration,
-    /// Interval of sweeps over the whole table.
+    /// Shortest interval of sweeps over the whole table; with many flows it grows.
     pub sweep_full: Duration,
     /// Sequence number of the first message. The original takes the Unix time.
     pub first_seq: Seq,

@@ -6,6 +6,11 @@
 //! `FTFW_NO_SKIP=1` (in CI) that is a failure instead.
 
 mod control_experiment;
+mod failover;
+mod kernel_facts;
+mod operation;
+mod pair;
+mod tables;
 
 use std::env;
 use std::ffi::OsString;
@@ -18,7 +23,14 @@ use libtest_mimic::{Arguments, Failed, Trial};
 pub(crate) type Scenario = (&'static str, fn(&World) -> anyhow::Result<()>);
 
 fn scenarios() -> Vec<Scenario> {
-    [control_experiment::SCENARIOS].concat()
+    [
+        control_experiment::SCENARIOS,
+        failover::SCENARIOS,
+        tables::SCENARIOS,
+        kernel_facts::SCENARIOS,
+        operation::SCENARIOS,
+    ]
+    .concat()
 }
 
 fn main() -> ExitCode {

@@ -1,0 +1,342 @@
+//! What an operator does to a daemon: start, stop, kill, command, misuse.
+
+use std::io::{Read, Write};
+use std::net::UdpSocket;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lab::daemon::{Daemon, Kind, Settings};
+use lab::topology::{Lab, Options, SERVER};
+use lab::wait;
+use lab::world::World;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Scenario;
+use crate::pair::{PORT, Pair, SOON, notrack};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("operation/signals_end_it_cleanly_or_not_at_all", signals),
+    ("operation/a_dead_daemon_never_blocks_a_start", dead_daemon),
+    ("operation/a_second_daemon_is_refused", second_daemon),
+    (
+        "operation/it_answers_as_soon_as_the_parent_returns",
+        background,
+    ),
+    ("operation/slow_clients_delay_nobody", slow_clients),
+    ("operation/garbage_on_the_link_is_counted", garbage),
+    (
+        "operation/bulk_and_resync_bring_everything",
+        bulk_and_resync,
+    ),
+    ("operation/startup_resync_asks_the_peer", startup_resync),
+    (
+        "operation/a_scheduled_flush_spares_what_the_filter_ignores",
+        scheduled_flush,
+    ),
+    ("operation/filters_keep_flows_out", filters),
+    (
+        "operation/statistics_have_the_forms_of_the_original",
+        statistics,
+    ),
+];
+
+fn pid(daemon: &Daemon) -> Pid {
+    Pid::from_raw(daemon.pid().cast_signed()).expect("a pid")
+}
+
+fn one(world: &World) -> Result<(Lab, Daemon)> {
+    let lab = Lab::build(Options::default())?;
+    let daemon = start(world, &lab)?;
+    Ok((lab, daemon))
+}
+
+fn start(world: &World, lab: &Lab) -> Result<Daemon> {
+    Daemon::start(Kind::Ftfw, &lab.fw[0], 0, &notrack(), world.dir())?.context("no daemon")
+}
+
+fn events_setting(lab: &Lab) -> Result<String> {
+    let text = lab.fw[0].run("cat /proc/sys/net/netfilter/nf_conntrack_events")?;
+    Ok(text.trim().to_owned())
+}
+
+fn signals(world: &World) -> Result<()> {
+    let (lab, daemon) = one(world)?;
+    ensure!(events_setting(&lab)? == "1");
+    for signal in [Signal::HUP, Signal::USR1, Signal::USR2, Signal::PIPE] {
+        kill_process(pid(&daemon), signal)?;
+    }
+    daemon.ask(&["-s"])?;
+    ensure!(daemon.log().contains("log file opened again"));
+    let (socket, lock) = (daemon.dir().join("control"), daemon.dir().join("lock"));
+    let mut daemon = Some(daemon);
+    for signal in [Signal::TERM, Signal::INT] {
+        let d = match daemon.take() {
+            Some(d) => d,
+            None => start(world, &lab)?,
+        };
+        ensure!(socket.exists() && lock.exists());
+        let status = d.end(signal)?;
+        ensure!(status.code() == Some(0), "{signal:?}: {status}");
+        ensure!(
+            !socket.exists() && !lock.exists(),
+            "left behind after {signal:?}"
+        );
+        ensure!(
+            events_setting(&lab)? == "2",
+            "nf_conntrack_events is not restored"
+        );
+    }
+    let d = start(world, &lab)?;
+    let status = d.stop()?;
+    ensure!(status.code() == Some(0) && !socket.exists() && !lock.exists());
+    Ok(())
+}
+
+fn dead_daemon(world: &World) -> Result<()> {
+    let (lab, daemon) = one(world)?;
+    let (socket, lock) = (daemon.dir().join("control"), daemon.dir().join("lock"));
+    daemon.kill();
+    ensure!(
+        socket.exists() && lock.exists(),
+        "a killed daemon leaves its files"
+    );
+    start(world, &lab)?.ask(&["-s"])?;
+    Ok(())
+}
+
+fn second_daemon(world: &World) -> Result<()> {
+    let (lab, daemon) = one(world)?;
+    let second = start(world, &lab);
+    let error = format!("{:#}", second.err().context("a second daemon started")?);
+    ensure!(
+        error.contains("perhaps conntrackd already running?"),
+        "{error}"
+    );
+    daemon.ask(&["-s"])?;
+    Ok(())
+}
+
+fn background(world: &World) -> Result<()> {
+    let (_lab, daemon) = one(world)?;
+    let dir = daemon.dir().to_owned();
+    daemon.stop()?;
+    let run = |arguments: &[&str]| -> Result<std::process::Output> {
+        let mut c = Command::new("nsenter");
+        c.arg("--net=/run/netns/fw1").arg("--");
+        c.arg(Daemon::program()?)
+            .arg("conntrackd")
+            .arg("-C")
+            .arg(dir.join("conf"));
+        Ok(c.args(arguments).output()?)
+    };
+    let started = run(&["-d"])?;
+    ensure!(started.status.code() == Some(0), "{started:?}");
+    let asked = run(&["-s"])?;
+    ensure!(asked.status.code() == Some(0), "{asked:?}");
+    ensure!(
+        run(&["-d"])?.status.code() == Some(1),
+        "a second start must fail"
+    );
+    ensure!(run(&["-k"])?.status.code() == Some(0));
+    wait::until("it is gone", SOON, || !dir.join("control").exists())?;
+    ensure!(run(&["-s"])?.status.code() == Some(1));
+    Ok(())
+}
+
+/// Clients that say nothing, that ask for a dump and do not read it, that say half a request.
+fn slow_clients(world: &World) -> Result<()> {
+    let pair = Pair::start(world, notrack(), Options::default())?;
+    let _open = pair.connect(SERVER, 2000)?;
+    let control = pair.fw1.dir().join("control");
+    let mut clients = Vec::new();
+    for n in 0..30 {
+        let mut client = UnixStream::connect(&control)?;
+        match n % 3 {
+            0 => {}
+            1 => client.write_all(&[16])?,
+            _ => client.write_all(&16i32.to_ne_bytes())?,
+        }
+        clients.push(client);
+    }
+    let begun = Instant::now();
+    for _ in 0..10 {
+        pair.fw1.ask(&["-s"])?;
+    }
+    ensure!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+    let lines = pair.fw1.internal(&format!("dport={PORT} "))?.len();
+    ensure!(lines == 2000, "{lines} lines beside slow clients");
+    let mut text = String::new();
+    clients[2].set_read_timeout(Some(SOON))?;
+    clients[2].read_to_string(&mut text)?;
+    ensure!(text.matches(&format!("dport={PORT} ")).count() == 2000);
+    Ok(())
+}
+
+fn garbage(world: &World) -> Result<()> {
+    let pair = Pair::start(world, notrack(), Options::default())?;
+    let socket = pair.lab.fw[1].inside(|| UdpSocket::bind("10.77.9.2:0"))??;
+    let mut state = 1u64;
+    for n in 0..3000usize {
+        let bytes: Vec<u8> = (0..n % 200)
+            .map(|_| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                (state >> 56) as u8
+            })
+            .collect();
+        socket.send_to(&bytes, "10.77.9.1:3780")?;
+    }
+    let malformed = || Pair::counter(&pair.fw1, &["-s", "network"], "Malformed messages:");
+    wait::until("malformed messages are counted", SOON, || {
+        malformed().is_ok_and(|n| n > 2000)
+    })?;
+    let _open = pair.connect(SERVER, 10)?;
+    pair.wait_external(&format!("dport={PORT} "), 10)
+}
+
+fn bulk_and_resync(world: &World) -> Result<()> {
+    let mut pair = Pair::start(world, notrack(), Options::default())?;
+    let _open = pair.connect(SERVER, 3000)?;
+    let pattern = format!("dport={PORT} ");
+    pair.wait_external(&pattern, 3000)?;
+    for command in ["-B", "-n"] {
+        kill_process(pid(&pair.fw2), Signal::KILL)?;
+        pair.restart(1)?;
+        let known = pair.fw2.external(&pattern)?.len();
+        ensure!(known == 0, "{known} flows known after a restart");
+        let daemon = if command == "-B" {
+            &pair.fw1
+        } else {
+            &pair.fw2
+        };
+        daemon.ask(&[command])?;
+        pair.wait_external(&pattern, 3000)
+            .with_context(|| format!("after {command}"))?;
+    }
+    Ok(())
+}
+
+fn startup_resync(world: &World) -> Result<()> {
+    let settings = Settings {
+        mode_lines: "StartupResync on".into(),
+        ..notrack()
+    };
+    let mut pair = Pair::start(world, settings, Options::default())?;
+    let _open = pair.connect(SERVER, 500)?;
+    let pattern = format!("dport={PORT} ");
+    pair.wait_external(&pattern, 500)?;
+    kill_process(pid(&pair.fw2), Signal::KILL)?;
+    pair.restart(1)?;
+    pair.wait_external(&pattern, 500)
+}
+
+fn scheduled_flush(world: &World) -> Result<()> {
+    let settings = Settings {
+        mode_lines: "PurgeTimeout 2".into(),
+        filter_lines: "Protocol Ignore {\nUDP\n}".into(),
+        ..notrack()
+    };
+    let options = Options {
+        datagrams: true,
+        ..Options::default()
+    };
+    let pair = Pair::start(world, settings, options)?;
+    let _open = pair.connect(SERVER, 50)?;
+    let socket = pair.lab.a.inside(|| UdpSocket::bind("0.0.0.0:0"))??;
+    socket.send_to(b"x", (SERVER, 9))?;
+    let tcp = || pair.lab.count_flows(0, &format!("-p tcp --dport {PORT}"));
+    ensure!(tcp()? == 50);
+    // A commit calls a scheduled flush off.
+    pair.fw1.ask(&["-t"])?;
+    pair.fw1.ask(&["-c"])?;
+    std::thread::sleep(Duration::from_secs(3));
+    ensure!(tcp()? == 50, "the flush was not called off");
+    pair.wait_external(&format!("dport={PORT} "), 50)?;
+    pair.fw1.ask(&["-t"])?;
+    wait::until("the kernel table is flushed", SOON, || {
+        tcp().is_ok_and(|n| n == 0)
+    })?;
+    ensure!(
+        pair.lab.count_flows(0, "-p udp --dport 9")? == 1,
+        "UDP is to be spared"
+    );
+    std::thread::sleep(Duration::from_millis(500));
+    // The flush is this replica's matter: the peer keeps what it knows.
+    let known = pair.fw2.external(&format!("dport={PORT} "))?.len();
+    ensure!(known == 50, "the peer was told of a flush: it has {known}");
+    Ok(())
+}
+
+fn filters(world: &World) -> Result<()> {
+    let settings = Settings {
+        filter_lines: "Protocol Accept {\nTCP\n}\nState Accept {\nESTABLISHED for TCP\n}".into(),
+        ..notrack()
+    };
+    let options = Options {
+        datagrams: true,
+        ..Options::default()
+    };
+    let pair = Pair::start(world, settings, options)?;
+    let socket = pair.lab.a.inside(|| UdpSocket::bind("0.0.0.0:0"))??;
+    socket.send_to(b"x", (SERVER, 9))?;
+    let open = pair.connect(SERVER, 20)?;
+    let pattern = format!("dport={PORT} ");
+    pair.wait_external(&pattern, 20)?;
+    ensure!(pair.fw2.external("udp")?.is_empty(), "UDP is filtered");
+    ensure!(
+        pair.fw2.external("SYN_SENT")?.is_empty(),
+        "states are filtered"
+    );
+    // The end of a flow is told although its last state is filtered.
+    for key in ["time_wait", "close", "last_ack", "fin_wait", "close_wait"] {
+        let key = format!("net/netfilter/nf_conntrack_tcp_timeout_{key}");
+        pair.lab.fw[0].sysctl(&key, "1")?;
+    }
+    open.close();
+    wait::until(
+        "ended flows leave the peer's cache",
+        Duration::from_secs(15),
+        || pair.fw2.external(&pattern).is_ok_and(|l| l.is_empty()),
+    )
+}
+
+/// The same questions to ours and to the original: the same words in the same lines.
+fn statistics(world: &World) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    let mut shapes = Vec::new();
+    for kind in [Kind::Conntrackd, Kind::Ftfw] {
+        let daemon = Daemon::start(kind, &lab.fw[0], 0, &notrack(), world.dir())?;
+        let daemon = daemon.context("no daemon")?;
+        let mut shape = String::new();
+        for which in ["ct", "network", "cache", "runtime", "link"] {
+            let text = daemon.ask(&["-s", which])?;
+            let plain = |c: char| if c.is_ascii_digit() { '0' } else { c };
+            for line in text.lines() {
+                // Numbers are right-aligned: their last column is what counts.
+                let words: Vec<String> = line
+                    .split(' ')
+                    .filter(|w| !w.is_empty())
+                    .map(|w| w.chars().map(plain).collect::<String>())
+                    .map(|w| w.trim_start_matches('0').to_owned())
+                    .collect();
+                shape += &format!("{which} {} {}\n", line.len(), words.join(" "));
+            }
+        }
+        shapes.push(shape);
+        daemon.stop()?;
+    }
+    let differing = shapes[0]
+        .lines()
+        .zip(shapes[1].lines())
+        .find(|(a, b)| a != b);
+    ensure!(differing.is_none(), "theirs and ours: {differing:?}");
+    ensure!(shapes[0].lines().count() == shapes[1].lines().count());
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! A laboratory with a daemon on each firewall, as most tests begin.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lab::daemon::{Daemon, Kind, Mode, Settings};
+use lab::topology::{Lab, Options, SERVER, SERVER6};
+use lab::traffic::numbered::{self, Connections};
+use lab::wait;
+use lab::world::World;
+
+/// Port of the numbered server on B.
+pub(crate) const PORT: u16 = 7;
+/// How long a replica may take to catch up.
+pub(crate) const SOON: Duration = Duration::from_secs(5);
+
+pub(crate) struct Pair {
+    pub(crate) lab: Lab,
+    pub(crate) fw1: Daemon,
+    pub(crate) fw2: Daemon,
+    pub(crate) settings: Settings,
+    pub(crate) dir: PathBuf,
+}
+
+pub(crate) fn notrack() -> Settings {
+    Settings::new(Mode::Notrack)
+}
+
+pub(crate) fn address(ip: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.parse().expect("an address"), port)
+}
+
+impl Pair {
+    /// Both firewalls run ftfw, and B runs the numbered server.
+    pub(crate) fn start(world: &World, settings: Settings, options: Options) -> Result<Pair> {
+        let lab = Lab::build(options)?;
+        let start = |n: usize| -> Result<Daemon> {
+            Daemon::start(Kind::Ftfw, &lab.fw[n], n, &settings, world.dir())?.context("no daemon")
+        };
+        let (fw1, fw2) = (start(0)?, start(1)?);
+        for ip in [SERVER, SERVER6] {
+            numbered::serve(&lab.b, address(ip, PORT))?;
+        }
+        Ok(Pair {
+            fw1,
+            fw2,
+            lab,
+            settings,
+            dir: world.dir().to_owned(),
+        })
+    }
+
+    /// Starts the daemon of firewall `n` again.
+    pub(crate) fn restart(&mut self, n: usize) -> Result<()> {
+        let daemon = Daemon::start(Kind::Ftfw, &self.lab.fw[n], n, &self.settings, &self.dir)?;
+        let daemon = daemon.context("no daemon")?;
+        match n {
+            0 => self.fw1 = daemon,
+            _ => self.fw2 = daemon,
+        }
+        Ok(())
+    }
+
+    /// Opens `count` connections that work.
+    pub(crate) fn connect(&self, ip: &str, count: usize) -> Result<Connections> {
+        let mut c = Connections::open(&self.lab.a, address(ip, PORT), count)?;
+        let works = c.round(SOON);
+        ensure!(works == count, "{works} of {count} connections work");
+        Ok(c)
+    }
+
+    /// Waits until FW2's external cache has `count` lines with `pattern`.
+    pub(crate) fn wait_external(&self, pattern: &str, count: usize) -> Result<()> {
+        let what = format!("{count} flows with `{pattern}` in FW2's external cache");
+        let mut last = 0;
+        wait::until(&what, SOON, || {
+            last = self.fw2.external(pattern).map_or(usize::MAX, |l| l.len());
+            last == count
+        })
+        .with_context(|| format!("it has {last}"))
+    }
+
+    /// Waits until FW2's kernel has `count` flows for the words of `filter`.
+    pub(crate) fn wait_kernel(&self, filter: &str, count: usize) -> Result<()> {
+        let what = format!("{count} flows for `{filter}` in FW2's kernel");
+        let mut last = 0;
+        wait::until(&what, SOON, || {
+            last = self.lab.count_flows(1, filter).unwrap_or(usize::MAX);
+            last == count
+        })
+        .with_context(|| format!("it has {last}"))
+    }
+
+    /// The number at the end of a line of statistics.
+    pub(crate) fn counter(daemon: &Daemon, which: &[&str], line: &str) -> Result<u64> {
+        let text = daemon.ask(which)?;
+        let found = text.lines().find(|l| l.trim_start().starts_with(line));
+        let found = found.with_context(|| format!("no line `{line}` in\n{text}"))?;
+        let number = found.split_whitespace().next_back().context("empty line")?;
+        Ok(number.parse()?)
+    }
+}
