@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use config::{Sync, Transport};
@@ -30,8 +31,6 @@ pub(crate) struct Link {
     state: Option<InterfaceState>,
     sent: Counters,
     received: Counters,
-    /// A datagram that the socket could not take; nothing else is sent before it.
-    waiting: Option<Vec<u8>>,
 }
 
 /// All links in file order.
@@ -39,7 +38,20 @@ pub(crate) struct Link {
 pub(crate) struct Links {
     pub(crate) list: Vec<Link>,
     interfaces: Interfaces,
+    /// A datagram that the system did not take; nothing else is sent before it.
+    waiting: Option<Waiting>,
 }
+
+#[derive(Debug)]
+struct Waiting {
+    datagram: Vec<u8>,
+    again_at: Instant,
+}
+
+/// Pause before a datagram is tried again that did not fit into a full socket.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+/// The same when the link refuses it: no address yet, no carrier, no route.
+const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
 impl Links {
     /// Opens the sockets of every configured link.
@@ -86,10 +98,14 @@ impl Links {
                 },
                 sent: Counters::default(),
                 received: Counters::default(),
-                waiting: None,
             });
         }
-        Ok((Links { list, interfaces }, settings))
+        let links = Links {
+            list,
+            interfaces,
+            waiting: None,
+        };
+        Ok((links, settings))
     }
 
     /// Reads the interfaces again; yields each link with whether it is usable.
@@ -110,51 +126,57 @@ fn describe(path: &Path) -> String {
     format!("{} port {}", path.listen.unwrap_or(any), path.port)
 }
 
-/// What sending did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sent {
-    /// Sent, or lost and counted.
-    Yes,
-    /// Kept: the socket is full, wait until it can be written.
-    Blocked,
+impl Links {
+    /// Sends a datagram over link `n`, or keeps it until the system takes it: what
+    /// waits is no more than what changes meanwhile, and nothing is lost here.
+    ///
+    /// # Errors
+    /// Why the system refused it, for the log.
+    pub(crate) fn send(&mut self, n: usize, datagram: &[u8]) -> io::Result<()> {
+        let link = &mut self.list[n];
+        let error = match link.pair.sender.send_to(datagram, link.pair.to) {
+            Ok(bytes) => {
+                link.sent.bytes += bytes as u64;
+                link.sent.packets += 1;
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let full = is_would_block(&error);
+        if !full {
+            link.sent.errors += 1;
+        }
+        // Trying again would not make it smaller.
+        if error.raw_os_error() != Some(EMSGSIZE) {
+            let pause = if full { FULL_PAUSE } else { REFUSED_PAUSE };
+            self.waiting = Some(Waiting {
+                datagram: datagram.to_vec(),
+                again_at: Instant::now() + pause,
+            });
+        }
+        if full { Ok(()) } else { Err(error) }
+    }
+
+    /// When the datagram that waits is due; `None` if none waits.
+    pub(crate) fn again_at(&self) -> Option<Instant> {
+        self.waiting.as_ref().map(|w| w.again_at)
+    }
+
+    /// Tries the datagram that waits, over link `n`, if it is due.
+    pub(crate) fn send_waiting(&mut self, n: usize) -> io::Result<()> {
+        match self.waiting.take_if(|w| w.again_at <= Instant::now()) {
+            Some(waiting) => self.send(n, &waiting.datagram),
+            None => Ok(()),
+        }
+    }
 }
+
+const EMSGSIZE: i32 = 90;
 
 impl Link {
     /// Switched on and with a carrier. The original takes one of the two as enough.
     pub(crate) fn is_usable(&self) -> bool {
         self.state.is_some_and(|s| s.up && s.running)
-    }
-
-    /// True while a datagram waits for room in the socket.
-    pub(crate) fn is_blocked(&self) -> bool {
-        self.waiting.is_some()
-    }
-
-    /// Sends a datagram; keeps it if the socket is full, so that nothing is lost here.
-    pub(crate) fn send(&mut self, datagram: &[u8]) -> Sent {
-        match self.pair.sender.send_to(datagram, self.pair.to) {
-            Ok(n) => {
-                self.sent.bytes += n as u64;
-                self.sent.packets += 1;
-                Sent::Yes
-            }
-            Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                self.waiting = Some(datagram.to_vec());
-                Sent::Blocked
-            }
-            Err(_) => {
-                self.sent.errors += 1;
-                Sent::Yes
-            }
-        }
-    }
-
-    /// The socket can be written again.
-    pub(crate) fn retry(&mut self) -> Sent {
-        match self.waiting.take() {
-            Some(datagram) => self.send(&datagram),
-            None => Sent::Yes,
-        }
     }
 
     /// Receives one datagram; `None` if there is none.

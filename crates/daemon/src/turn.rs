@@ -23,7 +23,7 @@ use sys::netlink::{Netlink, RECEIVE_BYTES};
 use sys::signal::{Signal, Signals};
 
 use crate::kernel::{DumpSocket, EventSocket, Read};
-use crate::links::{Links, Sent};
+use crate::links::Links;
 use crate::log::Log;
 use crate::session::{Asked, Dump, HIGH_MARK, Session, State};
 use crate::writer::{BATCH, Writer};
@@ -203,6 +203,10 @@ impl Loop {
         if let Some(interval) = self.core.watchdog {
             wait = wait.min(interval.saturating_sub(self.watchdog_at.elapsed()));
         }
+        if let Some(at) = self.core.links.again_at() {
+            // Nothing can be sent before, so what the replica wants to send can wait.
+            wait = at.saturating_duration_since(OsInstant::now());
+        }
         wait
     }
 
@@ -242,10 +246,6 @@ impl Loop {
     fn read_links(&mut self, now: Instant) -> bool {
         let mut more = false;
         for n in 0..self.core.links.list.len() {
-            let link = &mut self.core.links.list[n];
-            if link.is_blocked() {
-                link.retry();
-            }
             for count in 0.. {
                 // Left in the socket, the peer's messages are lost where it is counted.
                 if self.core.replica.is_congested() {
@@ -307,19 +307,25 @@ impl Loop {
 
     /// Sends what is owed; true if there is more.
     fn transmit(&mut self) -> bool {
+        let Core {
+            replica,
+            links,
+            log,
+            ..
+        } = &mut self.core;
+        let LinkId(current) = replica.current_link();
+        let mut result = links.send_waiting(current);
         for _ in 0..DATAGRAMS_PER_TURN {
-            let current = self.core.replica.current_link();
-            if self.core.links.list[current.0].is_blocked() {
-                // The loop comes by again within a millisecond.
-                thread::sleep(GATHER);
-                return true;
+            if let Err(e) = result {
+                log.limited(Level::Warning, &format!("dedicated link: {e}: trying again"));
             }
-            let Some((LinkId(n), bytes)) = self.core.replica.poll_transmit() else {
+            if links.again_at().is_some() {
+                return false;
+            }
+            let Some((LinkId(n), bytes)) = replica.poll_transmit() else {
                 return false;
             };
-            if self.core.links.list[n].send(bytes) == Sent::Blocked {
-                return true;
-            }
+            result = links.send(n, bytes);
         }
         true
     }

@@ -12,10 +12,12 @@
 
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::node::Node;
+use crate::wait;
 
 /// Address of B, where the servers are.
 pub const SERVER: &str = "192.168.1.2";
@@ -106,6 +108,14 @@ impl Lab {
             }
             // After the rules: connection tracking is there only once they use it.
             fw.sysctl("net/netfilter/nf_conntrack_tcp_loose", "0")?;
+        }
+        // The kernel takes up to a second to see a new wire's carrier, and until then
+        // some of what is sent over it is lost, IPv6 multicast first.
+        for fw in &lab.fw {
+            wait::until("the dedicated link is up", Duration::from_secs(5), || {
+                fw.run("ip link show dev eth2")
+                    .is_ok_and(|text| text.contains("state UP"))
+            })?;
         }
         lab.take_addresses(0)?;
         Ok(lab)

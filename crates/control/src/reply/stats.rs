@@ -179,14 +179,14 @@ fn active_link(out: &mut String, links: &[LinkReport]) {
 }
 
 fn link_lines(out: &mut String, link: &LinkReport) {
-    for ((sent, received), what) in [
-        (link.bytes, "Bytes"),
-        (link.packets, "Pckts"),
-        (link.errors, "Error"),
-    ] {
-        let _ = writeln!(out, "{sent:20} {what} sent {received:20} {what} recv");
-    }
-    out.push('\n');
+    let (bytes, packets, errors) = (link.bytes, link.packets, link.errors);
+    let _ = write!(
+        out,
+        "{:20} Bytes sent {:20} Bytes recv\n\
+         {:20} Pckts sent {:20} Pckts recv\n\
+         {:20} Error send {:20} Error recv\n\n",
+        bytes.0, bytes.1, packets.0, packets.1, errors.0, errors.1
+    );
 }
 
 /// `-s link`

@@ -115,7 +115,8 @@ impl Talk {
 
 /// Goal: the end of FW1's copy must not end the flow that lives on FW2.
 /// Method: with direct injection, move the addresses without any command, wait
-/// until FW1's copy has expired, and let B speak first through FW2.
+/// until FW1's copy has expired, and let B speak first through FW2. FW1 is deaf
+/// on the link meanwhile: else FW2, which sees the traffic, keeps its copy young.
 fn moved_flow(world: &World) -> Result<()> {
     let settings = Settings {
         mode_lines: "DisableExternalCache on".into(),
@@ -131,6 +132,7 @@ fn moved_flow(world: &World) -> Result<()> {
     wait::until("FW2's kernel has the flow", SOON, || {
         lab.count_flows(1, &filter).is_ok_and(|n| n == 1)
     })?;
+    lab.fw[0].run("iptables -I INPUT -i eth2 -j DROP")?;
     lab.drop_addresses(0)?;
     lab.take_addresses(1)?;
     wait::until("FW1's copy expires", Duration::from_secs(20), || {
