@@ -27,3 +27,12 @@ demo:
 
 clean:
 	cargo clean
+
+# Beside conntrackd in one run: read the ratios.
+bench:
+	scripts/need packages
+	cargo build --release
+	target/release/ftfw-lab bench commit --flows 10000
+	target/release/ftfw-lab bench commit --flows 100000
+	target/release/ftfw-lab bench memory --flows 1000000 --rounds 3
+	cargo bench -p ftfw-ctnetlink

@@ -4,7 +4,7 @@
 
 use crate::DecodeError;
 
-const NLA_F_NESTED: u16 = 0x8000;
+pub(crate) const NLA_F_NESTED: u16 = 0x8000;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 const NLA_HDRLEN: usize = 4;
 
@@ -27,7 +27,7 @@ impl<'a> Attrs<'a> {
         Attrs { rest: bytes, name }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next(&mut self) -> Result<Option<Attr<'a>>, DecodeError> {
         let have = self.rest.len();
         if have < NLA_HDRLEN {

@@ -53,55 +53,50 @@ const CTA_COUNTERS_BYTES: u16 = 2;
 /// A missing tuple, or an attribute whose size is not the kernel header's.
 pub fn decode_flow(attributes: &[u8]) -> Result<Flow, DecodeError> {
     let mut attrs = Attrs::new("conntrack", attributes);
-    let (mut orig, mut reply) = (None, None);
-    let (mut status, mut zone) = (0, 0);
-    let (mut timeout, mut mark, mut id) = (None, None, None);
-    let mut proto_info = None;
+    // The kernel puts the original tuple first; the flow is then filled in place.
+    let first = loop {
+        match attrs.next()? {
+            Some(a) if a.number == CTA_TUPLE_ORIG => break a,
+            Some(_) => {}
+            None => return Err(DecodeError::Missing("CTA_TUPLE_ORIG")),
+        }
+    };
+    let mut flow = Flow::new(tuple::decode(first)?);
+    let mut has_reply = false;
     let (mut seq_orig, mut seq_reply) = (None, None);
-    let (mut master, mut helper, mut labels, mut synproxy) = (None, None, None, None);
-    let mut traffic = None;
     while let Some(a) = attrs.next()? {
         match a.number {
-            CTA_TUPLE_ORIG => orig = Some(tuple::decode(a)?),
-            CTA_TUPLE_REPLY => reply = Some(tuple::decode(a)?),
-            CTA_STATUS => status = a.be32()?,
-            CTA_PROTOINFO => proto_info = proto_info::decode(a)?,
-            CTA_HELP => helper = decode_helper(a)?,
-            CTA_TIMEOUT => timeout = Some(a.be32()?),
-            CTA_MARK => mark = Some(Mark(a.be32()?)),
-            CTA_ID => id = Some(a.be32()?),
-            CTA_TUPLE_MASTER => master = Some(tuple::decode(a)?),
+            CTA_TUPLE_REPLY => {
+                flow.reply = tuple::decode(a)?;
+                has_reply = true;
+            }
+            CTA_STATUS => flow.status = Status(a.be32()?),
+            CTA_PROTOINFO => flow.proto_info = proto_info::decode(a)?,
+            CTA_HELP => flow.helper = decode_helper(a)?,
+            CTA_TIMEOUT => flow.timeout = Some(a.be32()?),
+            CTA_MARK => flow.mark = Some(Mark(a.be32()?)),
+            CTA_ID => flow.id = Some(a.be32()?),
+            CTA_TUPLE_MASTER => flow.master = Some(tuple::decode(a)?),
             CTA_SEQ_ADJ_ORIG => seq_orig = Some(decode_seq_adj(a)?),
             CTA_SEQ_ADJ_REPLY => seq_reply = Some(decode_seq_adj(a)?),
-            CTA_ZONE => zone = a.be16()?,
-            CTA_LABELS => labels = Some(decode_labels(a.payload)),
-            CTA_SYNPROXY => synproxy = decode_synproxy(a)?,
+            CTA_ZONE => flow.zone = Zone(a.be16()?),
+            CTA_LABELS => flow.labels = Some(decode_labels(a.payload)),
+            CTA_SYNPROXY => flow.synproxy = decode_synproxy(a)?,
             CTA_COUNTERS_ORIG | CTA_COUNTERS_REPLY => {
                 let (packets, bytes) = decode_counters(a)?;
-                let (p, b) = traffic.unwrap_or((0u64, 0u64));
-                traffic = Some((p.wrapping_add(packets), b.wrapping_add(bytes)));
+                let (p, b) = flow.traffic.unwrap_or((0u64, 0u64));
+                flow.traffic = Some((p.wrapping_add(packets), b.wrapping_add(bytes)));
             }
             _ => {}
         }
     }
-    Ok(Flow {
-        orig: orig.ok_or(DecodeError::Missing("CTA_TUPLE_ORIG"))?,
-        reply: reply.ok_or(DecodeError::Missing("CTA_TUPLE_REPLY"))?,
-        zone: Zone(zone),
-        status: Status(status),
-        timeout,
-        mark,
-        id,
-        proto_info,
-        seq_adj: seq_orig
-            .zip(seq_reply)
-            .map(|(orig, reply)| SeqAdjPair { orig, reply }),
-        master,
-        helper,
-        labels,
-        synproxy,
-        traffic,
-    })
+    if !has_reply {
+        return Err(DecodeError::Missing("CTA_TUPLE_REPLY"));
+    }
+    flow.seq_adj = seq_orig
+        .zip(seq_reply)
+        .map(|(orig, reply)| SeqAdjPair { orig, reply });
+    Ok(flow)
 }
 
 fn decode_helper(a: Attr<'_>) -> Result<Option<Name>, DecodeError> {

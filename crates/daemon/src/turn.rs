@@ -317,7 +317,10 @@ impl Loop {
         let mut result = links.send_waiting(current);
         for _ in 0..DATAGRAMS_PER_TURN {
             if let Err(e) = result {
-                log.limited(Level::Warning, &format!("dedicated link: {e}: trying again"));
+                log.limited(
+                    Level::Warning,
+                    &format!("dedicated link: {e}: trying again"),
+                );
             }
             if links.again_at().is_some() {
                 return false;

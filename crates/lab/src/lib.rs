@@ -6,6 +6,7 @@
 //! daemon is left after a failure, Ctrl-C or SIGKILL, and runs side by side
 //! cannot meet.
 
+pub mod bench;
 pub mod daemon;
 pub mod demo;
 pub mod node;

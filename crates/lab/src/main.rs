@@ -30,6 +30,26 @@ enum Action {
         #[arg(long, value_enum, default_value_t = Protocol::Notrack)]
         mode: Protocol,
     },
+    /// Measure ftfw beside conntrackd in one run
+    Bench {
+        /// What to measure
+        #[arg(value_enum)]
+        what: Measure,
+        /// Number of flows
+        #[arg(long, default_value_t = 10_000)]
+        flows: u32,
+        /// Repeats of each daemon, alternating
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Measure {
+    /// Time of `-c` with flows that have source NAT
+    Commit,
+    /// Growth of resident memory per flow of the external cache
+    Memory,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -87,6 +107,17 @@ fn run() -> Result<ExitCode> {
     }
     let world = World::new()?;
     match arguments.action {
+        Action::Bench {
+            what,
+            flows,
+            rounds,
+        } => {
+            match what {
+                Measure::Commit => lab::bench::commit(&world, flows, rounds)?,
+                Measure::Memory => lab::bench::memory(&world, flows, rounds)?,
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Action::Demo {
             daemon,
             second,

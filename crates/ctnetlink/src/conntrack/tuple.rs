@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use flow::{Addrs, L4, Proto, Tuple};
 
 use crate::DecodeError;
-use crate::attr::{Attr, put, put_be16, put_nest, put_u8};
+use crate::attr::{Attr, NLA_F_NESTED, put, put_be16, put_nest, put_u8};
 
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
@@ -41,8 +41,57 @@ fn icmp_numbers(proto: Proto) -> [u16; 3] {
     }
 }
 
+/// Headers of the tuple of an IPv4 flow with ports, as every kernel writes them:
+/// where they stand in the 48 bytes, and what they are (length, type).
+const USUAL: [(usize, u16, u16); 7] = [
+    (0, 20, NLA_F_NESTED | CTA_TUPLE_IP),
+    (4, 8, CTA_IP_V4_SRC),
+    (12, 8, CTA_IP_V4_DST),
+    (20, 28, NLA_F_NESTED | CTA_TUPLE_PROTO),
+    (24, 5, CTA_PROTO_NUM),
+    (32, 6, CTA_PROTO_SRC_PORT),
+    (40, 6, CTA_PROTO_DST_PORT),
+];
+
+/// Reads a tuple of that usual form without walking it: half of all decoding time
+/// would go into the two tuples. `None` for any other form.
+#[inline]
+fn decode_usual(payload: &[u8]) -> Option<Tuple> {
+    let bytes: &[u8; 48] = payload.try_into().ok()?;
+    for (at, len, kind) in USUAL {
+        let ([l0, l1], [k0, k1]) = (len.to_ne_bytes(), kind.to_ne_bytes());
+        if bytes[at..at + 4] != [l0, l1, k0, k1] {
+            return None;
+        }
+    }
+    let proto = Proto(bytes[28]);
+    if !proto.has_ports() {
+        return None;
+    }
+    let addr = |at: usize| Ipv4Addr::new(bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]);
+    let port = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    Some(Tuple {
+        addrs: Addrs::V4 {
+            src: addr(8),
+            dst: addr(16),
+        },
+        proto,
+        l4: L4::Ports {
+            src: port(36),
+            dst: port(44),
+        },
+    })
+}
+
 #[inline]
 pub(super) fn decode(a: Attr<'_>) -> Result<Tuple, DecodeError> {
+    match decode_usual(a.payload) {
+        Some(tuple) => Ok(tuple),
+        None => decode_any(a),
+    }
+}
+
+fn decode_any(a: Attr<'_>) -> Result<Tuple, DecodeError> {
     let mut addrs = None;
     let (mut proto, mut ports, mut icmp) = (None, (0, 0), (0, 0, 0));
     let mut nest = a.nest("CTA_TUPLE");
@@ -91,7 +140,6 @@ pub(super) fn decode(a: Attr<'_>) -> Result<Tuple, DecodeError> {
     })
 }
 
-#[inline]
 fn decode_ip(a: Attr<'_>) -> Result<Addrs, DecodeError> {
     let (mut src4, mut dst4) = (None, None);
     let (mut src6, mut dst6) = (None, None);
@@ -148,4 +196,27 @@ pub(crate) fn put_tuple(out: &mut Vec<u8>, number: u16, tuple: &Tuple) {
             }
         });
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attr::Attrs;
+
+    #[test]
+    fn the_short_way_reads_what_the_long_way_reads() {
+        let tuple = Tuple {
+            addrs: Addrs::V4 {
+                src: [192, 168, 0, 3].into(),
+                dst: [192, 168, 1, 2].into(),
+            },
+            proto: Proto::TCP,
+            l4: L4::Ports { src: 5000, dst: 80 },
+        };
+        let mut out = Vec::new();
+        put_tuple(&mut out, 1, &tuple);
+        let attr = Attrs::new("test", &out).next().unwrap().unwrap();
+        assert_eq!(decode_usual(attr.payload), Some(tuple));
+        assert_eq!(decode_any(attr), Ok(tuple));
+    }
 }

@@ -1,0 +1,222 @@
+//! Measurements beside conntrackd: the same work, alternating, in one run.
+//!
+//! A synthetic peer on FW1 sends flows with source NAT, as a primary would, to the
+//! daemon on FW2. The machine may be shared: read the figures as ratios, and see
+//! the spread.
+
+use std::fmt::Write as _;
+use std::net::UdpSocket;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use flow::{Addrs, Flow, L4, Proto, ProtoInfo, Status, TcpInfo, TcpState, Tuple};
+use wire::v1::{Batch, Flags, FlowOptions, Seq, StateKind, encode_flow};
+
+use crate::daemon::{Daemon, Kind, Mode, Settings};
+use crate::topology::{Lab, Options};
+use crate::wait;
+use crate::world::World;
+
+const KINDS: [Kind; 2] = [Kind::Conntrackd, Kind::Ftfw];
+
+/// Flow number `n`: established TCP, translated to 192.168.1.100 and another port.
+fn flow(n: u32) -> Flow {
+    let src = [10, (n >> 16) as u8, (n >> 8) as u8, n as u8];
+    let mut flow = Flow::new(Tuple {
+        addrs: Addrs::V4 {
+            src: src.into(),
+            dst: [192, 168, 1, 2].into(),
+        },
+        proto: Proto::TCP,
+        l4: L4::Ports {
+            src: 1024 + (n % 60_000) as u16,
+            dst: 80 + (n / 60_000) as u16,
+        },
+    });
+    let nat = [192, 168, 1, 100];
+    flow.reply.addrs = Addrs::V4 {
+        src: [192, 168, 1, 2].into(),
+        dst: nat.into(),
+    };
+    flow.reply.l4 = L4::Ports {
+        src: 80 + (n / 60_000) as u16,
+        dst: 1025 + (n % 60_000) as u16,
+    };
+    flow.status = [
+        Status::SEEN_REPLY,
+        Status::ASSURED,
+        Status::CONFIRMED,
+        Status::SRC_NAT,
+        Status::SRC_NAT_DONE,
+        Status::DST_NAT_DONE,
+    ]
+    .into_iter()
+    .fold(Status(0), Status::with);
+    flow.timeout = Some(432_000);
+    flow.proto_info = Some(ProtoInfo::Tcp(TcpInfo {
+        state: TcpState::ESTABLISHED,
+        window_scale: None,
+    }));
+    flow
+}
+
+/// Sends `count` flows to FW2, slowly enough that its receive buffer holds them.
+fn send_flows(lab: &Lab, count: u32) -> Result<()> {
+    let socket = lab.fw[0].inside(|| UdpSocket::bind("10.77.9.1:0"))??;
+    let to = "10.77.9.2:3780";
+    let options = FlowOptions {
+        timeout: true,
+        window_scale: false,
+    };
+    let mut batch = Batch::new(1500, 28);
+    let (mut seq, mut datagrams) = (Seq(1), 0u32);
+    for n in 0..count {
+        let flow = flow(n);
+        let push = |batch: &mut Batch| {
+            batch.push(|out| {
+                encode_flow(out, StateKind::New, Flags::NONE, seq, &flow, options);
+            })
+        };
+        if !push(&mut batch) {
+            socket.send_to(batch.bytes(), to)?;
+            datagrams += 1;
+            if datagrams.is_multiple_of(20) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            batch.clear();
+            push(&mut batch);
+        }
+        seq = seq.next();
+    }
+    socket.send_to(batch.bytes(), to)?;
+    Ok(())
+}
+
+/// A daemon on FW2 that knows `count` flows.
+fn loaded(world: &World, lab: &Lab, kind: Kind, count: u32) -> Result<(Daemon, u64)> {
+    let settings = Settings::new(Mode::Notrack);
+    let daemon = Daemon::start(kind, &lab.fw[1], 1, &settings, world.dir())?;
+    let daemon = daemon.context("no daemon")?;
+    let before = daemon.resident_bytes()?;
+    send_flows(lab, count)?;
+    let mut known = 0;
+    wait::until(
+        "the daemon knows the flows",
+        Duration::from_secs(60),
+        || {
+            known = external_flows(&daemon).unwrap_or(0);
+            known == u64::from(count)
+        },
+    )
+    .with_context(|| format!("{kind} knows {known} of {count}"))?;
+    Ok((daemon, before))
+}
+
+fn external_flows(daemon: &Daemon) -> Result<u64> {
+    let text = daemon.ask(&["-s"])?;
+    let line = text
+        .lines()
+        .filter(|l| l.starts_with("current active connections:"))
+        .nth(1)
+        .context("no external cache in the statistics")?;
+    Ok(line
+        .split_whitespace()
+        .next_back()
+        .context("no number")?
+        .parse()?)
+}
+
+/// Median and spread of some numbers.
+struct Spread {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+fn spread(mut values: Vec<f64>) -> Spread {
+    values.sort_by(f64::total_cmp);
+    Spread {
+        median: values[values.len() / 2],
+        min: values[0],
+        max: values[values.len() - 1],
+    }
+}
+
+fn print(title: &str, unit: &str, results: &[(String, Vec<f64>)]) {
+    println!("{title}");
+    let mut medians = Vec::new();
+    for (name, values) in results {
+        let s = spread(values.clone());
+        medians.push(s.median);
+        println!(
+            "  {name:<24} median {:>10.2} {unit}   min {:>10.2}   max {:>10.2}   ({} runs)",
+            s.median,
+            s.min,
+            s.max,
+            values.len()
+        );
+    }
+    let mut ratio = String::new();
+    if let [theirs, ours] = medians[..] {
+        let _ = write!(ratio, "{:.2}", ours / theirs);
+    }
+    println!("  ftfw / conntrackd: {ratio}");
+}
+
+/// Time and CPU time of a commit of `count` flows into an empty kernel table.
+pub fn commit(world: &World, count: u32, rounds: usize) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    let mut wall: Vec<(String, Vec<f64>)> = Vec::new();
+    let mut cpu: Vec<(String, Vec<f64>)> = Vec::new();
+    for kind in KINDS {
+        wall.push((kind.to_string(), Vec::new()));
+        cpu.push((kind.to_string(), Vec::new()));
+    }
+    for _ in 0..rounds {
+        for (n, kind) in KINDS.into_iter().enumerate() {
+            let (daemon, _) = loaded(world, &lab, kind, count)?;
+            let cpu_before = daemon.cpu_ns()?;
+            let begun = Instant::now();
+            daemon.ask(&["-c"])?;
+            wall[n].1.push(begun.elapsed().as_secs_f64() * 1000.0);
+            let used = daemon.cpu_ns()? - cpu_before;
+            cpu[n].1.push(used as f64 / 1000.0 / f64::from(count));
+            let text = lab.fw[1].run("cat /proc/sys/net/netfilter/nf_conntrack_count")?;
+            let there: u32 = text.trim().parse()?;
+            ensure!(there >= count, "{kind} committed {there} of {count} flows");
+            daemon.stop()?;
+            lab.fw[1].run("conntrack -F")?;
+        }
+    }
+    print(
+        &format!("commit of {count} flows with source NAT, time of -c"),
+        "ms",
+        &wall,
+    );
+    print("CPU time of the daemon", "µs per flow", &cpu);
+    Ok(())
+}
+
+/// Growth of resident memory while the external cache takes `count` flows.
+pub fn memory(world: &World, count: u32, rounds: usize) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    let mut results: Vec<(String, Vec<f64>)> = Vec::new();
+    for kind in KINDS {
+        results.push((kind.to_string(), Vec::new()));
+    }
+    for _ in 0..rounds {
+        for (n, kind) in KINDS.into_iter().enumerate() {
+            let (daemon, before) = loaded(world, &lab, kind, count)?;
+            let grown = daemon.resident_bytes()?.saturating_sub(before);
+            results[n].1.push(grown as f64 / f64::from(count));
+            daemon.stop()?;
+        }
+    }
+    print(
+        &format!("external cache, growth of resident memory by {count} flows"),
+        "bytes per flow",
+        &results,
+    );
+    Ok(())
+}
