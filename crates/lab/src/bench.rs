@@ -81,7 +81,7 @@ fn send_flows(lab: &Lab, count: u32) -> Result<()> {
         if !push(&mut batch) {
             socket.send_to(batch.bytes(), to)?;
             datagrams += 1;
-            if datagrams.is_multiple_of(20) {
+            if datagrams.is_multiple_of(6) {
                 thread::sleep(Duration::from_millis(1));
             }
             batch.clear();

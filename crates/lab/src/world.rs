@@ -30,8 +30,12 @@ pub fn is_privileged() -> bool {
 /// The command that starts this program again, with `args`, in namespaces of its own.
 pub fn command(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
     let program = env::current_exe().context("path of this program")?;
-    let mut command = Command::new("unshare");
+    // If this program is killed, so is `unshare`, and with it everything below.
+    let mut command = Command::new("setpriv");
     command.args([
+        "--pdeathsig",
+        "KILL",
+        "unshare",
         "--mount",
         "--pid",
         "--net",
