@@ -7,6 +7,7 @@ use flow::{Addrs, Flow, L4, Mark, Name, Proto, ProtoInfo, Status, TcpInfo, TcpSt
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a test's list of a few hundred")]
 enum Op {
     Put(Flow),
     Remove(usize),

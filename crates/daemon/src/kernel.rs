@@ -232,11 +232,7 @@ impl DumpSocket {
                 continue;
             }
             match ctnetlink::decode(&message) {
-                Ok(Message::Flow { flow, .. }) => {
-                    if covers(self.scope, &flow) {
-                        out.push(flow);
-                    }
-                }
+                Ok(Message::Flow { flow, .. }) if covers(self.scope, &flow) => out.push(flow),
                 Ok(Message::Done { error: 0, .. }) => {
                     self.running = false;
                     return Some(DumpEnd::Complete);

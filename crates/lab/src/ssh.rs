@@ -21,6 +21,8 @@ use crate::wait;
 /// Interval at which the session prints.
 pub const TICK: Duration = Duration::from_millis(20);
 const COUNTER_PORT: u16 = 2323;
+/// Above 1023, which a server in a nested user namespace may not take.
+const SSH_PORT: u16 = 2222;
 
 /// What has been printed so far.
 #[derive(Debug, Default)]
@@ -77,25 +79,22 @@ impl Session {
         fs::write(
             dir.join("sshd_config"),
             format!(
-                "HostKey {d}/host\nAuthorizedKeysFile {d}/user.pub\nStrictModes no\nUsePAM no\n\
+                "Port {SSH_PORT}\nHostKey {d}/host\nAuthorizedKeysFile {d}/user.pub\nStrictModes no\nUsePAM no\n\
                  PermitRootLogin yes\nPasswordAuthentication no\nPidFile none\n\
                  ClientAliveInterval 0\nPrintMotd no\nPrintLastLog no\n"
             ),
         )?;
         // For root the server runs as it does everywhere. In a user namespace with
         // one user it cannot change groups, unless it is not root there: then it
-        // only serves the user that it runs as.
-        let (mut server, user) = if crate::world::is_privileged() {
-            (b.command("/usr/sbin/sshd"), "root".to_owned())
-        } else {
-            let mut c = b.command("unshare");
-            c.args([
-                "-U",
-                "--map-user=65534",
-                "--map-group=65534",
-                "/usr/sbin/sshd",
-            ]);
-            (c, "nobody".to_owned())
+        // only serves the user that it runs as, who needs a shell.
+        let (mut server, user) = match crate::world::user_id() {
+            None => (b.command("/usr/sbin/sshd"), "root".to_owned()),
+            Some(uid) => {
+                let name = Command::new("id").args(["-un", &uid]).output()?.stdout;
+                let mut c = b.command("unshare");
+                c.args(["-U", &format!("--map-user={uid}"), "/usr/sbin/sshd"]);
+                (c, String::from_utf8_lossy(&name).trim().to_owned())
+            }
         };
         server
             .args(["-D", "-e", "-f"])
@@ -106,7 +105,7 @@ impl Session {
         let mut processes = vec![Process(server.spawn().context("start sshd")?)];
 
         wait::until("sshd listens", Duration::from_secs(5), || {
-            b.inside(|| TcpStream::connect((SERVER, 22)).is_ok())
+            b.inside(|| TcpStream::connect((SERVER, SSH_PORT)).is_ok())
                 .unwrap_or(false)
         })
         .with_context(|| fs::read_to_string(dir.join("sshd.log")).unwrap_or_default())?;
@@ -117,6 +116,7 @@ impl Session {
         );
         let mut client = a.command("ssh");
         client
+            .args(["-p", &SSH_PORT.to_string()])
             .args([
                 "-F",
                 "none",

@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 
 const INSIDE: &str = "FTFW_LAB_INSIDE";
 const PRIVILEGED: &str = "FTFW_LAB_PRIVILEGED";
+const USER: &str = "FTFW_LAB_USER";
 
 /// True in the process that runs inside its own namespaces.
 pub fn is_inside() -> bool {
@@ -25,6 +26,11 @@ pub fn is_inside() -> bool {
 /// True if the run was started by root, rather than in a user namespace.
 pub fn is_privileged() -> bool {
     env::var_os(PRIVILEGED).is_some()
+}
+
+/// User id of the unprivileged user who started the run.
+pub fn user_id() -> Option<String> {
+    env::var(USER).ok()
 }
 
 /// The command that starts this program again, with `args`, in namespaces of its own.
@@ -48,6 +54,8 @@ pub fn command(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
         command.env(PRIVILEGED, "1");
     } else {
         command.args(["--user", "--map-root-user"]);
+        let uid = rustix::process::geteuid().as_raw().to_string();
+        command.env(USER, uid);
     }
     let path = env::var("PATH").unwrap_or_default();
     command

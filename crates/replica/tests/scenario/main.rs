@@ -1,0 +1,565 @@
+//! Named stories between two replicas on virtual time. They assert on caches, on
+//! the model kernels and on what was sent, never on private fields.
+
+mod world;
+
+use flow::{Flow, Name, Status, TcpState};
+use replica::{Change, Command, Event, KernelEvent, LinkId, Op, Origin, Purpose, Settings, Which};
+use world::{World, in_state, in_zone, settings, tcp, udp};
+
+const FW1: usize = 0;
+const FW2: usize = 1;
+
+fn injecting() -> Settings {
+    Settings {
+        external_cache: false,
+        ..settings()
+    }
+}
+
+fn committed(world: &World, n: usize) -> Option<(u64, u64, u64)> {
+    world.nodes[n].heard.iter().find_map(|e| match e {
+        Event::Committed {
+            created,
+            updated,
+            failed,
+            ..
+        } => Some((*created, *updated, *failed)),
+        _ => None,
+    })
+}
+
+/// Every replicated field but the timeout, which runs down.
+fn assert_same(a: &Flow, b: &Flow) {
+    let plain = |f: &Flow| Flow {
+        timeout: None,
+        id: None,
+        ..*f
+    };
+    assert_eq!(plain(a), plain(b));
+}
+
+// ---- what is said to the peer ----
+
+#[test]
+fn the_backup_knows_every_field_of_a_flow() {
+    let mut w = World::new();
+    for n in 1..=300 {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(0.2);
+    let (ours, theirs) = (
+        w.nodes[FW1].flows(Which::Internal),
+        w.nodes[FW2].flows(Which::External),
+    );
+    assert_eq!((ours.len(), theirs.len()), (300, 300));
+    for (key, flow) in &ours {
+        assert_same(flow, &theirs[key]);
+    }
+    assert_eq!(
+        w.nodes[FW2].replica.stats().receive.lost,
+        0,
+        "across the wrap of the sequence"
+    );
+}
+
+#[test]
+fn a_burst_of_updates_makes_one_message() {
+    let mut w = World::new();
+    for state in [1, 2, 3, 4, 5] {
+        w.traffic(FW1, &in_state(&tcp(1), TcpState(state)));
+    }
+    w.run(0.2);
+    assert_eq!(w.nodes[FW1].sent, 1);
+    let known = w.nodes[FW2].flows(Which::External);
+    assert_eq!(known[&tcp(1).key()].tcp_state(), Some(TcpState::CLOSE_WAIT));
+}
+
+#[test]
+fn a_flow_that_ends_before_it_was_announced_sends_nothing() {
+    let mut w = World::new();
+    w.traffic(FW1, &tcp(1));
+    w.nodes[FW1].kernel.end(&tcp(1).key());
+    w.run(0.5);
+    assert_eq!(w.nodes[FW1].sent, 0);
+    assert_eq!(w.nodes[FW1].replica.len(Which::Internal), 0);
+}
+
+#[test]
+fn an_end_reaches_the_backup() {
+    let mut w = World::new();
+    w.traffic(FW1, &tcp(1));
+    w.run(0.2);
+    w.nodes[FW1].kernel.end(&tcp(1).key());
+    w.run(0.2);
+    assert_eq!(w.nodes[FW2].replica.len(Which::External), 0);
+    assert_eq!(w.nodes[FW1].replica.len(Which::Internal), 0);
+}
+
+#[test]
+fn equal_tuples_in_two_zones_are_two_flows() {
+    let mut w = World::new();
+    w.traffic(FW1, &in_zone(&tcp(1), 1));
+    w.traffic(FW1, &in_zone(&tcp(1), 2));
+    w.run(0.2);
+    w.nodes[FW1].kernel.end(&in_zone(&tcp(1), 1).key());
+    w.run(0.2);
+    assert!(!w.nodes[FW2].has(Which::External, &in_zone(&tcp(1), 1)));
+    assert!(w.nodes[FW2].has(Which::External, &in_zone(&tcp(1), 2)));
+}
+
+#[test]
+fn a_flow_that_cannot_be_said_rightly_is_not_said_and_counted() {
+    let mut w = World::new();
+    let mut gre = tcp(1);
+    gre.orig.proto = flow::Proto::GRE;
+    gre.orig.l4 = flow::L4::Gre {
+        src_key: 7,
+        dst_key: 8,
+    };
+    gre.reply = gre.orig.inverted();
+    gre.proto_info = None;
+    w.traffic(FW1, &gre);
+    w.run(0.2);
+    assert_eq!(w.nodes[FW1].sent, 0);
+    assert_eq!(w.nodes[FW1].replica.stats().not_carried, 1);
+}
+
+#[test]
+fn what_was_lost_comes_with_a_bulk_update() {
+    let mut w = World::new();
+    // The first ALIVE is what a gap is counted from.
+    w.run(1.5);
+    w.nodes[FW1].mute = true;
+    for n in 1..=50 {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(0.5);
+    w.nodes[FW1].mute = false;
+    w.run(2.0);
+    assert_eq!(w.nodes[FW2].replica.len(Which::External), 0);
+    assert!(w.nodes[FW2].replica.stats().receive.lost >= 50);
+    w.command(FW2, Command::RequestResync);
+    w.run(0.5);
+    assert_eq!(w.nodes[FW2].replica.len(Which::External), 50);
+}
+
+#[test]
+fn without_an_internal_cache_nothing_waits() {
+    let direct = Settings {
+        internal_cache: false,
+        ..settings()
+    };
+    let mut w = World::with(direct, settings());
+    for n in 1..=500 {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(0.1);
+    assert_eq!(w.nodes[FW2].replica.len(Which::External), 500);
+    assert_eq!(w.nodes[FW1].replica.stats().direct_dropped, 0);
+}
+
+#[test]
+fn the_links_change_when_one_fails_and_both_ends_follow() {
+    let mut w = World::new();
+    w.link(FW1, 0, false);
+    assert_eq!(w.nodes[FW1].replica.current_link(), LinkId(1));
+    w.traffic(FW1, &tcp(1));
+    w.run(0.2);
+    assert_eq!(w.nodes[FW2].replica.current_link(), LinkId(1));
+    w.link(FW1, 0, true);
+    assert_eq!(
+        w.nodes[FW1].replica.current_link(),
+        LinkId(1),
+        "no return by itself"
+    );
+    w.link(FW1, 0, false);
+    w.link(FW1, 1, false);
+    w.run(0.1);
+    assert!(w.nodes[FW1].heard.contains(&Event::NoLink));
+}
+
+// ---- commit ----
+
+fn replicated(count: u16) -> World {
+    let mut w = World::new();
+    for n in 1..=count {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(0.3);
+    w
+}
+
+#[test]
+fn a_commit_makes_every_flow_and_announces_none() {
+    let mut w = replicated(1000);
+    let before = w.nodes[FW2].sent;
+    let id = w.command(FW2, Command::Commit);
+    w.run(0.5);
+    assert_eq!(committed(&w, FW2), Some((1000, 0, 0)));
+    assert!(w.nodes[FW2].heard.contains(&Event::Done(id)));
+    for n in 1..=1000 {
+        let made = w.nodes[FW2].kernel.get(&tcp(n).key()).unwrap();
+        assert_same(made, w.nodes[FW1].kernel.get(&tcp(n).key()).unwrap());
+    }
+    assert_eq!(
+        w.nodes[FW2].sent, before,
+        "committed flows are not announced"
+    );
+    assert_eq!(
+        w.nodes[FW2].replica.len(Which::Internal),
+        1000,
+        "they are ours now"
+    );
+    w.command(FW2, Command::FlushCaches);
+    w.command(FW2, Command::Resync);
+    w.command(FW2, Command::Bulk);
+    w.run(1.0);
+    assert_eq!(
+        w.nodes[FW2].sent,
+        before + 1000,
+        "the bulk sees what the resync found"
+    );
+}
+
+#[test]
+fn a_committed_flow_gets_its_remaining_timeout() {
+    let mut w = World::new();
+    w.traffic(FW1, &udp(1, 100));
+    w.run(0.2);
+    w.nodes[FW1].mute = true;
+    w.run(40.0);
+    w.command(FW2, Command::Commit);
+    w.run(0.2);
+    let made = w.nodes[FW2].kernel.get(&udp(1, 0).key()).unwrap();
+    assert!((58..=61).contains(&made.timeout.unwrap()), "{made:?}");
+}
+
+#[test]
+fn a_commit_over_a_live_flow_never_goes_back() {
+    let mut w = replicated(2);
+    // FW2's kernel has seen one of them further, and the other less far.
+    let further = in_state(&tcp(1), TcpState::LAST_ACK);
+    w.nodes[FW2].kernel.silently(w.now, &further);
+    let behind = Flow {
+        status: Status(tcp(2).status.0 & !Status::SEEN_REPLY.0),
+        ..in_state(&tcp(2), TcpState::SYN_SENT)
+    };
+    w.nodes[FW2].kernel.silently(w.now, &behind);
+    w.command(FW2, Command::Commit);
+    w.run(0.3);
+    assert_eq!(committed(&w, FW2), Some((0, 2, 0)));
+    let state = |n: u16| w.nodes[FW2].kernel.get(&tcp(n).key()).unwrap().tcp_state();
+    assert_eq!(state(1), Some(TcpState::LAST_ACK));
+    assert_eq!(state(2), Some(TcpState::ESTABLISHED));
+    let deletes = |r: &&replica::KernelRequest| matches!(r.op, Op::Delete(..));
+    assert_eq!(
+        w.nodes[FW2].kernel.requests.iter().filter(deletes).count(),
+        0
+    );
+}
+
+#[test]
+fn a_commit_replaces_an_entry_with_another_translation() {
+    let mut w = replicated(1);
+    let mut other = tcp(1);
+    other.reply.l4 = flow::L4::Ports { src: 80, dst: 9 };
+    w.nodes[FW2].kernel.silently(w.now, &other);
+    w.command(FW2, Command::Commit);
+    w.run(0.3);
+    assert_eq!(committed(&w, FW2), Some((1, 0, 0)));
+    assert_same(w.nodes[FW2].kernel.get(&tcp(1).key()).unwrap(), &tcp(1));
+}
+
+#[test]
+fn a_foreign_flow_on_the_reply_tuple_is_reported_and_spared() {
+    let mut w = replicated(1);
+    let mut foreign = tcp(2);
+    foreign.reply = tcp(1).reply;
+    w.nodes[FW2].kernel.silently(w.now, &foreign);
+    w.command(FW2, Command::Commit);
+    w.run(0.3);
+    assert_eq!(committed(&w, FW2), Some((0, 0, 1)));
+    assert_eq!(w.nodes[FW2].replica.stats().clashes, 1);
+    assert!(w.nodes[FW2].heard.contains(&Event::Clash(tcp(1).key())));
+    assert!(w.nodes[FW2].kernel.get(&foreign.key()).is_some());
+}
+
+#[test]
+fn a_missing_helper_costs_the_helper_not_the_flow() {
+    let mut w = World::new();
+    let flow = Flow {
+        helper: Name::new(b"ftp"),
+        ..tcp(1)
+    };
+    w.nodes[FW1].kernel.helpers = vec!["ftp"];
+    w.traffic(FW1, &flow);
+    w.run(0.2);
+    w.command(FW2, Command::Commit);
+    w.run(0.3);
+    assert_eq!(committed(&w, FW2), Some((1, 0, 0)));
+    assert_eq!(w.nodes[FW2].replica.stats().without_helper, 1);
+    assert!(w.nodes[FW2].kernel.get(&flow.key()).is_some());
+}
+
+#[test]
+fn masters_are_committed_before_the_flows_they_predicted() {
+    let mut w = World::new();
+    // The related flow comes first in the cache.
+    let related = Flow {
+        master: Some(tcp(1).orig),
+        ..tcp(2)
+    };
+    w.traffic(FW1, &related);
+    w.traffic(FW1, &tcp(1));
+    w.run(0.2);
+    w.command(FW2, Command::Commit);
+    w.run(0.3);
+    assert_eq!(committed(&w, FW2), Some((2, 0, 0)));
+    let made = w.nodes[FW2].kernel.get(&related.key()).unwrap();
+    assert_eq!(made.master, Some(tcp(1).orig));
+}
+
+#[test]
+fn a_second_commit_and_a_flush_are_refused_while_one_runs() {
+    let mut w = replicated(10);
+    w.command(FW2, Command::Commit);
+    let second = w.command(FW2, Command::Commit);
+    w.command(FW2, Command::FlushCaches);
+    w.run(0.3);
+    let heard = &w.nodes[FW2].heard;
+    assert!(heard.contains(&Event::CommitRunning) && heard.contains(&Event::Done(second)));
+    assert!(heard.contains(&Event::FlushRefused));
+    assert_eq!(committed(&w, FW2), Some((10, 0, 0)));
+    w.command(FW2, Command::FlushCaches);
+    assert_eq!(w.nodes[FW2].replica.len(Which::External), 0);
+}
+
+// ---- ownership ----
+
+#[test]
+fn the_end_of_a_flow_that_the_peer_has_taken_over_is_not_announced() {
+    let mut w = replicated(1);
+    w.command(FW2, Command::Commit);
+    w.run(0.2);
+    w.command(FW2, Command::Bulk);
+    w.run(0.2);
+    let before = w.nodes[FW1].sent;
+    w.nodes[FW1].kernel.end(&tcp(1).key());
+    w.run(0.3);
+    assert_eq!(w.nodes[FW1].sent, before);
+    assert_eq!(w.nodes[FW1].replica.stats().ends_not_announced, 1);
+}
+
+#[test]
+fn a_delete_of_a_flow_that_has_seen_traffic_here_is_not_obeyed() {
+    let mut w = World::with(injecting(), injecting());
+    w.traffic(FW1, &udp(1, 20));
+    w.run(0.5);
+    let key = udp(1, 0).key();
+    assert!(w.nodes[FW2].kernel.get(&key).is_some(), "injected");
+    // Traffic moves; FW1 hears nothing of it, and its copy runs down.
+    w.nodes[FW2].mute = true;
+    for _ in 0..30 {
+        w.nodes[FW2].kernel.refresh(w.now, &key, 20);
+        w.run(1.0);
+    }
+    assert!(
+        w.nodes[FW1].kernel.get(&key).is_none(),
+        "FW1's copy has expired"
+    );
+    assert!(
+        w.nodes[FW2].kernel.get(&key).is_some(),
+        "the live flow was deleted"
+    );
+}
+
+#[test]
+fn a_delete_of_an_injected_flow_at_rest_is_obeyed() {
+    let mut w = World::with(injecting(), injecting());
+    w.traffic(FW1, &tcp(1));
+    w.run(0.3);
+    assert_eq!(w.nodes[FW2].kernel.len(), 1);
+    w.nodes[FW1].kernel.end(&tcp(1).key());
+    w.run(0.3);
+    assert_eq!(w.nodes[FW2].kernel.len(), 0);
+}
+
+#[test]
+fn injected_flows_are_not_echoed() {
+    let mut w = World::with(injecting(), injecting());
+    for n in 1..=100 {
+        w.traffic(FW1, &tcp(n));
+        w.traffic(FW1, &in_state(&tcp(n), TcpState::FIN_WAIT));
+    }
+    w.run(40.0);
+    assert_eq!(w.nodes[FW2].kernel.len(), 100);
+    assert_eq!(w.nodes[FW2].sent, 0);
+    assert_eq!(w.nodes[FW2].replica.len(Which::Internal), 0);
+}
+
+#[test]
+fn an_update_during_an_injection_is_not_lost() {
+    let mut w = World::with(injecting(), injecting());
+    w.traffic(FW1, &in_state(&tcp(1), TcpState::SYN_SENT));
+    w.run(0.05);
+    w.traffic(FW1, &tcp(1));
+    w.run(0.3);
+    let made = w.nodes[FW2].kernel.get(&tcp(1).key()).unwrap();
+    assert_eq!(made.tcp_state(), Some(TcpState::ESTABLISHED));
+}
+
+#[test]
+fn an_injection_over_an_equal_flow_updates_it() {
+    let mut w = World::with(settings(), injecting());
+    w.nodes[FW2]
+        .kernel
+        .silently(w.now, &in_state(&tcp(1), TcpState::SYN_RECV));
+    w.traffic(FW1, &tcp(1));
+    w.run(0.3);
+    let inject = |r: &&replica::KernelRequest| r.purpose == Purpose::Inject;
+    let requests = w.nodes[FW2].kernel.requests.iter().filter(inject);
+    let ops: Vec<_> = requests
+        .map(|r| match r.op {
+            Op::Create(_) => "create",
+            Op::Get(_) => "get",
+            Op::Update(_) => "update",
+            Op::Delete(..) => "delete",
+        })
+        .collect();
+    assert_eq!(ops, ["create", "get", "update"]);
+}
+
+// ---- silence and lateness ----
+
+#[test]
+fn a_late_destroy_of_the_former_flow_does_not_end_its_successor() {
+    let mut w = replicated(1);
+    let former = *w.nodes[FW1].kernel.get(&tcp(1).key()).unwrap();
+    // The successor's NEW comes first, with another id.
+    w.nodes[FW1].kernel.deaf = true;
+    w.nodes[FW1].kernel.end(&tcp(1).key());
+    w.nodes[FW1].kernel.deaf = false;
+    w.traffic(FW1, &tcp(1));
+    w.run(0.2);
+    let late = KernelEvent {
+        change: Change::Destroy,
+        origin: Origin::Traffic,
+        flow: former,
+    };
+    let now = w.now;
+    w.nodes[FW1].replica.handle_events(now, &[late]);
+    w.run(0.2);
+    assert!(w.nodes[FW2].has(Which::External, &tcp(1)));
+    assert_eq!(w.nodes[FW1].replica.stats().events_late, 1);
+}
+
+#[test]
+fn a_silent_flow_is_found_and_its_silent_end_too() {
+    let mut w = World::new();
+    w.nodes[FW1].kernel.silently(w.now, &tcp(1));
+    w.run(20.0);
+    assert!(w.nodes[FW2].has(Which::External, &tcp(1)));
+    w.nodes[FW1].kernel.deaf = true;
+    w.nodes[FW1].kernel.end(&tcp(1).key());
+    w.run(20.0);
+    assert_eq!(w.nodes[FW2].replica.len(Which::External), 0);
+    let stats = w.nodes[FW1].replica.stats();
+    assert_eq!((stats.silent_flows, stats.silent_ends), (1, 1));
+}
+
+#[test]
+fn the_backups_copy_of_a_refreshed_flow_stays_young() {
+    let mut w = World::new();
+    w.traffic(FW1, &udp(1, 30));
+    let key = udp(1, 0).key();
+    for _ in 0..90 {
+        w.run(1.0);
+        w.nodes[FW1].kernel.refresh(w.now, &key, 30);
+    }
+    w.run(0.2);
+    w.command(FW2, Command::Commit);
+    w.run(0.2);
+    let made = w.nodes[FW2].kernel.get(&key).unwrap();
+    assert!(made.timeout.unwrap() >= 15, "half has run down: {made:?}");
+    let sent = w.nodes[FW1].sent;
+    assert!(
+        (2..=20).contains(&sent),
+        "{sent} messages for one flow in 90 s"
+    );
+}
+
+#[test]
+fn an_overrun_is_repaired_in_both_directions() {
+    let mut w = replicated(10);
+    w.nodes[FW1].kernel.deaf = true;
+    w.nodes[FW1].kernel.end(&tcp(1).key());
+    w.traffic(FW1, &in_state(&tcp(2), TcpState::FIN_WAIT));
+    w.traffic(FW1, &tcp(11));
+    w.nodes[FW1].kernel.deaf = false;
+    let now = w.now;
+    w.nodes[FW1].replica.handle_overrun(now);
+    w.run(4.0);
+    let known = w.nodes[FW2].flows(Which::External);
+    assert_eq!(known.len(), 10);
+    assert!(!known.contains_key(&tcp(1).key()) && known.contains_key(&tcp(11).key()));
+    assert_eq!(known[&tcp(2).key()].tcp_state(), Some(TcpState::FIN_WAIT));
+    assert!(
+        w.nodes[FW1]
+            .heard
+            .contains(&Event::Repaired { found: 1, gone: 1 })
+    );
+}
+
+#[test]
+fn a_restart_announces_only_what_traffic_shows_to_be_ours() {
+    let mut w = World::new();
+    w.traffic(FW1, &udp(1, 100));
+    w.traffic(FW1, &udp(2, 100));
+    w.run(0.2);
+    let before = w.nodes[FW1].sent;
+    w.restart(FW1, settings());
+    w.run(1.0);
+    assert_eq!(w.nodes[FW1].sent, before, "nothing is said at the start");
+    for _ in 0..60 {
+        w.run(1.0);
+        w.nodes[FW1].kernel.refresh(w.now, &udp(1, 0).key(), 100);
+    }
+    let said = w.nodes[FW1].sent - before;
+    let refreshed = w.nodes[FW1].replica.stats().timeouts_refreshed;
+    assert!(
+        said > 0 && said as u64 == refreshed,
+        "{said} messages, {refreshed} refreshed"
+    );
+}
+
+#[test]
+fn a_scheduled_flush_empties_the_kernel_and_tells_nobody() {
+    let mut w = replicated(20);
+    w.command(FW1, Command::ScheduleFlush);
+    w.command(FW1, Command::ScheduleFlush);
+    w.run(61.0);
+    assert_eq!(w.nodes[FW1].kernel.len(), 0);
+    assert_eq!(w.nodes[FW1].replica.len(Which::Internal), 0);
+    assert_eq!(w.nodes[FW2].replica.len(Which::External), 20);
+    w.traffic(FW1, &tcp(1));
+    w.command(FW1, Command::ScheduleFlush);
+    w.command(FW1, Command::Commit);
+    w.run(61.0);
+    assert_eq!(w.nodes[FW1].kernel.len(), 1, "a commit calls the flush off");
+}
+
+#[test]
+fn a_full_cache_counts_what_it_does_not_take() {
+    let small = Settings {
+        limit: 5,
+        ..settings()
+    };
+    let mut w = World::with(small.clone(), small);
+    for n in 1..=8 {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(0.2);
+    assert_eq!(w.nodes[FW1].replica.len(Which::Internal), 5);
+    assert_eq!(w.nodes[FW1].replica.stats().internal.create_failed, 3);
+}
