@@ -187,7 +187,9 @@ fn start(
         signals,
         watch,
         control,
-        watchdog: sd_notify::watchdog_enabled().map(|interval| interval / 2),
+        watchdog: sd_notify::watchdog_enabled()
+            .filter(|_| config.systemd.unwrap_or(true))
+            .map(|interval| interval / 2),
         event_limit: config.event_iteration_limit,
         start,
     };

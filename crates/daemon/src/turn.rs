@@ -276,6 +276,9 @@ impl Loop {
                 None => return,
             }
         }
+        if self.core.replica.is_dump_congested() {
+            return;
+        }
         self.flows.clear();
         let end = self.core.dump.read(&mut self.buffer, &mut self.flows);
         self.core.replica.handle_dump(now, &self.flows);

@@ -122,7 +122,7 @@ pub struct Replica {
     commit: Option<Commit>,
     /// Position of a bulk update under way.
     bulk: Option<Position>,
-    /// Commands that wait for the end of a bulk update.
+    /// Requests ready to be polled.
     requests: VecDeque<KernelRequest>,
     /// When the scheduled kernel flush is due.
     purge_at: Option<Instant>,
@@ -379,6 +379,12 @@ impl Replica {
     /// take injections as fast as they come.
     pub fn is_congested(&self) -> bool {
         !self.settings.external_cache && self.external.queued(List::Owed) > REQUESTS_MAX
+    }
+
+    /// True while entries of a dump should be left in the socket: what it feeds, the
+    /// queue of kernel requests or of direct messages, is full enough.
+    pub fn is_dump_congested(&self) -> bool {
+        self.requests.len() >= REQUESTS_MAX || self.outbox.is_direct_half_full()
     }
 
     fn request_resync(&mut self) {

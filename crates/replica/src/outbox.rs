@@ -50,6 +50,10 @@ impl Outbox {
         }
     }
 
+    pub(crate) fn is_direct_half_full(&self) -> bool {
+        self.direct.len() >= DIRECT_MAX / 2
+    }
+
     pub(crate) fn alive_at(&self) -> Option<Instant> {
         self.alive_at
     }

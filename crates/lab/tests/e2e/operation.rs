@@ -40,6 +40,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "operation/statistics_have_the_forms_of_the_original",
         statistics,
     ),
+    ("operation/dumps_have_the_forms_of_the_original", dumps),
+    ("operation/a_large_kernel_flush_spares_memory", large_flush),
 ];
 
 fn pid(daemon: &Daemon) -> Pid {
@@ -338,5 +340,95 @@ fn statistics(world: &World) -> Result<()> {
         .find(|(a, b)| a != b);
     ensure!(differing.is_none(), "theirs and ours: {differing:?}");
     ensure!(shapes[0].lines().count() == shapes[1].lines().count());
+    Ok(())
+}
+
+/// The same kernel table, and then the same messages, listed by theirs and by ours.
+fn dumps(world: &World) -> Result<()> {
+    let options = Options {
+        datagrams: true,
+        mark: Some(7),
+        zone: Some(5),
+        ..Options::default()
+    };
+    let lab = Lab::build(options)?;
+    let server = |ip: &str| crate::pair::address(ip, PORT);
+    let mut open = Vec::new();
+    for ip in [SERVER, lab::topology::SERVER6] {
+        lab::traffic::numbered::serve(&lab.b, server(ip))?;
+        open.push(lab::traffic::numbered::Connections::open(
+            &lab.a,
+            server(ip),
+            3,
+        )?);
+        lab.a.run(&format!("ping -c 1 {ip}"))?;
+    }
+    let socket = lab.a.inside(|| UdpSocket::bind("0.0.0.0:0"))??;
+    socket.send_to(b"x", (SERVER, 9))?;
+    let mut listings = Vec::new();
+    for kind in [Kind::Conntrackd, Kind::Ftfw] {
+        let start = |n: usize, kind: Kind| -> Result<Daemon> {
+            let daemon = Daemon::start(kind, &lab.fw[n], n, &notrack(), world.dir())?;
+            daemon.context("no daemon")
+        };
+        let (fw1, fw2) = (start(0, Kind::Conntrackd)?, start(1, kind)?);
+        fw1.ask(&["-B"])?;
+        wait::until("FW2 knows the flows", SOON, || {
+            fw2.external("src=").is_ok_and(|l| l.len() >= 9)
+        })?;
+        let external = [fw2.ask(&["-e"])?, fw2.ask(&["-e", "-x"])?];
+        fw1.stop()?;
+        fw2.stop()?;
+        let fw1 = start(0, kind)?;
+        let internal = [fw1.ask(&["-i"])?, fw1.ask(&["-i", "-x"])?];
+        fw1.stop()?;
+        let mut lines: Vec<String> = (external.iter().chain(&internal))
+            .flat_map(|text| text.lines())
+            // The age, and what a neighbour discovery of the moment left behind.
+            .map(|l| {
+                l.split(" [active")
+                    .next()
+                    .unwrap_or(l)
+                    .trim_end()
+                    .to_owned()
+            })
+            .filter(|l| !l.contains("type=13") && !l.contains("icmpv6"))
+            .collect();
+        lines.sort();
+        ensure!(lines.len() >= 32, "{kind} lists {} lines", lines.len());
+        listings.push(lines);
+    }
+    for (theirs, ours) in listings[0].iter().zip(&listings[1]) {
+        ensure!(theirs == ours, "theirs: {theirs}\nours:   {ours}");
+    }
+    ensure!(listings[0].len() == listings[1].len());
+    Ok(())
+}
+
+/// A flush of many flows goes through a bounded queue.
+fn large_flush(world: &World) -> Result<()> {
+    let (lab, daemon) = one(world)?;
+    let mut text = String::new();
+    for n in 0..40_000u32 {
+        text += &format!(
+            "-I -p udp -s 10.9.{}.{} -d 10.8.0.1 --sport {} --dport 9 -t 600 -u SEEN_REPLY\n",
+            n >> 8 & 255,
+            n & 255,
+            1000 + n % 30_000
+        );
+    }
+    let file = world.dir().join("flows");
+    std::fs::write(&file, text)?;
+    lab.fw[0].run(&format!("conntrack -R {}", file.display()))?;
+    let count = || lab.count_flows(0, "-p udp --dport 9");
+    ensure!(count()? == 40_000);
+    let before = daemon.resident_bytes()?;
+    daemon.ask(&["-F"])?;
+    wait::until("the kernel table is empty", Duration::from_secs(20), || {
+        count().is_ok_and(|n| n == 0)
+    })?;
+    let grown = daemon.resident_bytes()?.saturating_sub(before);
+    // The queue of requests is bounded at 4096 of them, some hundred bytes each.
+    ensure!(grown < 8 << 20, "memory grew by {grown} bytes");
     Ok(())
 }
