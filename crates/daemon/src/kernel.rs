@@ -132,9 +132,12 @@ impl EventSocket {
                 Ok(bytes) => bytes,
                 Err(e) if is_would_block(&e) => return Read::Drained,
                 Err(e) if is_overrun(&e) => return Read::Overrun,
-                Err(_) => {
+                Err(e) => {
                     self.failed += 1;
-                    continue;
+                    if e.kind() == io::ErrorKind::InvalidData {
+                        continue;
+                    }
+                    return Read::Drained;
                 }
             };
             for message in ctnetlink::messages(bytes) {

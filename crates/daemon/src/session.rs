@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use control::Request;
 use replica::CommandId;
+use rustix::event::epoll::EventFlags;
 
 /// A client that has not said what it wants after this long is shown out.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
@@ -44,6 +45,9 @@ pub(crate) struct Session {
     out: Vec<u8>,
     since: Instant,
     broken: bool,
+    /// It says nothing more; its socket is always ready to be read.
+    finished: bool,
+    watched: EventFlags,
 }
 
 /// What reading brought.
@@ -68,6 +72,8 @@ impl Session {
             out: Vec::new(),
             since: Instant::now(),
             broken: false,
+            finished: false,
+            watched: EventFlags::IN,
         })
     }
 
@@ -77,7 +83,8 @@ impl Session {
             // What a client says after its request means nothing; that it has gone does.
             let mut rest = [0; 64];
             match (&self.stream).read(&mut rest) {
-                Ok(0) => self.broken = matches!(self.state, State::Waiting(_)),
+                // It may still read: a reply under way goes on.
+                Ok(0) => self.finished = true,
                 Err(e) if e.kind() != ErrorKind::WouldBlock => self.broken = true,
                 _ => {}
             }
@@ -139,9 +146,12 @@ impl Session {
         }
     }
 
-    /// True if the client's socket should be watched for room.
-    pub(crate) fn is_blocked(&self) -> bool {
-        !self.out.is_empty()
+    /// What the client's socket should be watched for, if that has changed.
+    pub(crate) fn watch(&mut self) -> Option<EventFlags> {
+        let mut flags = EventFlags::empty();
+        flags.set(EventFlags::IN, !self.finished);
+        flags.set(EventFlags::OUT, !self.out.is_empty());
+        (std::mem::replace(&mut self.watched, flags) != flags).then_some(flags)
     }
 
     /// True if the connection can be closed.

@@ -171,6 +171,12 @@ impl Loop {
         self.dump_to_clients();
         self.close_sessions()?;
         self.feed_watchdog();
+        let dump_waits = self.core.dump.is_running() && self.core.replica.is_dump_congested();
+        if dump_waits || self.core.replica.is_congested() {
+            // What waits in the sockets keeps them ready: without a pause the loop
+            // would spin, and on one CPU at real-time priority starve the writer.
+            thread::sleep(GATHER);
+        }
         Ok(more || self.sessions.values().any(Session::wants_more))
     }
 
@@ -528,19 +534,10 @@ impl Loop {
 
     fn close_sessions(&mut self) -> Result<()> {
         for (token, session) in &mut self.sessions {
-            let was_blocked = session.is_blocked();
             session.write();
-            if was_blocked || session.is_blocked() {
-                let mut flags = EventFlags::IN;
-                if session.is_blocked() {
-                    flags |= EventFlags::OUT;
-                }
-                epoll::modify(
-                    &self.epoll,
-                    &session.stream,
-                    EventData::new_u64(*token),
-                    flags,
-                )?;
+            if let Some(flags) = session.watch() {
+                let data = EventData::new_u64(*token);
+                epoll::modify(&self.epoll, &session.stream, data, flags)?;
             }
         }
         self.sessions.retain(|_, session| !session.is_over());

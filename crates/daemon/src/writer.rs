@@ -8,6 +8,7 @@
 //! It has two sockets, because the kernel tells of every change by the port id of
 //! the socket that caused it: one for commits and flushes, one for injections.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
@@ -16,9 +17,7 @@ use anyhow::{Context, Result};
 use ctnetlink::{Message, Request, TcpOptions};
 use replica::{KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose};
 use rustix::event::{EventfdFlags, eventfd};
-use sys::netlink::{Netlink, RECEIVE_BYTES};
-
-use crate::links::is_would_block;
+use sys::netlink::{Netlink, RECEIVE_BYTES, is_overrun};
 
 /// Requests that the core hands over at once.
 pub(crate) const BATCH: usize = 256;
@@ -201,8 +200,9 @@ fn read_answers(socket: &Netlink, buffer: &mut [u8], first: u32, results: &mut [
     loop {
         let bytes = match socket.receive(buffer) {
             Ok(bytes) => bytes,
-            Err(e) if is_would_block(&e) => break,
-            Err(_) => continue,
+            // After an overrun there may still be answers.
+            Err(e) if is_overrun(&e) || e.kind() == ErrorKind::InvalidData => continue,
+            Err(_) => break,
         };
         for message in ctnetlink::messages(bytes).flatten() {
             let n = message.seq.wrapping_sub(first) as usize;

@@ -70,6 +70,9 @@ struct Dump {
 pub(crate) struct Sweeps {
     owed: VecDeque<Dump>,
     running: Option<Dump>,
+    /// Entries of the dump under way, and of the last one of the whole table.
+    dumped: usize,
+    table: usize,
     /// Number of the latest comparison; entries note the last that saw them.
     number: u8,
     began: Instant,
@@ -96,6 +99,8 @@ impl Sweeps {
         Sweeps {
             owed,
             running: None,
+            dumped: 0,
+            table: 0,
             number: 0,
             began: Instant::START,
             gone: None,
@@ -112,6 +117,12 @@ impl Sweeps {
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let sweep = self.short_at.min(self.full_at);
         Some(self.repair_at.map_or(sweep, |at| at.min(sweep)))
+    }
+
+    /// Interval of full sweeps for a table as large as the last one seen.
+    fn full_interval(&self) -> Duration {
+        let flows = u32::try_from(self.table).unwrap_or(u32::MAX);
+        self.full.max(PACE_PER_FLOW.saturating_mul(flows))
     }
 
     pub(crate) fn is_repair_due(&self) -> bool {
@@ -158,9 +169,8 @@ impl Replica {
     /// Owes the sweeps whose time has come.
     pub(crate) fn sweeps_due(&mut self) {
         let now = self.now;
-        let flows = u32::try_from(self.internal.len()).unwrap_or(u32::MAX);
         let sweeps = &mut self.sweeps;
-        let full = sweeps.full.max(PACE_PER_FLOW.saturating_mul(flows));
+        let full = sweeps.full_interval();
         if sweeps.repair_at.is_some_and(|at| at <= now) {
             sweeps.repair_at = None;
             sweeps.full_at = now + full;
@@ -187,6 +197,7 @@ impl Replica {
         sweeps.running = Some(dump);
         sweeps.number = sweeps.number.wrapping_add(1);
         sweeps.began = self.now;
+        sweeps.dumped = 0;
         (sweeps.found, sweeps.ended) = (0, 0);
         Some(dump.scope)
     }
@@ -195,6 +206,7 @@ impl Replica {
         let Some(dump) = self.sweeps.running else {
             return;
         };
+        self.sweeps.dumped += 1;
         if let Reason::Flush(_) = dump.reason {
             return self.flush_dumped(flow);
         }
@@ -299,6 +311,11 @@ impl Replica {
         };
         if end == DumpEnd::Failed {
             self.events.push_back(Event::DumpFailed);
+        }
+        if dump.scope == DumpScope::All {
+            self.sweeps.table = self.sweeps.dumped;
+            let full = self.sweeps.full_interval();
+            self.sweeps.full_at = self.sweeps.full_at.max(self.now + full);
         }
         match dump.reason {
             Reason::Sweep | Reason::Repair

@@ -160,6 +160,24 @@ fn without_an_internal_cache_nothing_waits() {
 }
 
 #[test]
+fn sweeps_of_a_large_table_are_paced() {
+    let direct = Settings {
+        internal_cache: false,
+        sweep_full: std::time::Duration::from_millis(500),
+        ..settings()
+    };
+    let mut w = World::with(direct, settings());
+    for n in 1..=4000 {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(12.0);
+    // Half a millisecond a flow: one sweep in 2 s, where the interval alone says 24.
+    let sent = w.nodes[FW1].sent;
+    assert!((3 * 4000..=8 * 4000).contains(&sent), "{sent} messages");
+    assert_eq!(w.nodes[FW2].replica.len(Which::External), 4000);
+}
+
+#[test]
 fn the_links_change_when_one_fails_and_both_ends_follow() {
     let mut w = World::new();
     w.link(FW1, 0, false);
