@@ -280,19 +280,36 @@ fn l4_dst(t: &Tuple) -> u16 {
     }
 }
 
+/// What a listing line shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineForm {
+    /// Both tuples.
+    Both,
+    /// The original tuple alone: a peer does not say the other.
+    OriginalOnly,
+    /// Both tuples and the timeout.
+    WithTimeout,
+}
+
 /// The form of `conntrack -L` without timeout, e.g.
 /// `tcp      6 ESTABLISHED src=... [ASSURED] mark=0 zone=5`.
 impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.fmt_line(f, true)
+        self.fmt_line(f, LineForm::Both)
     }
 }
 
 impl Flow {
-    /// Writes the listing line; without the reply tuple for a flow learned from a peer.
-    pub fn fmt_line(&self, f: &mut dyn fmt::Write, with_reply: bool) -> fmt::Result {
+    /// Writes the listing line.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn fmt_line(&self, f: &mut dyn fmt::Write, form: LineForm) -> fmt::Result {
         let proto = self.orig.proto;
         write!(f, "{:<8} {} ", proto.name().unwrap_or("unknown"), proto.0)?;
+        if form == LineForm::WithTimeout {
+            write!(f, "{} ", self.timeout.unwrap_or(0))?;
+        }
         if let Some(state) = self.tcp_state() {
             match state.name() {
                 Some(name) => write!(f, "{name} ")?,
@@ -300,13 +317,13 @@ impl Flow {
             }
         }
         write!(f, "{}", self.orig)?;
-        if with_reply {
-            if !self.status.contains(Status::SEEN_REPLY) {
-                f.write_str(" [UNREPLIED]")?;
-            }
-            write!(f, " {}", self.reply)?;
-        } else if self.status != Status(0) && !self.status.contains(Status::SEEN_REPLY) {
+        // Of a peer's flow it may not be known whether it has been answered.
+        let unreplied = !self.status.contains(Status::SEEN_REPLY);
+        if unreplied && (form != LineForm::OriginalOnly || self.status != Status(0)) {
             f.write_str(" [UNREPLIED]")?;
+        }
+        if form != LineForm::OriginalOnly {
+            write!(f, " {}", self.reply)?;
         }
         if self.status.contains(Status::ASSURED) {
             f.write_str(" [ASSURED]")?;

@@ -14,7 +14,7 @@ mod nat;
 mod proto;
 mod tuple;
 
-pub use entry::{Flow, FlowKey, Labels, Mark, Name, Status, Zone};
+pub use entry::{Flow, FlowKey, Labels, LineForm, Mark, Name, Status, Zone};
 pub use expect::{ExpectNat, Expectation};
 pub use filter::{Filter, Policy, Prefix};
 pub use nat::{SeqAdj, SeqAdjPair, SynProxy};

@@ -33,10 +33,10 @@ pub fn user_id() -> Option<String> {
     env::var(USER).ok()
 }
 
-/// The command that starts this program again, with `args`, in namespaces of its own.
-pub fn command(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
-    let program = env::current_exe().context("path of this program")?;
-    // If this program is killed, so is `unshare`, and with it everything below.
+/// A command line that begins with new namespaces and ends with what runs in them.
+///
+/// If this program is killed, so is `unshare`, and with it everything below.
+fn unshare() -> Command {
     let mut command = Command::new("setpriv");
     command.args([
         "--pdeathsig",
@@ -45,17 +45,26 @@ pub fn command(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
         "--mount",
         "--pid",
         "--net",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
     ]);
-    let root = rustix::process::geteuid().is_root();
-    if root {
+    command.args(["--fork", "--kill-child", "--mount-proc"]);
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command
+}
+
+/// The command that starts this program again, with `args`, in namespaces of its own.
+///
+/// # Errors
+/// If the path of this program cannot be found out.
+pub fn command(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
+    let program = env::current_exe().context("path of this program")?;
+    let mut command = unshare();
+    let uid = rustix::process::geteuid();
+    if uid.is_root() {
         command.env(PRIVILEGED, "1");
     } else {
-        command.args(["--user", "--map-root-user"]);
-        let uid = rustix::process::geteuid().as_raw().to_string();
-        command.env(USER, uid);
+        command.env(USER, uid.as_raw().to_string());
     }
     let path = env::var("PATH").unwrap_or_default();
     command
@@ -69,18 +78,7 @@ pub fn command(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
 
 /// Why no run is possible here, or `None`. Starts one namespace to find out.
 pub fn unavailable() -> Option<String> {
-    let mut probe = Command::new("unshare");
-    probe.args([
-        "--mount",
-        "--pid",
-        "--net",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-    ]);
-    if !rustix::process::geteuid().is_root() {
-        probe.args(["--user", "--map-root-user"]);
-    }
+    let mut probe = unshare();
     probe.args(["cat", "/proc/sys/net/netfilter/nf_conntrack_max"]);
     probe.stdout(Stdio::null());
     match probe.output() {
@@ -89,7 +87,7 @@ pub fn unavailable() -> Option<String> {
             "no namespaces with connection tracking here: {}",
             String::from_utf8_lossy(&out.stderr).trim()
         )),
-        Err(e) => Some(format!("unshare: {e}")),
+        Err(e) => Some(format!("setpriv, unshare: {e}")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use flow::Flow;
+use flow::{Flow, LineForm};
 
 /// A line of the internal cache: both tuples, and the seconds since the entry was made.
 pub fn internal_line(out: &mut String, flow: &Flow, age_secs: u32) {
@@ -11,20 +11,14 @@ pub fn internal_line(out: &mut String, flow: &Flow, age_secs: u32) {
 
 /// A line of the external cache: without the reply tuple, which the peer does not say.
 pub fn external_line(out: &mut String, flow: &Flow, age_secs: u32) {
-    let _ = flow.fmt_line(out, false);
+    let _ = flow.fmt_line(out, LineForm::OriginalOnly);
     let _ = writeln!(out, " [active since {age_secs}s]");
 }
 
 /// A line of the kernel table, for a daemon without an internal cache: with its timeout.
 pub fn kernel_line(out: &mut String, flow: &Flow) {
-    let text = flow.to_string();
-    // After the protocol's name (8 columns) and number.
-    let at = text
-        .get(9..)
-        .and_then(|rest| rest.find(' '))
-        .map_or(text.len(), |n| n + 9);
-    let (head, rest) = text.split_at(at);
-    let _ = writeln!(out, "{head} {}{rest} use=1", flow.timeout.unwrap_or(0));
+    let _ = flow.fmt_line(out, LineForm::WithTimeout);
+    out.push_str(" use=1\n");
 }
 
 #[cfg(test)]

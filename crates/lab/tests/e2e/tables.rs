@@ -141,6 +141,9 @@ fn translated_ports(world: &World, mode_lines: &str) -> Result<()> {
     };
     let pair = Pair::start(world, settings(mode_lines), options)?;
     // Source ports below the range must become others.
+    pair.lab
+        .a
+        .sysctl("net/ipv4/ip_local_port_range", "20000 30000")?;
     let streams = pair.lab.a.inside(|| -> Result<Vec<TcpStream>> {
         (0..COUNT)
             .map(|_| Ok(TcpStream::connect((SERVER, PORT))?))
@@ -157,7 +160,7 @@ fn translated_ports(world: &World, mode_lines: &str) -> Result<()> {
         port("sport=", 0) != port("dport=", 1)
     });
     let changed = changed.count();
-    ensure!(changed > 0, "no port was translated");
+    ensure!(changed == COUNT, "{changed} ports were translated");
     drop(streams);
     Ok(())
 }
