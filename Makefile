@@ -35,4 +35,5 @@ bench:
 	target/release/ftfw-lab bench commit --flows 10000
 	target/release/ftfw-lab bench commit --flows 100000
 	target/release/ftfw-lab bench memory --flows 1000000 --rounds 3
+	target/release/ftfw-lab bench connections --flows 5000
 	cargo bench -p ftfw-ctnetlink

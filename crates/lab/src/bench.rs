@@ -5,7 +5,8 @@
 //! the spread.
 
 use std::fmt::Write as _;
-use std::net::UdpSocket;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use flow::{Addrs, Flow, L4, Proto, ProtoInfo, Status, TcpInfo, TcpState, Tuple};
 use wire::v1::{Batch, Flags, FlowOptions, Seq, StateKind, encode_flow};
 
 use crate::daemon::{Daemon, Kind, Mode, Settings};
-use crate::topology::{Lab, Options};
+use crate::topology::{Lab, Options, SERVER};
 use crate::wait;
 use crate::world::World;
 
@@ -218,5 +219,69 @@ pub fn memory(world: &World, count: u32, rounds: usize) -> Result<()> {
         "bytes per flow",
         &results,
     );
+    Ok(())
+}
+
+/// CPU time of both daemons while `count` TCP connections are opened and closed
+/// through FW1, one after the other.
+pub fn connections(world: &World, count: u32, rounds: usize) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    let server = SocketAddr::new(SERVER.parse()?, 7);
+    let listener = lab.b.inside(move || TcpListener::bind(server))??;
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            drop(stream);
+        }
+    });
+    // Closed connections must not use up the client's ports.
+    lab.a.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
+    lab.a.sysctl("net/ipv4/ip_local_port_range", "1025 65000")?;
+    for fw in &lab.fw {
+        for key in ["time_wait", "close", "last_ack", "fin_wait", "close_wait"] {
+            fw.sysctl(
+                &format!("net/netfilter/nf_conntrack_tcp_timeout_{key}"),
+                "5",
+            )?;
+        }
+    }
+    let mut cpu = [Vec::new(), Vec::new()];
+    for kind in KINDS {
+        for list in &mut cpu {
+            list.push((kind.to_string(), Vec::new()));
+        }
+    }
+    for _ in 0..rounds {
+        for (k, kind) in KINDS.into_iter().enumerate() {
+            let settings = Settings::new(Mode::Notrack);
+            let start = |n: usize| Daemon::start(kind, &lab.fw[n], n, &settings, world.dir());
+            let daemons = [
+                start(0)?.context("no daemon")?,
+                start(1)?.context("no daemon")?,
+            ];
+            let before = [daemons[0].cpu_ns()?, daemons[1].cpu_ns()?];
+            let begun = Instant::now();
+            lab.a.inside(move || -> Result<()> {
+                for _ in 0..count {
+                    let mut stream = TcpStream::connect(server)?;
+                    // The server closes first: the client's ports are free at once.
+                    let _ = stream.read(&mut [0; 1]);
+                }
+                Ok(())
+            })??;
+            let rate = f64::from(count) / begun.elapsed().as_secs_f64();
+            for n in 0..2 {
+                let used = daemons[n].cpu_ns()? - before[n];
+                cpu[n][k].1.push(used as f64 / 1000.0 / f64::from(count));
+            }
+            let known = daemons[1].external("dport=7 ")?.len();
+            println!("  {kind}: {rate:.0} connections/s, the backup knows {known}");
+            for daemon in daemons {
+                daemon.stop()?;
+            }
+            lab.fw[0].run("conntrack -F")?;
+        }
+    }
+    print("CPU time of the sender", "µs per connection", &cpu[0]);
+    print("CPU time of the receiver", "µs per connection", &cpu[1]);
     Ok(())
 }

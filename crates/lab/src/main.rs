@@ -50,6 +50,8 @@ enum Measure {
     Commit,
     /// Growth of resident memory per flow of the external cache
     Memory,
+    /// CPU time of both daemons per TCP connection through the pair
+    Connections,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -114,6 +116,7 @@ fn run() -> Result<ExitCode> {
         } => {
             match what {
                 Measure::Commit => lab::bench::commit(&world, flows, rounds)?,
+                Measure::Connections => lab::bench::connections(&world, flows, rounds)?,
                 Measure::Memory => lab::bench::memory(&world, flows, rounds)?,
             }
             Ok(ExitCode::SUCCESS)

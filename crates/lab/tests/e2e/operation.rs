@@ -21,6 +21,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("operation/a_dead_daemon_never_blocks_a_start", dead_daemon),
     ("operation/a_second_daemon_is_refused", second_daemon),
     (
+        "operation/a_bad_configuration_is_explained",
+        bad_configuration,
+    ),
+    (
         "operation/it_answers_as_soon_as_the_parent_returns",
         background,
     ),
@@ -128,6 +132,48 @@ fn second_daemon(world: &World) -> Result<()> {
         daemon.dir().join("lock").exists(),
         "the refused one took the files away"
     );
+    Ok(())
+}
+
+fn bad_configuration(world: &World) -> Result<()> {
+    let file = world.dir().join("bad.conf");
+    let run = |text: &str| -> Result<(Option<i32>, String)> {
+        std::fs::write(&file, text)?;
+        let mut c = Command::new("timeout");
+        c.arg("5")
+            .arg(Daemon::program()?)
+            .args(["conntrackd", "-C"])
+            .arg(&file);
+        let out = c.output()?;
+        Ok((
+            out.status.code(),
+            String::from_utf8_lossy(&out.stderr).into_owned(),
+        ))
+    };
+    let (status, text) = run("General {\n  HashLimt 10\n}\nSync { Mode NOTRAK { } }\n")?;
+    ensure!(status == Some(1));
+    for part in [
+        &format!("{}:2:3", file.display()),
+        "  HashLimt 10",
+        "did you mean `HashLimit`?",
+        "`NOTRAK` is no value of `Mode`",
+        "accepted: NOTRACK, ALARM, FTFW",
+    ] {
+        ensure!(text.contains(part), "no `{part}` in\n{text}");
+    }
+    let link =
+        "UDP { IPv4_address 127.0.0.1 IPv4_Destination_Address 127.0.0.1 Port 9 Interface lo }";
+    let (status, text) = run(&format!("Sync {{ Mode FTFW {{ }} {link} }}"))?;
+    ensure!(
+        status == Some(1) && text.contains("`Mode NOTRACK` only"),
+        "{text}"
+    );
+    let link = link.replace("Interface lo", "Interface nosuch0");
+    let lock = world.dir().join("lock");
+    let general = format!("General {{ LockFile {} }}", lock.display());
+    let (status, text) = run(&format!("{general} Sync {{ Mode NOTRACK {{ }} {link} }}"))?;
+    ensure!(status == Some(1) && text.contains("nosuch0"), "{text}");
+    ensure!(!lock.exists(), "a failed start leaves its lock file");
     Ok(())
 }
 

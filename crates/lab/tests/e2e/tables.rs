@@ -40,10 +40,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         translated_ports(w, INJECT)
     }),
     ("tables/destination_nat_committed", |w| {
-        destination_nat(w, COMMIT)
+        destination_nat(w, COMMIT, false)
     }),
     ("tables/destination_nat_injected", |w| {
-        destination_nat(w, INJECT)
+        destination_nat(w, INJECT, false)
+    }),
+    ("tables/destination_nat_over_ipv6_committed", |w| {
+        destination_nat(w, COMMIT, true)
+    }),
+    ("tables/destination_nat_over_ipv6_injected", |w| {
+        destination_nat(w, INJECT, true)
     }),
     ("tables/udp_committed", |w| udp(w, COMMIT)),
     ("tables/udp_injected", |w| udp(w, INJECT)),
@@ -165,25 +171,30 @@ fn translated_ports(world: &World, mode_lines: &str) -> Result<()> {
     Ok(())
 }
 
-fn destination_nat(world: &World, mode_lines: &str) -> Result<()> {
+fn destination_nat(world: &World, mode_lines: &str, v6: bool) -> Result<()> {
     let options = Options {
         dnat: true,
         ..Options::default()
     };
     let pair = Pair::start(world, settings(mode_lines), options)?;
-    let listener = pair.lab.a.inside(|| TcpListener::bind("0.0.0.0:80"))??;
-    let streams = pair.lab.b.inside(|| -> Result<Vec<TcpStream>> {
-        let to = address(OUTSIDE, DNAT_PORT);
+    let listener = pair.lab.a.inside(|| TcpListener::bind("[::]:80"))??;
+    let (virtual_address, server, family) = if v6 {
+        ("fd00:1::100", "fd00::3", "-f ipv6")
+    } else {
+        (OUTSIDE, "192.168.0.3", "")
+    };
+    let to = address(virtual_address, DNAT_PORT);
+    let streams = pair.lab.b.inside(move || -> Result<Vec<TcpStream>> {
         let limit = Duration::from_secs(3);
         (0..COUNT)
             .map(|_| Ok(TcpStream::connect_timeout(&to, limit)?))
             .collect()
     })??;
-    let filter = format!("-p tcp --dport {DNAT_PORT}");
+    let filter = format!("-p tcp --dport {DNAT_PORT} {family}");
     compare(&pair, &filter, COUNT)?;
     let table = pair.lab.table(1, &filter)?.join("\n");
     ensure!(
-        table.matches("src=192.168.0.3 ").count() == COUNT,
+        table.matches(&format!("src={server} ")).count() == COUNT,
         "{table}"
     );
     drop((listener, streams));
