@@ -30,10 +30,12 @@ pub enum List {
     Owed,
     /// Sent, not acknowledged.
     Sent,
+    /// In the order in which they were last stored, oldest first.
+    Aged,
 }
 
 impl List {
-    pub(crate) const COUNT: usize = 2;
+    pub(crate) const COUNT: usize = 3;
 }
 
 /// What the owner of a cache notes about an entry.

@@ -802,11 +802,9 @@ impl<'a> Parser<'a> {
         }
         match item.word {
             "RefreshTime" => {
-                self.later(item);
                 sync.refresh_time = self.number(item).unwrap_or(sync.refresh_time);
             }
             "CacheTimeout" => {
-                self.later(item);
                 sync.cache_timeout = self.number(item).unwrap_or(sync.cache_timeout);
             }
             "ResendQueueSize" => {
@@ -1098,6 +1096,12 @@ impl<'a> Parser<'a> {
                 span.clone(),
                 "`Sync` without a link",
                 "add a `UDP { ... }` or `Multicast { ... }` block",
+            );
+        }
+        if sync.mode == Some(Mode::Alarm) && sync.refresh_time >= sync.cache_timeout {
+            self.warn(
+                span.clone(),
+                "`CacheTimeout` is not longer than `RefreshTime`: entries expire before they are sent again",
             );
         }
         if sync.disable_external_cache && sync.commit_timeout.take().is_some() {

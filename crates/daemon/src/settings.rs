@@ -20,12 +20,8 @@ pub(crate) fn sync_section(config: &Config) -> Result<&Sync> {
     let Some(sync) = &config.sync else {
         bail!("no `Sync` section: there is nothing to replicate");
     };
-    match sync.mode {
-        Some(Mode::Notrack) => {}
-        Some(Mode::Alarm) => bail!("this version replicates with `Mode NOTRACK` only, not ALARM"),
-        Some(Mode::Ftfw) | None => {
-            bail!("this version replicates with `Mode NOTRACK` only, not FTFW")
-        }
+    if mode(sync).is_none() {
+        bail!("this version replicates with `Mode NOTRACK` or `Mode ALARM`, not FTFW");
     }
     if sync.transport == Some(Transport::Tcp) {
         bail!("this version replicates over `UDP` and `Multicast` only, not TCP");
@@ -33,13 +29,25 @@ pub(crate) fn sync_section(config: &Config) -> Result<&Sync> {
     Ok(sync)
 }
 
+/// The mode, if this version has it. A file that names none means FTFW.
+fn mode(sync: &Sync) -> Option<wire::v1::Mode> {
+    match sync.mode {
+        Some(Mode::Notrack) => Some(wire::v1::Mode::Notrack),
+        Some(Mode::Alarm) => Some(wire::v1::Mode::Alarm),
+        Some(Mode::Ftfw) | None => None,
+    }
+}
+
 /// Settings of the replica; `links` have been opened in the file's order.
 pub(crate) fn settings(config: &Config, sync: &Sync, links: Vec<LinkSettings>) -> Settings {
     let seconds = |n: u32| Duration::from_secs(n.into());
     let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+    let mode = mode(sync).unwrap_or(wire::v1::Mode::Notrack);
     let poll = config.poll_secs.map(seconds);
     Settings {
-        mode: wire::v1::Mode::Notrack,
+        mode,
+        refresh_time: seconds(sync.refresh_time),
+        cache_timeout: seconds(sync.cache_timeout),
         internal_cache: !sync.disable_internal_cache,
         external_cache: !sync.disable_external_cache,
         limit: config

@@ -15,8 +15,8 @@ use anyhow::{Context, Result};
 use control::reply::{self, CacheReport, NetworkReport, Report, RuntimeReport};
 use control::{CacheKind, Object, Request, StatsKind};
 use replica::{
-    CacheStats, Command, CommandId, DumpEnd, Event, Instant, KernelEvent, Level, LinkId, Progress,
-    Replica, Which,
+    Age, CacheStats, Command, CommandId, DumpEnd, Event, Instant, KernelEvent, Level, LinkId,
+    Progress, Replica, Which,
 };
 use rustix::event::epoll::{self, EventData, EventFlags};
 use sys::netlink::{Netlink, RECEIVE_BYTES};
@@ -512,10 +512,18 @@ impl Loop {
             };
             let mut text = String::with_capacity(HIGH_MARK);
             while text.len() < HIGH_MARK {
-                let line = |flow: &flow::Flow, age: u32| match (dump.xml, dump.which) {
+                let line = |flow: &flow::Flow, age: Age| match (dump.xml, dump.which) {
                     (true, which) => reply::flow_element(&mut text, flow, which == Which::Internal),
-                    (false, Which::Internal) => reply::internal_line(&mut text, flow, age),
-                    (false, Which::External) => reply::external_line(&mut text, flow, age),
+                    (false, Which::Internal) => {
+                        reply::internal_line(&mut text, flow, age.active_secs);
+                    }
+                    (false, Which::External) => {
+                        let Age {
+                            active_secs,
+                            expires_secs,
+                        } = age;
+                        reply::external_line(&mut text, flow, active_secs, expires_secs);
+                    }
                 };
                 match self.core.replica.walk(dump.which, dump.position, 64, line) {
                     Some(position) => {

@@ -31,14 +31,18 @@ impl Replica {
             (StateKind::Delete, None) => {}
             (StateKind::New, Some(slot)) => {
                 self.external.store(slot, &flow, self.now.tick());
+                self.heard_of(slot);
                 self.stats.external.created += 1;
             }
             (StateKind::Update, Some(slot)) => {
                 self.merge_external(slot, &flow);
+                self.heard_of(slot);
                 self.stats.external.updated += 1;
             }
             (StateKind::New | StateKind::Update, None) => {
-                self.insert_external(&flow);
+                if let Some(slot) = self.insert_external(&flow) {
+                    self.heard_of(slot);
+                }
             }
         }
     }

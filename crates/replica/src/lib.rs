@@ -15,6 +15,7 @@
 //! datagram; and datagram → `receive` → `deliver` → external cache → `commit` or
 //! `inject` → kernel request.
 
+mod alarm;
 mod bulk;
 mod commit;
 mod deliver;
@@ -49,6 +50,7 @@ pub use settings::{LinkSettings, Settings};
 pub use stats::{CacheStats, ReceiveStats, Stats};
 pub use time::Instant;
 
+use alarm::Alarm;
 use commit::Commit;
 use link::Links;
 use outbox::Outbox;
@@ -100,6 +102,15 @@ pub enum Which {
     External,
 }
 
+/// How old an entry of a cache is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Age {
+    /// Seconds since it was inserted.
+    pub active_secs: u32,
+    /// ALARM, external cache: seconds until it expires unless it is sent again.
+    pub expires_secs: Option<u32>,
+}
+
 /// Kernel requests kept ready for the driver; no cursor runs on above this.
 const REQUESTS_MAX: usize = 4096;
 
@@ -119,6 +130,7 @@ pub struct Replica {
     receiver: Receiver,
     links: Links,
     sweeps: Sweeps,
+    alarm: Option<Alarm>,
     commit: Option<Commit>,
     /// Position of a bulk update under way.
     bulk: Option<Position>,
@@ -141,6 +153,7 @@ impl Replica {
             receiver: Receiver::new(settings.mode),
             links: Links::new(&settings),
             sweeps: Sweeps::new(&settings),
+            alarm: Alarm::new(&settings),
             commit: None,
             bulk: None,
             requests: VecDeque::new(),
@@ -186,14 +199,13 @@ impl Replica {
         self.commit.as_ref().is_some_and(Commit::is_large)
     }
 
-    /// Calls `see` for up to `items` entries from `position` on, with the seconds
-    /// since each was inserted. `None` at the end of the cache.
+    /// Calls `see` for up to `items` entries from `position` on. `None` at the end of the cache.
     pub fn walk(
         &self,
         which: Which,
         mut position: Position,
         items: usize,
-        mut see: impl FnMut(&Flow, u32),
+        mut see: impl FnMut(&Flow, Age),
     ) -> Option<Position> {
         let cache = self.cache(which);
         for _ in 0..items {
@@ -201,10 +213,15 @@ impl Replica {
             position = next;
             let meta = cache.meta(slot);
             if meta.marks & marks::DEAD == 0 {
-                see(
-                    &cache.flow(slot),
-                    self.now.tick().seconds_since(meta.created),
-                );
+                let now = self.now.tick();
+                let expires = self.settings.cache_timeout.as_secs() as u32;
+                let alarm = self.settings.mode == Mode::Alarm && which == Which::External;
+                let age = Age {
+                    active_secs: now.seconds_since(meta.created),
+                    expires_secs: alarm
+                        .then(|| expires.saturating_sub(now.seconds_since(meta.updated))),
+                };
+                see(&cache.flow(slot), age);
             }
         }
         Some(position)
@@ -311,6 +328,7 @@ impl Replica {
             self.on_purge_due();
         }
         self.sweeps_due();
+        self.alarm_due();
     }
 
     /// Moves long work on by about `items` entries.
@@ -369,6 +387,7 @@ impl Replica {
             self.purge_at,
             self.sweeps.next_due(),
             self.outbox.alive_at(),
+            self.alarm.as_ref().map(Alarm::next_due),
         ]
         .into_iter()
         .flatten()

@@ -27,6 +27,10 @@ pub struct Settings {
     pub external_cache: bool,
     /// Most flows in each cache.
     pub limit: usize,
+    /// ALARM: every flow is sent again within this time.
+    pub refresh_time: Duration,
+    /// ALARM: an external entry that was not sent again for this long is dropped.
+    pub cache_timeout: Duration,
     /// Fixed timeout in seconds that committed flows get; also leaves timeouts out of messages.
     pub commit_timeout: Option<u32>,
     /// Delay of the scheduled kernel flush.

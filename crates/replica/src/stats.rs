@@ -79,6 +79,8 @@ pub struct Stats {
     pub timeouts_refreshed: u64,
     /// Ends not announced, because the peer owns the flow now.
     pub ends_not_announced: u64,
+    /// ALARM: entries of the peer that were not sent again in time.
+    pub external_expired: u64,
     /// Deletes not obeyed, because our kernel has seen traffic of the flow.
     pub deletes_refused: u64,
     /// Flows made without the helper that this kernel lacks.

@@ -10,8 +10,13 @@ pub fn internal_line(out: &mut String, flow: &Flow, age_secs: u32) {
 }
 
 /// A line of the external cache: without the reply tuple, which the peer does not say.
-pub fn external_line(out: &mut String, flow: &Flow, age_secs: u32) {
+///
+/// `expires_secs`: with ALARM, until the entry expires unless it is sent again.
+pub fn external_line(out: &mut String, flow: &Flow, age_secs: u32, expires_secs: Option<u32>) {
     let _ = flow.fmt_line(out, LineForm::OriginalOnly);
+    if let Some(secs) = expires_secs {
+        let _ = write!(out, " [expires in {secs}s]");
+    }
     let _ = writeln!(out, " [active since {age_secs}s]");
 }
 
@@ -52,12 +57,15 @@ mod tests {
     #[test]
     fn lines_have_the_originals_forms() {
         let mut out = String::new();
-        external_line(&mut out, &flow(), 3);
+        external_line(&mut out, &flow(), 3, None);
+        external_line(&mut out, &flow(), 3, Some(5));
         kernel_line(&mut out, &flow());
         assert_eq!(
             out,
             "tcp      6 ESTABLISHED src=192.168.1.10 dst=198.51.100.5 sport=40000 dport=443 \
              [ASSURED] mark=0 [active since 3s]\n\
+             tcp      6 ESTABLISHED src=192.168.1.10 dst=198.51.100.5 sport=40000 dport=443 \
+             [ASSURED] mark=0 [expires in 5s] [active since 3s]\n\
              tcp      6 298 ESTABLISHED src=192.168.1.10 dst=198.51.100.5 sport=40000 dport=443 \
              src=198.51.100.5 dst=192.168.1.10 sport=443 dport=40000 [ASSURED] mark=0 use=1\n"
         );

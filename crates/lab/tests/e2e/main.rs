@@ -5,6 +5,7 @@
 //! every test is listed as ignored and the reason is printed; with
 //! `FTFW_NO_SKIP=1` (in CI) that is a failure instead.
 
+mod alarm;
 mod control_experiment;
 mod failover;
 mod kernel_facts;
@@ -28,6 +29,7 @@ fn scenarios() -> Vec<Scenario> {
         failover::SCENARIOS,
         tables::SCENARIOS,
         kernel_facts::SCENARIOS,
+        alarm::SCENARIOS,
         operation::SCENARIOS,
     ]
     .concat()

@@ -165,7 +165,7 @@ fn bad_configuration(world: &World) -> Result<()> {
         "UDP { IPv4_address 127.0.0.1 IPv4_Destination_Address 127.0.0.1 Port 9 Interface lo }";
     let (status, text) = run(&format!("Sync {{ Mode FTFW {{ }} {link} }}"))?;
     ensure!(
-        status == Some(1) && text.contains("`Mode NOTRACK` only"),
+        status == Some(1) && text.contains("`Mode NOTRACK` or `Mode ALARM`"),
         "{text}"
     );
     let link = link.replace("Interface lo", "Interface nosuch0");

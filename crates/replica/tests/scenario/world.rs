@@ -27,6 +27,8 @@ pub(crate) fn settings() -> Settings {
         internal_cache: true,
         external_cache: true,
         limit: 10_000,
+        refresh_time: Duration::from_secs(10),
+        cache_timeout: Duration::from_secs(30),
         commit_timeout: None,
         purge_timeout: Duration::from_secs(60),
         window_tracking: false,
@@ -283,6 +285,8 @@ pub(crate) struct Node {
     pub(crate) kernel: Kernel,
     /// Everything the operator heard.
     pub(crate) heard: Vec<Event>,
+    /// Datagrams sent.
+    pub(crate) datagrams: usize,
     /// Messages sent, ALIVE left out.
     pub(crate) sent: usize,
     /// What it sends is lost.
@@ -295,6 +299,7 @@ impl Node {
             replica: Replica::new(settings),
             kernel: Kernel::default(),
             heard: Vec::new(),
+            datagrams: 0,
             sent: 0,
             mute: false,
         }
@@ -304,7 +309,7 @@ impl Node {
     pub(crate) fn flows(&self, which: Which) -> BTreeMap<FlowKey, Flow> {
         let mut found = BTreeMap::new();
         let mut position = cache::Position::default();
-        let mut see = |flow: &Flow, _: u32| {
+        let mut see = |flow: &Flow, _: replica::Age| {
             found.insert(flow.key(), *flow);
         };
         while let Some(next) = self.replica.walk(which, position, 100, &mut see) {
@@ -399,6 +404,7 @@ impl World {
         }
         let mut datagrams = Vec::new();
         while let Some((link, bytes)) = replica.poll_transmit() {
+            node.datagrams += 1;
             assert!(bytes.len() < 1472, "a datagram of {} bytes", bytes.len());
             node.sent += messages(bytes)
                 .flatten()

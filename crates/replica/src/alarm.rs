@@ -1,0 +1,102 @@
+//! ALARM: every flow is sent again and again, and what is not expires.
+//!
+//! There is no control message, no acknowledgement and no repair: a lost message
+//! is made good by the next repetition, a lost delete by the entry's expiry.
+//!
+//! The original arms a random timer for each flow. Here a cursor goes round the
+//! internal cache once in `RefreshTime`, a little each tenth of a second: the same
+//! bound, no timer per flow, and a load that stays even however many flows began
+//! at once. Expiry needs no timers either: the external cache's entries stand in a
+//! queue in the order in which they were last heard of.
+
+use std::time::Duration;
+
+use cache::{List, Position};
+use wire::v1::Mode;
+
+use crate::{Instant, Replica, Settings, marks};
+
+/// How often the cursor and the expiry are moved on.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// The cursor, and when it is moved next.
+#[derive(Debug)]
+pub(crate) struct Alarm {
+    position: Position,
+    at: Instant,
+    /// Parts of an entry left over from the last move, in entries times nanoseconds.
+    rest: u128,
+}
+
+impl Alarm {
+    /// `None` in the other modes.
+    pub(crate) fn new(settings: &Settings) -> Option<Alarm> {
+        (settings.mode == Mode::Alarm).then(|| Alarm {
+            position: Position::default(),
+            at: Instant::START + INTERVAL,
+            rest: 0,
+        })
+    }
+
+    pub(crate) fn next_due(&self) -> Instant {
+        self.at
+    }
+}
+
+impl Replica {
+    /// Moves refresh and expiry on, if their time has come.
+    pub(crate) fn alarm_due(&mut self) {
+        let Some(mut alarm) = self.alarm.take_if(|a| a.at <= self.now) else {
+            return;
+        };
+        self.refresh(&mut alarm);
+        self.expire();
+        alarm.at = self.now + INTERVAL;
+        self.alarm = Some(alarm);
+    }
+
+    /// Owes the share of the internal cache that is due since the last time.
+    fn refresh(&mut self, alarm: &mut Alarm) {
+        let since = (self.now.since(alarm.at) + INTERVAL).as_nanos();
+        let round = self.settings.refresh_time.as_nanos().max(1);
+        let flows = self.internal.len() as u128;
+        let due = (flows * since + alarm.rest).min(flows * round);
+        alarm.rest = due % round;
+        for _ in 0..due / round {
+            let Some((slot, next)) = self.internal.walk(alarm.position) else {
+                alarm.position = Position::default();
+                continue;
+            };
+            alarm.position = next;
+            let meta = self.internal.meta(slot);
+            if meta.marks & (marks::DEAD | marks::TAKEN) == 0 && meta.list().is_none() {
+                self.internal.queue(slot, List::Owed);
+            }
+        }
+    }
+
+    /// Drops the entries of the peer that were not sent again.
+    fn expire(&mut self) {
+        // While a commit walks the cache it would only lose what it is to commit.
+        if self.commit.is_some() {
+            return;
+        }
+        let now = self.now.tick();
+        let limit = self.settings.cache_timeout.as_secs();
+        while let Some(slot) = self.external.front(List::Aged) {
+            let age = now.seconds_since(self.external.meta(slot).updated);
+            if u64::from(age) < limit {
+                break;
+            }
+            self.external.remove(slot);
+            self.stats.external_expired += 1;
+        }
+    }
+
+    /// Notes that an entry of the external cache has just been heard of.
+    pub(crate) fn heard_of(&mut self, slot: cache::Slot) {
+        if self.settings.mode == Mode::Alarm {
+            self.external.queue(slot, List::Aged);
+        }
+    }
+}
