@@ -356,7 +356,7 @@ impl Loop {
             log.limited(Level::Error, &format!("group of new flows: {e}"));
         }
         while writer.has_room() {
-            let mut batch = Vec::new();
+            let mut batch = Vec::with_capacity(BATCH);
             replica.poll_kernel(BATCH, &mut batch);
             if batch.is_empty() {
                 break;

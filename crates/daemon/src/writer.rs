@@ -211,7 +211,7 @@ fn read_answers(socket: &Netlink, buffer: &mut [u8], first: u32, results: &mut [
                 continue;
             };
             match ctnetlink::decode(&message) {
-                Ok(Message::Flow { flow, .. }) => result.outcome = Outcome::Found(flow),
+                Ok(Message::Flow { flow, .. }) => result.outcome = Outcome::Found(Box::new(flow)),
                 Ok(Message::Ack { error: 0 }) => ended |= last,
                 Ok(Message::Ack { error }) => {
                     result.outcome = Outcome::Failed(kernel_error(-error));

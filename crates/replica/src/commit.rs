@@ -150,7 +150,7 @@ impl Replica {
             return;
         };
         let request = &result.request;
-        let next = match (&request.op, result.outcome) {
+        let next = match (&request.op, &result.outcome) {
             (Op::Create(flow), Outcome::Done) => {
                 commit.created += 1;
                 self.own_committed(flow);
@@ -198,7 +198,7 @@ impl Replica {
         &mut self,
         step: u8,
         op: &Op,
-        outcome: Outcome,
+        outcome: &Outcome,
         wanted: &Flow,
     ) -> Option<Op> {
         let key = wanted.key();
@@ -208,16 +208,19 @@ impl Replica {
         match (op, outcome) {
             (Op::Create(_), Outcome::Failed(KernelError::Exists)) => Some(Op::Get(key)),
             (Op::Create(tried), Outcome::Failed(error)) => {
-                let lesser = without_what_fails(*tried, error);
+                let lesser = without_what_fails(*tried, *error);
                 match &lesser {
                     Some(lesser) => self.note_lesser(tried, lesser),
-                    None => self.events.push_back(Event::Refused { flow: key, error }),
+                    None => self.events.push_back(Event::Refused {
+                        flow: key,
+                        error: *error,
+                    }),
                 }
                 lesser.map(Op::Create)
             }
             (Op::Get(_), Outcome::Found(held)) if held.key() == key => {
                 if held.reply == wanted.reply {
-                    Some(Op::Update(newest(&held, wanted)))
+                    Some(Op::Update(newest(held, wanted)))
                 } else {
                     Some(Op::Delete(key, held.id))
                 }
@@ -234,7 +237,10 @@ impl Replica {
             (Op::Delete(..), _) => Some(Op::Create(*wanted)),
             (Op::Update(_), Outcome::Failed(KernelError::NotFound)) => Some(Op::Create(*wanted)),
             (Op::Update(_), Outcome::Failed(error)) => {
-                self.events.push_back(Event::Refused { flow: key, error });
+                self.events.push_back(Event::Refused {
+                    flow: key,
+                    error: *error,
+                });
                 None
             }
             (Op::Create(_) | Op::Update(_), _) => None,

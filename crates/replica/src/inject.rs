@@ -89,7 +89,7 @@ impl Replica {
 
     fn after_state_step(&mut self, slot: Slot, result: &KernelResult) -> Next {
         let flow = self.external.flow(slot);
-        match (result.request.op, result.outcome) {
+        match (result.request.op, &result.outcome) {
             (Op::Create(_), Outcome::Done) => {
                 self.external.meta_mut(slot).marks |= marks::IN_KERNEL;
                 self.stats.external.created += 1;
@@ -101,20 +101,22 @@ impl Replica {
                 Next::Over
             }
             (Op::Create(_), Outcome::Failed(KernelError::Exists)) => Next::Ask(Op::Get(flow.key())),
-            (Op::Create(tried), Outcome::Failed(error)) => match without_what_fails(tried, error) {
-                Some(lesser) => {
-                    self.note_lesser(&tried, &lesser);
-                    Next::Ask(Op::Create(lesser))
+            (Op::Create(tried), Outcome::Failed(error)) => {
+                match without_what_fails(tried, *error) {
+                    Some(lesser) => {
+                        self.note_lesser(&tried, &lesser);
+                        Next::Ask(Op::Create(lesser))
+                    }
+                    None => self.refuse(slot, *error),
                 }
-                None => self.refuse(slot, error),
-            },
+            }
             (Op::Update(_), Outcome::Failed(KernelError::NotFound)) => {
                 Next::Ask(Op::Create(with_timeout(flow)))
             }
             (Op::Update(_), Outcome::Failed(_)) => Next::Ask(Op::Get(flow.key())),
             (Op::Get(_), Outcome::Found(held)) if held.key() != flow.key() => self.clash(slot),
             (Op::Get(_), Outcome::Found(held)) if held.reply == flow.reply => {
-                Next::Ask(Op::Update(newest(&held, &flow)))
+                Next::Ask(Op::Update(newest(held, &flow)))
             }
             (Op::Get(_), Outcome::Found(held)) => Next::Ask(Op::Delete(flow.key(), held.id)),
             (Op::Get(_), Outcome::Failed(KernelError::NotFound)) if result.request.step > 1 => {
@@ -131,12 +133,12 @@ impl Replica {
 
     fn after_delete_step(&mut self, slot: Slot, result: &KernelResult) -> Next {
         let flow = self.external.flow(slot);
-        match (result.request.op, result.outcome) {
+        match (result.request.op, &result.outcome) {
             (Op::Get(_), Outcome::Found(held)) => {
                 if held.key() != flow.key() || held.reply != flow.reply {
                     return Next::Forget;
                 }
-                if self.has_seen_traffic(slot, &held) {
+                if self.has_seen_traffic(slot, held) {
                     self.stats.deletes_refused += 1;
                     return Next::Forget;
                 }
@@ -146,7 +148,7 @@ impl Replica {
                 self.stats.external.destroyed += 1;
                 Next::Forget
             }
-            (Op::Delete(..), Outcome::Failed(error)) if error != KernelError::NotFound => {
+            (Op::Delete(..), Outcome::Failed(error)) if *error != KernelError::NotFound => {
                 self.stats.external.destroy_failed += 1;
                 Next::Forget
             }

@@ -80,16 +80,12 @@ pub struct KernelRequest {
 }
 
 /// What a request did.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "results are handled at once and never stored"
-)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// It is done.
     Done,
-    /// The entry that was asked for.
-    Found(Flow),
+    /// The entry that was asked for. Boxed: gets are rare, and a commit's results many.
+    Found(Box<Flow>),
     /// The kernel refused.
     Failed(KernelError),
 }
@@ -112,7 +108,7 @@ pub enum KernelError {
 }
 
 /// A request and its outcome.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct KernelResult {
     /// The request.
     pub request: KernelRequest,

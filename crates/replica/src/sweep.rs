@@ -377,7 +377,7 @@ impl Replica {
     pub(crate) fn on_verify_result(&mut self, result: &KernelResult) {
         let slot = result.request.ticket.and_then(|t| self.internal.redeem(t));
         let Some(slot) = slot else { return };
-        let gone = match result.outcome {
+        let gone = match &result.outcome {
             Outcome::Failed(KernelError::NotFound) => true,
             // The kernel finds a tuple in both directions: it may be another flow.
             Outcome::Found(found) => found.key() != self.internal.key(slot),

@@ -270,7 +270,7 @@ impl Kernel {
             }
             Op::Get(key) => {
                 return match self.find(&key) {
-                    Some(entry) => Outcome::Found(Self::shown(entry, now)),
+                    Some(entry) => Outcome::Found(Box::new(Self::shown(entry, now))),
                     None => failed(KernelError::NotFound),
                 };
             }
