@@ -340,6 +340,12 @@ impl<S: BuildHasher> Cache<S> {
         (head != Slot::NONE).then_some(Slot(head))
     }
 
+    /// The entry behind one that is in a queue.
+    pub fn behind(&self, slot: Slot) -> Option<Slot> {
+        let next = self.meta(slot).next;
+        (next != Slot::NONE).then_some(Slot(next))
+    }
+
     /// Puts an entry at the end of a queue, taking it out of the one that it was in.
     pub fn queue(&mut self, slot: Slot, list: List) {
         self.unqueue(slot);

@@ -49,6 +49,8 @@ pub struct Meta {
     pub marks: u8,
     /// Number of the last sweep that saw it.
     pub seen: u8,
+    /// Sequence number under which it was last sent.
+    pub seq: u32,
     pub(crate) list: Option<List>,
     pub(crate) prev: u32,
     pub(crate) next: u32,
@@ -61,6 +63,7 @@ impl Meta {
             updated: Tick(0),
             marks: 0,
             seen: 0,
+            seq: 0,
             list: None,
             prev: Slot::NONE,
             next: Slot::NONE,

@@ -808,11 +808,11 @@ impl<'a> Parser<'a> {
                 sync.cache_timeout = self.number(item).unwrap_or(sync.cache_timeout);
             }
             "ResendQueueSize" => {
-                self.later(item);
+                let message = "`ResendQueueSize` has no effect: what is unacknowledged is bounded by `HashLimit`";
+                self.warn(item.span.clone(), message);
                 sync.resend_queue_size = self.number(item).unwrap_or(sync.resend_queue_size);
             }
             "ACKWindowSize" => {
-                self.later(item);
                 sync.ack_window_size = self.number(item).unwrap_or(sync.ack_window_size);
             }
             "CommitTimeout" => sync.commit_timeout = self.number_or_default(item),

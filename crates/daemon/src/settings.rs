@@ -20,21 +20,18 @@ pub(crate) fn sync_section(config: &Config) -> Result<&Sync> {
     let Some(sync) = &config.sync else {
         bail!("no `Sync` section: there is nothing to replicate");
     };
-    if mode(sync).is_none() {
-        bail!("this version replicates with `Mode NOTRACK` or `Mode ALARM`, not FTFW");
-    }
     if sync.transport == Some(Transport::Tcp) {
         bail!("this version replicates over `UDP` and `Multicast` only, not TCP");
     }
     Ok(sync)
 }
 
-/// The mode, if this version has it. A file that names none means FTFW.
-fn mode(sync: &Sync) -> Option<wire::v1::Mode> {
+/// The mode; a file that names none means FTFW.
+fn mode(sync: &Sync) -> wire::v1::Mode {
     match sync.mode {
-        Some(Mode::Notrack) => Some(wire::v1::Mode::Notrack),
-        Some(Mode::Alarm) => Some(wire::v1::Mode::Alarm),
-        Some(Mode::Ftfw) | None => None,
+        Some(Mode::Notrack) => wire::v1::Mode::Notrack,
+        Some(Mode::Alarm) => wire::v1::Mode::Alarm,
+        Some(Mode::Ftfw) | None => wire::v1::Mode::Ftfw,
     }
 }
 
@@ -42,10 +39,10 @@ fn mode(sync: &Sync) -> Option<wire::v1::Mode> {
 pub(crate) fn settings(config: &Config, sync: &Sync, links: Vec<LinkSettings>) -> Settings {
     let seconds = |n: u32| Duration::from_secs(n.into());
     let unix = SystemTime::now().duration_since(UNIX_EPOCH);
-    let mode = mode(sync).unwrap_or(wire::v1::Mode::Notrack);
     let poll = config.poll_secs.map(seconds);
     Settings {
-        mode,
+        mode: mode(sync),
+        ack_window: sync.ack_window_size,
         refresh_time: seconds(sync.refresh_time),
         cache_timeout: seconds(sync.cache_timeout),
         internal_cache: !sync.disable_internal_cache,

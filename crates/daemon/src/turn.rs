@@ -21,6 +21,7 @@ use replica::{
 use rustix::event::epoll::{self, EventData, EventFlags};
 use sys::netlink::{Netlink, RECEIVE_BYTES};
 use sys::signal::{Signal, Signals};
+use wire::v1::{Control, Flags};
 
 use crate::kernel::{DumpSocket, EventSocket, Read};
 use crate::links::Links;
@@ -445,9 +446,7 @@ impl Loop {
                 object: Object::Expectations,
                 ..
             }
-            | Request::Stats(
-                StatsKind::Expectations | StatsKind::ResendQueue | StatsKind::Process,
-            ) => return,
+            | Request::Stats(StatsKind::Expectations | StatsKind::Process) => return,
             Request::Commit(_) => Command::Commit,
             Request::FlushCache(None) => Command::FlushCaches,
             Request::FlushCache(Some(CacheKind::Internal)) => Command::FlushInternal,
@@ -560,7 +559,8 @@ impl Loop {
             StatsKind::Link => reply::links(&self.report().links),
             StatsKind::Runtime => reply::runtime(&self.runtime()),
             StatsKind::Queue => reply::queues(self.core.replica.owed() as u64),
-            StatsKind::ResendQueue | StatsKind::Process | StatsKind::Expectations => String::new(),
+            StatsKind::ResendQueue => self.resend_queue(),
+            StatsKind::Process | StatsKind::Expectations => String::new(),
         }
     }
 
@@ -600,6 +600,24 @@ impl Loop {
                 before: r.before,
             },
         }
+    }
+
+    /// Only FT-FW has one. The flows in it are counted, not listed: they may be millions.
+    fn resend_queue(&self) -> String {
+        if self.core.replica.settings().mode != wire::v1::Mode::Ftfw {
+            return String::new();
+        }
+        let (flows, controls) = self.core.replica.unacknowledged();
+        let controls = controls.iter().map(|(seq, control)| {
+            let flags = match control {
+                Control::Resync => Flags::RESYNC,
+                Control::Nack(..) => Flags::NACK,
+                Control::Ack(..) => Flags::ACK,
+                Control::Alive => Flags::ALIVE,
+            };
+            (seq.0, flags.0)
+        });
+        reply::resend_queue(flows as u64, controls)
     }
 
     fn runtime(&self) -> RuntimeReport {

@@ -69,7 +69,7 @@ impl Replica {
             };
             alarm.position = next;
             let meta = self.internal.meta(slot);
-            if meta.marks & (marks::DEAD | marks::TAKEN) == 0 && meta.list().is_none() {
+            if meta.marks & (marks::DEAD | marks::TAKEN) == 0 && meta.list() != Some(List::Owed) {
                 self.internal.queue(slot, List::Owed);
             }
         }

@@ -43,7 +43,7 @@ impl Replica {
             };
             position = next;
             let meta = self.internal.meta(slot);
-            if meta.marks & (marks::DEAD | marks::TAKEN) == 0 && meta.list().is_none() {
+            if meta.marks & (marks::DEAD | marks::TAKEN) == 0 && meta.list() != Some(List::Owed) {
                 self.internal.queue(slot, List::Owed);
             }
         }

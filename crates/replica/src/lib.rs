@@ -21,6 +21,7 @@ mod commit;
 mod deliver;
 mod event;
 mod flush;
+mod ftfw;
 mod ingest;
 mod inject;
 mod kernel;
@@ -52,6 +53,7 @@ pub use time::Instant;
 
 use alarm::Alarm;
 use commit::Commit;
+use ftfw::Ftfw;
 use link::Links;
 use outbox::Outbox;
 use receive::Accepted as A;
@@ -131,6 +133,7 @@ pub struct Replica {
     links: Links,
     sweeps: Sweeps,
     alarm: Option<Alarm>,
+    ftfw: Option<Ftfw>,
     commit: Option<Commit>,
     /// Position of a bulk update under way.
     bulk: Option<Position>,
@@ -154,6 +157,7 @@ impl Replica {
             links: Links::new(&settings),
             sweeps: Sweeps::new(&settings),
             alarm: Alarm::new(&settings),
+            ftfw: Ftfw::new(&settings),
             commit: None,
             bulk: None,
             requests: VecDeque::new(),
@@ -281,7 +285,15 @@ impl Replica {
     pub fn handle_datagram(&mut self, now: Instant, link: LinkId, bytes: &[u8]) {
         self.now = now;
         for message in messages(bytes) {
-            let Some(accepted) = self.receiver.accept(message) else {
+            let accepted = self.receiver.accept(now, message);
+            if let Some(followed) = self.receiver.take_followed() {
+                let control = match accepted {
+                    Some(A::Control(control)) => Some(control),
+                    _ => None,
+                };
+                self.on_followed(&followed, control);
+            }
+            let Some(accepted) = accepted else {
                 continue;
             };
             if let Some(event) = self.links.on_heard(link) {
@@ -293,7 +305,9 @@ impl Replica {
                     self.events.push_back(Event::ResyncByPeer);
                     self.start_bulk();
                 }
-                A::Expectation | A::Control(_) => {}
+                A::Control(Control::Ack(from, to)) => self.on_ack(from, to),
+                A::Control(Control::Nack(from, to)) => self.on_nack(from, to),
+                A::Expectation | A::Control(Control::Alive) => {}
             }
         }
     }
@@ -329,6 +343,7 @@ impl Replica {
         }
         self.sweeps_due();
         self.alarm_due();
+        self.ftfw_due();
     }
 
     /// Moves long work on by about `items` entries.
@@ -388,6 +403,7 @@ impl Replica {
             self.sweeps.next_due(),
             self.outbox.alive_at(),
             self.alarm.as_ref().map(Alarm::next_due),
+            self.ftfw.as_ref().and_then(Ftfw::next_due),
         ]
         .into_iter()
         .flatten()

@@ -7,12 +7,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use cache::List;
+use cache::{List, Slot};
 use flow::Flow;
 use wire::v1::{
     Batch, Control, Flags, FlowOptions, Mode, Seq, StateKind, encode_control, encode_flow,
 };
 
+use crate::ftfw::Ftfw;
 use crate::{Instant, Replica, Settings, batch_for, marks};
 
 /// A replica that has sent nothing for this long says that it is alive.
@@ -62,14 +63,15 @@ impl Outbox {
         self.batch.bytes()
     }
 
-    /// Appends a message under the next sequence number; false if the datagram is full.
-    fn push(&mut self, encode: impl FnOnce(&mut Vec<u8>, Seq)) -> bool {
+    /// Appends a message under the next sequence number, which is returned; `None` if
+    /// the datagram is full.
+    fn push(&mut self, encode: impl FnOnce(&mut Vec<u8>, Seq)) -> Option<Seq> {
         let seq = self.seq;
-        let fits = self.batch.push(|out| encode(out, seq));
-        if fits {
-            self.seq = seq.next();
+        if !self.batch.push(|out| encode(out, seq)) {
+            return None;
         }
-        fits
+        self.seq = seq.next();
+        Some(seq)
     }
 }
 
@@ -96,19 +98,17 @@ impl Replica {
         };
         self.outbox.batch.clear();
         while let Some(&control) = self.outbox.controls.front() {
-            let encode = |out: &mut Vec<u8>, seq| encode_control(out, control, Flags::NONE, seq);
-            if !self.outbox.push(encode) {
+            if !self.push_control(control) {
                 return self.datagram_ready();
             }
             self.outbox.controls.pop_front();
-            self.stats.messages_sent += 1;
         }
         while let Some((kind, flow)) = self.outbox.direct.front() {
             let (kind, flow) = (*kind, *flow);
             let encode = |out: &mut Vec<u8>, seq| {
                 encode_flow(out, kind, Flags::NONE, seq, &flow, options);
             };
-            if !self.outbox.push(encode) {
+            if self.outbox.push(encode).is_none() {
                 return self.datagram_ready();
             }
             self.outbox.direct.pop_front();
@@ -125,30 +125,58 @@ impl Replica {
             };
             // The peer counts a timeout from when it hears of it.
             let flow = Replica::aged_flow(&self.internal, slot, self.now);
+            let flags = self.greeting();
             let encode = |out: &mut Vec<u8>, seq| {
-                encode_flow(out, kind, Flags::NONE, seq, &flow, options);
+                encode_flow(out, kind, flags, seq, &flow, options);
             };
-            if !self.outbox.push(encode) {
+            let Some(seq) = self.outbox.push(encode) else {
                 return self.datagram_ready();
-            }
+            };
             self.stats.messages_sent += 1;
-            if kind == StateKind::Delete {
-                self.internal.remove(slot);
-            } else {
-                self.internal.unqueue(slot);
-                self.internal.meta_mut(slot).marks &= !marks::UNTOLD;
-            }
+            self.entry_sent(slot, seq);
         }
         if self.outbox.batch.bytes().is_empty() {
             if self.outbox.alive_at.is_none_or(|at| at > self.now) {
                 return;
             }
-            let alive =
-                |out: &mut Vec<u8>, seq| encode_control(out, Control::Alive, Flags::NONE, seq);
-            self.outbox.push(alive);
-            self.stats.messages_sent += 1;
+            let control = self.idle_control();
+            self.push_control(control);
         }
         self.datagram_ready();
+    }
+
+    fn greeting(&self) -> Flags {
+        self.ftfw.as_ref().map_or(Flags::NONE, Ftfw::greeting)
+    }
+
+    /// Appends a control message; false if the datagram is full.
+    fn push_control(&mut self, control: Control) -> bool {
+        let flags = self.greeting();
+        let encode = |out: &mut Vec<u8>, seq| encode_control(out, control, flags, seq);
+        let Some(seq) = self.outbox.push(encode) else {
+            return false;
+        };
+        self.stats.messages_sent += 1;
+        if let Some(ftfw) = &mut self.ftfw {
+            ftfw.on_sent(self.now, seq, Some(control));
+        }
+        true
+    }
+
+    /// An owed entry has been said under `seq`.
+    fn entry_sent(&mut self, slot: Slot, seq: Seq) {
+        if let Some(ftfw) = &mut self.ftfw {
+            ftfw.on_sent(self.now, seq, None);
+            let meta = self.internal.meta_mut(slot);
+            meta.seq = seq.0;
+            meta.marks &= !marks::UNTOLD;
+            self.internal.queue(slot, List::Sent);
+        } else if self.internal.meta(slot).marks & marks::DEAD != 0 {
+            self.internal.remove(slot);
+        } else {
+            self.internal.unqueue(slot);
+            self.internal.meta_mut(slot).marks &= !marks::UNTOLD;
+        }
     }
 
     fn datagram_ready(&mut self) {

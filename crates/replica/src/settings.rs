@@ -27,6 +27,8 @@ pub struct Settings {
     pub external_cache: bool,
     /// Most flows in each cache.
     pub limit: usize,
+    /// FT-FW: an acknowledgement every so many messages with data, at least 2.
+    pub ack_window: u32,
     /// ALARM: every flow is sent again within this time.
     pub refresh_time: Duration,
     /// ALARM: an external entry that was not sent again for this long is dropped.

@@ -351,6 +351,15 @@ pub fn queues(waiting: u64) -> String {
     )
 }
 
+/// `-s rsqueue`: what is not acknowledged. Control messages as sequence number and flags.
+pub fn resend_queue(flows: u64, controls: impl ExactSizeIterator<Item = (u32, u8)>) -> String {
+    let mut out = format!("resent queue (len={})\n", flows + controls.len() as u64);
+    for (seq, flags) in controls {
+        let _ = writeln!(out, "control -> seq:{seq} flags:{flags}");
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,15 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("failover/ftfw_keeps_connections", |w| {
         failover(w, [Kind::Ftfw; 2], Mode::Notrack)
     }),
+    ("failover/ftfw_keeps_connections_in_ftfw", |w| {
+        failover(w, [Kind::Ftfw; 2], Mode::Ftfw)
+    }),
+    ("failover/from_conntrackd_to_ftfw_in_ftfw", |w| {
+        failover(w, [Kind::Conntrackd, Kind::Ftfw], Mode::Ftfw)
+    }),
+    ("failover/from_ftfw_to_conntrackd_in_ftfw", |w| {
+        failover(w, [Kind::Ftfw, Kind::Conntrackd], Mode::Ftfw)
+    }),
     ("failover/ftfw_keeps_connections_in_alarm", |w| {
         failover(w, [Kind::Ftfw; 2], Mode::Alarm)
     }),

@@ -8,6 +8,7 @@
 mod alarm;
 mod control_experiment;
 mod failover;
+mod ftfw;
 mod kernel_facts;
 mod operation;
 mod pair;
@@ -30,6 +31,7 @@ fn scenarios() -> Vec<Scenario> {
         tables::SCENARIOS,
         kernel_facts::SCENARIOS,
         alarm::SCENARIOS,
+        ftfw::SCENARIOS,
         operation::SCENARIOS,
     ]
     .concat()

@@ -163,11 +163,9 @@ fn bad_configuration(world: &World) -> Result<()> {
     }
     let link =
         "UDP { IPv4_address 127.0.0.1 IPv4_Destination_Address 127.0.0.1 Port 9 Interface lo }";
-    let (status, text) = run(&format!("Sync {{ Mode FTFW {{ }} {link} }}"))?;
-    ensure!(
-        status == Some(1) && text.contains("`Mode NOTRACK` or `Mode ALARM`"),
-        "{text}"
-    );
+    let tcp = link.replace("UDP {", "TCP {");
+    let (status, text) = run(&format!("Sync {{ Mode NOTRACK {{ }} {tcp} }}"))?;
+    ensure!(status == Some(1) && text.contains("not TCP"), "{text}");
     let link = link.replace("Interface lo", "Interface nosuch0");
     let lock = world.dir().join("lock");
     let general = format!("General {{ LockFile {} }}", lock.display());

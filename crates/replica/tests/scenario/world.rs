@@ -14,7 +14,7 @@ use replica::{
 use wire::v1::{Mode, Seq, messages};
 
 /// Step of the virtual clock.
-const STEP: Duration = Duration::from_millis(50);
+const STEP: Duration = Duration::from_millis(10);
 
 pub(crate) fn settings() -> Settings {
     let link = |name: &str| LinkSettings {
@@ -27,6 +27,7 @@ pub(crate) fn settings() -> Settings {
         internal_cache: true,
         external_cache: true,
         limit: 10_000,
+        ack_window: 300,
         refresh_time: Duration::from_secs(10),
         cache_timeout: Duration::from_secs(30),
         commit_timeout: None,
@@ -291,6 +292,9 @@ pub(crate) struct Node {
     pub(crate) sent: usize,
     /// What it sends is lost.
     pub(crate) mute: bool,
+    /// Part of what it sends that is lost, and that comes late, from 0 to 1.
+    pub(crate) loss: f64,
+    pub(crate) late: f64,
 }
 
 impl Node {
@@ -302,6 +306,8 @@ impl Node {
             datagrams: 0,
             sent: 0,
             mute: false,
+            loss: 0.0,
+            late: 0.0,
         }
     }
 
@@ -327,6 +333,8 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) nodes: [Node; 2],
     commands: u64,
+    random: u64,
+    under_way: Vec<(Instant, usize, LinkId, Vec<u8>)>,
 }
 
 impl World {
@@ -339,6 +347,8 @@ impl World {
             now: Instant::START,
             nodes: [Node::new(first), Node::new(second)],
             commands: 0,
+            random: 1,
+            under_way: Vec::new(),
         };
         world.run(0.1);
         world
@@ -415,11 +425,43 @@ impl World {
         while let Some(event) = replica.poll_event() {
             node.heard.push(event);
         }
-        if !node.mute {
-            for (link, bytes) in datagrams {
-                self.nodes[1 - n].replica.handle_datagram(now, link, &bytes);
+        let (mute, loss, late) = (node.mute, node.loss, node.late);
+        for (link, bytes) in datagrams {
+            if mute || self.chance(loss) {
+                continue;
             }
+            if self.chance(late) {
+                let at = now + Duration::from_millis(self.next_random() % 300);
+                self.under_way.push((at, 1 - n, link, bytes.clone()));
+                if self.chance(0.5) {
+                    continue;
+                }
+                // Otherwise it comes twice.
+            }
+            self.nodes[1 - n].replica.handle_datagram(now, link, &bytes);
         }
+        let due = self
+            .under_way
+            .extract_if(.., |(at, to, ..)| *at <= now && *to == n);
+        for (_, to, link, bytes) in due.collect::<Vec<_>>() {
+            self.nodes[to].replica.handle_datagram(now, link, &bytes);
+        }
+    }
+
+    pub(crate) fn seed(&mut self, seed: u64) {
+        self.random = seed * 2 + 1;
+    }
+
+    pub(crate) fn next_random(&mut self) -> u64 {
+        // Steele and others, "Fast splittable pseudorandom number generators", SplitMix64.
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn chance(&mut self, part: f64) -> bool {
+        (self.next_random() % 10_000) as f64 / 10_000.0 < part
     }
 
     /// Says what system tells node `n` about a link.

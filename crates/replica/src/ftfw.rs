@@ -1,0 +1,316 @@
+//! FT-FW: every message is acknowledged, and what is lost is sent again.
+//!
+//! ```text
+//!  owed ──sent──▶ Sent ──acknowledged──▶ out of the queues (an ended flow is freed)
+//!    ▲              │
+//!    └──missed, or changed meanwhile, or the peer has started again
+//! ```
+//!
+//! A retransmission gets a new sequence number and says the flow's present state.
+//! Control messages are numbered and acknowledged like the others, so a lost NACK
+//! shows as a gap in its sender's numbers.
+//!
+//! What differs from the original (wire protocol specification, section 5.1), and
+//! why: after a burst the sender probes with ALIVE within 50 ms, so that the loss of
+//! its last message does not wait for the next second; received data are
+//! acknowledged within 20 ms; only data count in the window, so acknowledgements
+//! never cause acknowledgements at once; a HELLO makes what is unacknowledged owed
+//! again instead of forgotten.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use cache::List;
+use wire::v1::{Control, Flags, Mode, Seq};
+
+use crate::receive::Followed;
+use crate::{Instant, Replica, Settings, marks};
+
+/// Received data are acknowledged after this long at the latest.
+const ACK_DELAY: Duration = Duration::from_millis(20);
+/// First pause before unacknowledged messages are probed for; it doubles.
+const PROBE_FIRST: Duration = Duration::from_millis(50);
+/// The longest pause: the ordinary interval of ALIVE.
+const PROBE_MAX: Duration = Duration::from_secs(1);
+/// The longest pause before everything unacknowledged is sent again unasked.
+const REPEAT_MAX: Duration = Duration::from_secs(32);
+/// Unacknowledged control messages that are remembered; then the oldest is forgotten,
+/// which costs the peer's entry for it and nothing else.
+const CONTROLS_MAX: usize = 1024;
+
+/// State towards the peer.
+#[derive(Debug)]
+pub(crate) struct Ftfw {
+    window: u32,
+    /// The peer has answered our HELLO.
+    hello_done: bool,
+    /// We owe an answer to the peer's HELLO, in the very next message.
+    hello_back_due: bool,
+    /// First received sequence number that is not acknowledged.
+    ack_first: Option<Seq>,
+    /// Data received since the last acknowledgement.
+    unacked_data: u32,
+    /// When an acknowledgement of data is due.
+    ack_at: Option<Instant>,
+    /// When to probe for what is unacknowledged, and the pause after that.
+    probe_at: Option<Instant>,
+    probe_pause: Duration,
+    /// When everything unacknowledged is sent again, and the pause after that.
+    repeat_at: Option<Instant>,
+    repeat_pause: Duration,
+    /// When the peer was last heard.
+    heard_at: Option<Instant>,
+    controls: VecDeque<(Seq, Control)>,
+}
+
+impl Ftfw {
+    /// `None` in the other modes.
+    pub(crate) fn new(settings: &Settings) -> Option<Ftfw> {
+        (settings.mode == Mode::Ftfw).then(|| Ftfw {
+            window: settings.ack_window.max(2),
+            hello_done: false,
+            hello_back_due: false,
+            ack_first: None,
+            unacked_data: 0,
+            ack_at: None,
+            probe_at: None,
+            probe_pause: PROBE_FIRST,
+            repeat_at: None,
+            repeat_pause: 2 * PROBE_MAX,
+            heard_at: None,
+            controls: VecDeque::new(),
+        })
+    }
+
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        let due = [self.ack_at, self.probe_at, self.repeat_at];
+        due.into_iter().flatten().min()
+    }
+
+    /// Flags of the next message.
+    pub(crate) fn greeting(&self) -> Flags {
+        let mut flags = Flags::NONE;
+        if !self.hello_done {
+            flags = flags.with(Flags::HELLO);
+        }
+        if self.hello_back_due {
+            flags = flags.with(Flags::HELLO_BACK);
+        }
+        flags
+    }
+
+    /// A message has been sent.
+    pub(crate) fn on_sent(&mut self, now: Instant, seq: Seq, control: Option<Control>) {
+        self.hello_back_due = false;
+        match control {
+            // Nothing waits for its acknowledgement.
+            Some(Control::Alive) => return,
+            Some(control) => {
+                if self.controls.len() >= CONTROLS_MAX {
+                    self.controls.pop_front();
+                }
+                self.controls.push_back((seq, control));
+                // An acknowledgement alone is not worth probing for.
+                if matches!(control, Control::Ack(..)) {
+                    return;
+                }
+            }
+            None => {}
+        }
+        if self.probe_at.is_none() {
+            self.probe_pause = PROBE_FIRST;
+            self.probe_at = Some(now + PROBE_FIRST);
+            self.repeat_pause = 2 * PROBE_MAX;
+            self.repeat_at = Some(now + self.repeat_pause);
+        }
+    }
+
+    /// Takes the acknowledgement that is due, for what has been received up to `last`.
+    fn take_ack(&mut self, last: Option<Seq>) -> Option<Control> {
+        self.unacked_data = 0;
+        self.ack_at = None;
+        Some(Control::Ack(self.ack_first.take()?, last?))
+    }
+}
+
+impl Replica {
+    /// Bookkeeping for a message whose sequence number was accepted or missed some.
+    pub(crate) fn on_followed(&mut self, followed: &Followed, control: Option<Control>) {
+        let now = self.now;
+        let Some(ftfw) = &mut self.ftfw else { return };
+        let (hello, hello_back) = (
+            followed.flags.intersects(Flags::HELLO),
+            followed.flags.intersects(Flags::HELLO_BACK),
+        );
+        ftfw.heard_at = Some(now);
+        // The peer may have missed what we said before it first heard us.
+        let mut repeat = hello_back && !ftfw.hello_done;
+        ftfw.hello_done |= hello_back;
+        if hello {
+            // Answered at once: until then the peer says HELLO in every message.
+            ftfw.hello_back_due = true;
+            ftfw.ack_at = Some(now);
+        }
+        if followed.restarted {
+            ftfw.ack_first = None;
+            repeat |= hello;
+        }
+        if let Some((first, last)) = followed.missed {
+            if let Some(begin) = ftfw.ack_first.take() {
+                let before = Seq(first.0.wrapping_sub(1));
+                self.outbox.owe(Control::Ack(begin, before));
+            }
+            self.outbox.owe(Control::Nack(first, last));
+        }
+        let Some(ftfw) = &mut self.ftfw else { return };
+        ftfw.ack_first = ftfw.ack_first.or(Some(followed.seq));
+        let is_ack = matches!(control, Some(Control::Ack(..) | Control::Alive));
+        if !is_ack {
+            ftfw.unacked_data += 1;
+            let due = now + ACK_DELAY;
+            ftfw.ack_at = Some(ftfw.ack_at.map_or(due, |at| at.min(due)));
+            if ftfw.unacked_data >= ftfw.window {
+                self.owe_ack();
+            }
+        }
+        if repeat {
+            self.owe_all_sent(followed.restarted);
+        }
+    }
+
+    fn owe_ack(&mut self) {
+        let last = self.receiver.last();
+        if let Some(ack) = self.ftfw.as_mut().and_then(|f| f.take_ack(last)) {
+            self.outbox.owe(ack);
+        }
+    }
+
+    /// What the peer has not acknowledged it may not have: everything is owed again.
+    ///
+    /// If it has started again, its numbers have begun anew: what we missed or have of
+    /// before is not to be spoken of any more.
+    fn owe_all_sent(&mut self, restarted: bool) {
+        while let Some(slot) = self.internal.front(List::Sent) {
+            self.internal.queue(slot, List::Owed);
+        }
+        let Some(ftfw) = &mut self.ftfw else { return };
+        for (_, control) in std::mem::take(&mut ftfw.controls) {
+            if !restarted || control == Control::Resync {
+                self.outbox.owe(control);
+            }
+        }
+    }
+
+    /// The peer has received everything from `from` to `to`.
+    pub(crate) fn on_ack(&mut self, from: Seq, to: Seq) {
+        let before = self.internal.queued(List::Sent);
+        self.for_each_sent(from, to, |replica, slot| {
+            if replica.internal.meta(slot).marks & marks::DEAD != 0 {
+                replica.internal.remove(slot);
+            } else {
+                replica.internal.unqueue(slot);
+            }
+        });
+        let Some(ftfw) = &mut self.ftfw else { return };
+        ftfw.controls.retain(|(seq, _)| !is_within(*seq, from, to));
+        let left = self.internal.queued(List::Sent);
+        if left == 0 && ftfw.controls.is_empty() {
+            ftfw.probe_at = None;
+            ftfw.repeat_at = None;
+        } else if left == before {
+            // Nothing new: it may be about acknowledgements alone.
+        } else if let Some(at) = &mut ftfw.probe_at {
+            // The peer answers: what is left is on its way rather than lost.
+            ftfw.probe_pause = PROBE_FIRST;
+            ftfw.repeat_pause = 2 * PROBE_MAX;
+            ftfw.repeat_at = Some(self.now + ftfw.repeat_pause);
+            *at = (*at).max(self.now + PROBE_FIRST);
+        }
+    }
+
+    /// The peer misses everything from `from` to `to`. What is not held any more has
+    /// been said again since, under a later number.
+    pub(crate) fn on_nack(&mut self, from: Seq, to: Seq) {
+        self.for_each_sent(from, to, |replica, slot| {
+            replica.internal.queue(slot, List::Owed);
+        });
+        let Some(ftfw) = &mut self.ftfw else { return };
+        let all = ftfw.controls.drain(..);
+        let (missed, kept): (VecDeque<_>, _) = all.partition(|(seq, _)| is_within(*seq, from, to));
+        ftfw.controls = kept;
+        for (_, control) in missed {
+            self.outbox.owe(control);
+        }
+    }
+
+    /// Calls `act`, which takes it out of the queue, for each sent entry in a range.
+    /// The queue is in the order of sending, so the walk ends behind the range.
+    fn for_each_sent(
+        &mut self,
+        from: Seq,
+        to: Seq,
+        mut act: impl FnMut(&mut Replica, cache::Slot),
+    ) {
+        let mut next = self.internal.front(List::Sent);
+        while let Some(slot) = next {
+            let seq = Seq(self.internal.meta(slot).seq);
+            if to.before(seq) {
+                break;
+            }
+            next = self.internal.behind(slot);
+            if is_within(seq, from, to) {
+                act(self, slot);
+            }
+        }
+    }
+
+    /// Owes acknowledgements and probes whose time has come.
+    pub(crate) fn ftfw_due(&mut self) {
+        let now = self.now;
+        let Some(ftfw) = &mut self.ftfw else { return };
+        if ftfw.probe_at.is_some_and(|at| at <= now) {
+            ftfw.probe_pause = (ftfw.probe_pause * 2).min(PROBE_MAX);
+            ftfw.probe_at = Some(now + ftfw.probe_pause);
+            self.outbox.owe(Control::Alive);
+        }
+        if ftfw.repeat_at.is_some_and(|at| at <= now) {
+            ftfw.repeat_pause = (ftfw.repeat_pause * 2).min(REPEAT_MAX);
+            ftfw.repeat_at = Some(now + ftfw.repeat_pause);
+            let peer_lives = |at: Instant| now.since(at) < 2 * PROBE_MAX;
+            if ftfw.heard_at.is_some_and(peer_lives) {
+                // Long probed for, and a peer that lives has neither confirmed nor
+                // missed it: the last resort against any disagreement about numbers.
+                self.owe_all_sent(false);
+            }
+        }
+        let Some(ftfw) = &mut self.ftfw else { return };
+        if ftfw.ack_at.is_some_and(|at| at <= now) {
+            ftfw.ack_at = None;
+            self.owe_ack();
+        }
+    }
+
+    /// What is said when nothing else has been for a second.
+    pub(crate) fn idle_control(&mut self) -> Control {
+        let last = self.receiver.last();
+        let ack = self.ftfw.as_mut().and_then(|f| f.take_ack(last));
+        ack.unwrap_or(Control::Alive)
+    }
+
+    /// Unacknowledged messages: the number of flows, and the control messages with
+    /// their sequence numbers.
+    pub fn unacknowledged(&self) -> (usize, Vec<(Seq, Control)>) {
+        let controls = self
+            .ftfw
+            .as_ref()
+            .map(|f| f.controls.iter().copied().collect());
+        (
+            self.internal.queued(List::Sent),
+            controls.unwrap_or_default(),
+        )
+    }
+}
+
+fn is_within(seq: Seq, from: Seq, to: Seq) -> bool {
+    !seq.before(from) && !to.before(seq)
+}
