@@ -808,8 +808,6 @@ impl<'a> Parser<'a> {
                 sync.cache_timeout = self.number(item).unwrap_or(sync.cache_timeout);
             }
             "ResendQueueSize" => {
-                let message = "`ResendQueueSize` has no effect: what is unacknowledged is bounded by `HashLimit`";
-                self.warn(item.span.clone(), message);
                 sync.resend_queue_size = self.number(item).unwrap_or(sync.resend_queue_size);
             }
             "ACKWindowSize" => {

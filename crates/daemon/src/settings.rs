@@ -43,6 +43,7 @@ pub(crate) fn settings(config: &Config, sync: &Sync, links: Vec<LinkSettings>) -
     Settings {
         mode: mode(sync),
         ack_window: sync.ack_window_size,
+        resend_queue: sync.resend_queue_size as usize,
         refresh_time: seconds(sync.refresh_time),
         cache_timeout: seconds(sync.cache_timeout),
         internal_cache: !sync.disable_internal_cache,

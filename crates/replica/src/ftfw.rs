@@ -61,6 +61,11 @@ pub(crate) struct Ftfw {
     /// When the peer was last heard.
     heard_at: Option<Instant>,
     controls: VecDeque<(Seq, Control)>,
+    /// Ended flows among the sent ones, and how many may be.
+    dead: usize,
+    dead_max: usize,
+    /// Something was given up: the peer gets a bulk update when it is back.
+    gave_up: bool,
 }
 
 impl Ftfw {
@@ -79,6 +84,9 @@ impl Ftfw {
             repeat_pause: 2 * PROBE_MAX,
             heard_at: None,
             controls: VecDeque::new(),
+            dead: 0,
+            dead_max: settings.resend_queue,
+            gave_up: false,
         })
     }
 
@@ -204,6 +212,11 @@ impl Replica {
     /// The peer has received everything from `from` to `to`.
     pub(crate) fn on_ack(&mut self, from: Seq, to: Seq) {
         let before = self.internal.queued(List::Sent);
+        if let Some(ftfw) = &mut self.ftfw
+            && std::mem::take(&mut ftfw.gave_up)
+        {
+            self.start_bulk();
+        }
         self.for_each_sent(from, to, |replica, slot| {
             if replica.internal.meta(slot).marks & marks::DEAD != 0 {
                 replica.internal.remove(slot);
@@ -240,6 +253,49 @@ impl Replica {
         ftfw.controls = kept;
         for (_, control) in missed {
             self.outbox.owe(control);
+        }
+    }
+
+    /// An ended flow waits for its acknowledgement. For an absent peer they would fill
+    /// the cache: beyond the bound the oldest is forgotten, and the updates before it
+    /// with it, which a bulk update makes good when the peer is back.
+    pub(crate) fn bound_dead(&mut self) {
+        let Some(ftfw) = &mut self.ftfw else { return };
+        ftfw.dead += 1;
+        if ftfw.dead <= ftfw.dead_max {
+            return;
+        }
+        ftfw.gave_up = true;
+        // Counted anew: acknowledgements and new lives have freed some.
+        let mut dead = 0;
+        let mut next = self.internal.front(List::Sent);
+        while let Some(slot) = next {
+            next = self.internal.behind(slot);
+            dead += usize::from(self.internal.meta(slot).marks & marks::DEAD != 0);
+        }
+        let mut excess = if dead > self.settings.resend_queue {
+            dead - self.settings.resend_queue / 2
+        } else {
+            0
+        };
+        for _ in 0..self.internal.queued(List::Sent) {
+            if excess == 0 {
+                break;
+            }
+            let Some(slot) = self.internal.front(List::Sent) else {
+                break;
+            };
+            if self.internal.meta(slot).marks & marks::DEAD != 0 {
+                self.internal.remove(slot);
+                self.stats.ends_given_up += 1;
+                excess -= 1;
+                dead -= 1;
+            } else {
+                self.internal.unqueue(slot);
+            }
+        }
+        if let Some(ftfw) = &mut self.ftfw {
+            ftfw.dead = dead;
         }
     }
 

@@ -170,7 +170,11 @@ impl Replica {
             let meta = self.internal.meta_mut(slot);
             meta.seq = seq.0;
             meta.marks &= !marks::UNTOLD;
+            let dead = meta.marks & marks::DEAD != 0;
             self.internal.queue(slot, List::Sent);
+            if dead {
+                self.bound_dead();
+            }
         } else if self.internal.meta(slot).marks & marks::DEAD != 0 {
             self.internal.remove(slot);
         } else {

@@ -29,6 +29,8 @@ pub struct Settings {
     pub limit: usize,
     /// FT-FW: an acknowledgement every so many messages with data, at least 2.
     pub ack_window: u32,
+    /// FT-FW: most ended flows that are kept for an absent peer.
+    pub resend_queue: usize,
     /// ALARM: every flow is sent again within this time.
     pub refresh_time: Duration,
     /// ALARM: an external entry that was not sent again for this long is dropped.

@@ -81,6 +81,8 @@ pub struct Stats {
     pub ends_not_announced: u64,
     /// ALARM: entries of the peer that were not sent again in time.
     pub external_expired: u64,
+    /// FT-FW: ends never acknowledged and forgotten, because the peer is absent too long.
+    pub ends_given_up: u64,
     /// Deletes not obeyed, because our kernel has seen traffic of the flow.
     pub deletes_refused: u64,
     /// Flows made without the helper that this kernel lacks.

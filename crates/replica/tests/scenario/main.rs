@@ -822,3 +822,30 @@ fn ftfw_keeps_its_words_for_a_peer_that_comes_later() {
     w.run(3.0);
     assert!(equal(&w));
 }
+
+#[test]
+fn ftfw_keeps_a_bounded_number_of_ends_for_an_absent_peer() {
+    let mut w = World::with(ftfw(), ftfw());
+    for node in &mut w.nodes {
+        node.mute = true;
+    }
+    for round in 0..5 {
+        for n in 1..=1000 {
+            w.traffic(FW1, &tcp(round * 1000 + n));
+        }
+        w.run(0.2);
+        for n in 1..=900 {
+            w.nodes[FW1].kernel.end(&tcp(round * 1000 + n).key());
+        }
+        w.run(0.2);
+    }
+    // 500 flows live; of 4500 ends at most 1000 are kept.
+    let held = w.nodes[FW1].replica.len(Which::Internal);
+    assert!(held <= 1500, "{held} entries");
+    assert!(w.nodes[FW1].replica.stats().ends_given_up >= 3500);
+    for node in &mut w.nodes {
+        node.mute = false;
+    }
+    w.run(5.0);
+    assert!(equal(&w), "the bulk update makes good what was given up");
+}

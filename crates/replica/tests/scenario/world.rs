@@ -28,6 +28,7 @@ pub(crate) fn settings() -> Settings {
         external_cache: true,
         limit: 10_000,
         ack_window: 300,
+        resend_queue: 1000,
         refresh_time: Duration::from_secs(10),
         cache_timeout: Duration::from_secs(30),
         commit_timeout: None,
