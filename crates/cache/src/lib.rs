@@ -114,11 +114,6 @@ impl<S: BuildHasher> Cache<S> {
         self.len() == 0
     }
 
-    /// Most flows it may hold.
-    pub fn limit(&self) -> usize {
-        self.limit
-    }
-
     /// The entry of a flow.
     pub fn find(&self, key: &FlowKey) -> Option<Slot> {
         if key.orig.addrs.is_v4() {

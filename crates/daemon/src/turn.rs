@@ -571,7 +571,6 @@ impl Loop {
         let cache = |enabled, which, c: CacheStats| CacheReport {
             enabled,
             active: replica.len(which) as u64,
-            limit: settings.limit as u64,
             created: c.created,
             create_failed: c.create_failed,
             updated: c.updated,

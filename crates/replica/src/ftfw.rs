@@ -23,6 +23,7 @@ use std::time::Duration;
 use cache::List;
 use wire::v1::{Control, Flags, Mode, Seq};
 
+use crate::outbox::CONTROLS_MAX;
 use crate::receive::Followed;
 use crate::{Instant, Replica, Settings, marks};
 
@@ -34,10 +35,6 @@ const PROBE_FIRST: Duration = Duration::from_millis(50);
 const PROBE_MAX: Duration = Duration::from_secs(1);
 /// The longest pause before everything unacknowledged is sent again unasked.
 const REPEAT_MAX: Duration = Duration::from_secs(32);
-/// Unacknowledged control messages that are remembered; then the oldest is forgotten,
-/// which costs the peer's entry for it and nothing else.
-const CONTROLS_MAX: usize = 1024;
-
 /// State towards the peer.
 #[derive(Debug)]
 pub(crate) struct Ftfw {
@@ -114,6 +111,7 @@ impl Ftfw {
             // Nothing waits for its acknowledgement.
             Some(Control::Alive) => return,
             Some(control) => {
+                // Forgetting the oldest costs the peer's entry for it and nothing else.
                 if self.controls.len() >= CONTROLS_MAX {
                     self.controls.pop_front();
                 }

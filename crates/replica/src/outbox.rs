@@ -23,6 +23,9 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// is dropped and counted.
 const DIRECT_MAX: usize = 65_536;
 
+/// Most control messages that wait to be sent, or to be acknowledged.
+pub(crate) const CONTROLS_MAX: usize = 1024;
+
 /// Sending side towards the peer.
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -45,10 +48,17 @@ impl Outbox {
         }
     }
 
+    /// Owes a control message, once. A peer's gaps can cause any number while the link
+    /// takes none: beyond the bound the oldest is forgotten, which the repetition of what
+    /// stays unacknowledged makes good.
     pub(crate) fn owe(&mut self, control: Control) {
-        if !self.controls.contains(&control) {
-            self.controls.push_back(control);
+        if self.controls.contains(&control) {
+            return;
         }
+        if self.controls.len() >= CONTROLS_MAX {
+            self.controls.pop_front();
+        }
+        self.controls.push_back(control);
     }
 
     pub(crate) fn is_direct_half_full(&self) -> bool {

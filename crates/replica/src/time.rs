@@ -18,11 +18,6 @@ impl Instant {
         Instant(nanos)
     }
 
-    /// Nanoseconds since the start.
-    pub fn nanos(self) -> u64 {
-        self.0
-    }
-
     /// Time since `earlier`; zero if that is later.
     pub fn since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

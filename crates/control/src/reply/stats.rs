@@ -9,8 +9,6 @@ pub struct CacheReport {
     pub enabled: bool,
     /// Entries now.
     pub active: u64,
-    /// Most entries.
-    pub limit: u64,
     /// Entries created.
     pub created: u64,
     /// Entries not created.

@@ -849,3 +849,17 @@ fn ftfw_keeps_a_bounded_number_of_ends_for_an_absent_peer() {
     w.run(5.0);
     assert!(equal(&w), "the bulk update makes good what was given up");
 }
+
+#[test]
+fn ftfw_owes_a_bounded_number_of_control_messages() {
+    let mut replica = replica::Replica::new(ftfw());
+    // Every second number is missing, and the link takes nothing meanwhile.
+    for n in 0..10_000 {
+        let mut bytes = Vec::new();
+        let (alive, flags) = (wire::v1::Control::Alive, wire::v1::Flags::NONE);
+        wire::v1::encode_control(&mut bytes, alive, flags, wire::v1::Seq(2 * n));
+        replica.handle_datagram(replica::Instant::START, LinkId(0), &bytes);
+    }
+    assert_eq!(replica.stats().receive.lost, 9_999);
+    assert_eq!(replica.owed(), 1024);
+}
