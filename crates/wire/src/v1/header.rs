@@ -4,6 +4,8 @@ use std::fmt;
 
 use thiserror::Error;
 
+use super::Trailer;
+
 const VERSION: u8 = 1;
 const TYPE_CONTROL: u8 = 10;
 const HEADER_LEN: usize = 8;
@@ -382,6 +384,14 @@ pub fn encode_control(out: &mut Vec<u8>, control: Control, greeting: Flags, seq:
         out.extend_from_slice(&from.0.to_be_bytes());
         out.extend_from_slice(&to.0.to_be_bytes());
     }
+    finish(out, at);
+}
+
+/// Appends an ALIVE with a trailer, [`Trailer::LEN`] bytes longer than a plain one.
+pub fn encode_alive(out: &mut Vec<u8>, trailer: &Trailer, greeting: Flags, seq: Seq) {
+    let flags = Flags::ALIVE.with(greeting);
+    let at = start(out, MessageType::Control, flags, seq);
+    trailer.encode(out);
     finish(out, at);
 }
 

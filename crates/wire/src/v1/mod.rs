@@ -14,6 +14,7 @@ mod expectation;
 mod flow;
 mod header;
 mod stream;
+mod trailer;
 
 pub use attr::PayloadError;
 pub use batch::Batch;
@@ -21,9 +22,10 @@ pub use expectation::{decode_expectation, encode_expectation};
 pub use flow::{FlowOptions, NotCarried, check_carried, decode_flow, encode_flow};
 pub use header::{
     Control, Flags, FrameError, Header, Message, MessageType, Messages, Mode, ObjectKind, Seq,
-    StateKind, Verdict, encode_control, messages, verdict,
+    StateKind, Verdict, encode_alive, encode_control, messages, verdict,
 };
 pub use stream::{Stream, StreamError};
+pub use trailer::{Bulk, BulkState, Epoch, Role, Trailer, TrailerError};
 
 /// What an attribute area decoded to, and how many unknown attributes were skipped.
 ///
