@@ -69,7 +69,8 @@ const EMPTY: Queue = Queue {
 /// A table of flows.
 ///
 /// Invariants: every entry is in exactly one index under the hash of its key; an
-/// entry is in the queue that its [`Meta::list`] names and in no other.
+/// entry is in the queue that its [`Meta::list`] names and in no other; `marked`
+/// counts the entries that have each mark.
 #[derive(Debug)]
 pub struct Cache<S = RandomState> {
     v4: Arena<Record<4>>,
@@ -78,6 +79,8 @@ pub struct Cache<S = RandomState> {
     index_v6: HashTable<u32>,
     extras: Arena<Extra>,
     queues: [Queue; List::COUNT],
+    /// How many entries have each mark.
+    marked: [usize; 8],
     hasher: S,
     limit: usize,
 }
@@ -99,6 +102,7 @@ impl<S: BuildHasher> Cache<S> {
             index_v6: HashTable::with_capacity(limit),
             extras: Arena::new(),
             queues: [EMPTY; List::COUNT],
+            marked: [0; 8],
             hasher,
             limit,
         }
@@ -235,6 +239,7 @@ impl<S: BuildHasher> Cache<S> {
     /// Removes an entry, also from its queue.
     pub fn remove(&mut self, slot: Slot) {
         self.unqueue(slot);
+        self.mark(slot, 0, u8::MAX);
         if let Some(n) = self.extra_of(slot) {
             self.extras.remove(n);
         }
@@ -262,9 +267,10 @@ impl<S: BuildHasher> Cache<S> {
         self.index_v4.clear();
         self.index_v6.clear();
         self.queues = [EMPTY; List::COUNT];
+        self.marked = [0; 8];
     }
 
-    /// Marks of an entry.
+    /// What is noted about an entry.
     pub fn meta(&self, slot: Slot) -> &Meta {
         if slot.is_v6() {
             &self.v6[slot.index()].meta
@@ -273,13 +279,42 @@ impl<S: BuildHasher> Cache<S> {
         }
     }
 
-    /// Marks of an entry, to be changed.
+    /// What is noted about an entry, to be changed.
     pub fn meta_mut(&mut self, slot: Slot) -> &mut Meta {
         if slot.is_v6() {
             &mut self.v6[slot.index()].meta
         } else {
             &mut self.v4[slot.index()].meta
         }
+    }
+
+    /// Takes the marks `clear` from an entry and gives it the marks `set`.
+    pub fn mark(&mut self, slot: Slot, set: u8, clear: u8) {
+        let meta = self.meta_mut(slot);
+        let before = meta.marks;
+        meta.marks = (before & !clear) | set;
+        let after = meta.marks;
+        let mut changed = before ^ after;
+        while changed != 0 {
+            let bit = changed.trailing_zeros() as usize;
+            changed &= changed - 1;
+            if after >> bit & 1 == 1 {
+                self.marked[bit] += 1;
+            } else {
+                self.marked[bit] -= 1;
+            }
+        }
+    }
+
+    /// True if an entry has any of `marks`.
+    pub fn has(&self, slot: Slot, marks: u8) -> bool {
+        self.meta(slot).marks & marks != 0
+    }
+
+    /// Number of entries that have the one mark `mark`.
+    pub fn marked(&self, mark: u8) -> usize {
+        debug_assert!(mark.is_power_of_two());
+        self.marked[mark.trailing_zeros() as usize]
     }
 
     /// A ticket for an entry that outlives it.

@@ -45,11 +45,12 @@ pub struct Meta {
     pub created: Tick,
     /// When it was last stored; its timeout counts from here.
     pub updated: Tick,
-    /// Bits whose meaning is the owner's.
-    pub marks: u8,
-    /// Number of the last sweep that saw it.
+    /// Bits whose meaning is the owner's; see [`crate::Cache::mark`].
+    pub(crate) marks: u8,
+    /// Internal cache: number of the last sweep that saw it. External cache: number
+    /// of the peer's run that last told of it.
     pub seen: u8,
-    /// Sequence number under which it was last sent.
+    /// Sequence number under which it was last sent, or heard of.
     pub seq: u32,
     pub(crate) list: Option<List>,
     pub(crate) prev: u32,
@@ -73,6 +74,11 @@ impl Meta {
     pub(crate) fn begin(&mut self, now: Tick) {
         self.created = now;
         self.updated = now;
+    }
+
+    /// The marks, whose meaning is the owner's.
+    pub fn marks(&self) -> u8 {
+        self.marks
     }
 
     /// The queue that the entry is in.

@@ -13,6 +13,7 @@ enum Op {
     Remove(usize),
     Queue(usize, bool),
     Unqueue(usize),
+    Mark(usize, u8, u8),
 }
 
 /// Few enough keys that operations meet the same flow again.
@@ -84,6 +85,7 @@ fn arb_op() -> impl Strategy<Value = Op> {
         1 => any::<usize>().prop_map(Op::Remove),
         2 => any::<(usize, bool)>().prop_map(|(n, l)| Op::Queue(n, l)),
         1 => any::<usize>().prop_map(Op::Unqueue),
+        2 => any::<(usize, u8, u8)>().prop_map(|(n, s, c)| Op::Mark(n, s, c)),
     ]
 }
 
@@ -97,6 +99,7 @@ proptest! {
         let mut queues = [VecDeque::new(), VecDeque::new()];
         let lists = [List::Owed, List::Sent];
         let mut stale = Vec::new();
+        let mut marks = BTreeMap::new();
         for op in ops {
             let nth = |map: &BTreeMap<_, Flow>, n: usize| {
                 let len = map.len().max(1);
@@ -122,6 +125,7 @@ proptest! {
                         stale.push(cache.ticket(slot));
                         cache.remove(slot);
                         map.remove(&key);
+                        marks.remove(&key);
                         queues.iter_mut().for_each(|q| q.retain(|k| *k != key));
                     }
                 }
@@ -130,6 +134,13 @@ proptest! {
                         cache.queue(cache.find(&key).unwrap(), lists[usize::from(which)]);
                         queues.iter_mut().for_each(|q| q.retain(|k| *k != key));
                         queues[usize::from(which)].push_back(key);
+                    }
+                }
+                Op::Mark(n, set, clear) => {
+                    if let Some(key) = nth(&map, n) {
+                        cache.mark(cache.find(&key).unwrap(), set, clear);
+                        let held = marks.entry(key).or_insert(0);
+                        *held = *held & !clear | set;
                     }
                 }
                 Op::Unqueue(n) => {
@@ -144,6 +155,10 @@ proptest! {
                 let slot = cache.find(key).unwrap();
                 prop_assert_eq!(&cache.flow(slot), flow);
                 prop_assert_eq!(cache.redeem(cache.ticket(slot)), Some(slot));
+            }
+            for bit in (0..8).map(|n| 1u8 << n) {
+                let with = marks.values().filter(|m| **m & bit != 0).count();
+                prop_assert_eq!(cache.marked(bit), with);
             }
             for ticket in &stale {
                 prop_assert_eq!(cache.redeem(*ticket), None);

@@ -113,6 +113,9 @@ pub struct Sync {
     pub links: Vec<Link>,
     /// Replicate window scales and let the kernel check windows.
     pub window_tracking: bool,
+    /// Say in ALIVE which run of which program speaks. Ours; the original does not know
+    /// the word, nor does it look at what it stands for.
+    pub alive_trailer: bool,
     /// Replicate expectations; of these helpers, or of all if the list is empty.
     pub expectation_sync: Option<Vec<String>>,
 }

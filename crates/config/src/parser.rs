@@ -84,6 +84,7 @@ fn sync_defaults() -> Sync {
         transport: None,
         links: Vec::new(),
         window_tracking: false,
+        alive_trailer: true,
         expectation_sync: None,
     }
 }
@@ -994,6 +995,7 @@ impl<'a> Parser<'a> {
                 "TCPWindowTracking" => {
                     sync.window_tracking = self.switch(&item).unwrap_or(false);
                 }
+                "AliveTrailer" => sync.alive_trailer = self.switch(&item).unwrap_or(true),
                 "ExpectationSync" => {
                     self.later(&item);
                     if self.peek().is_some_and(|t| t.kind == Kind::Open) {

@@ -90,7 +90,7 @@ const fn w(word: &'static str, sections: &'static [Section]) -> Word {
 }
 
 /// Every reserved word of the language (configuration reference, section 2), and
-/// `ConntrackEvents`, which is ours.
+/// two of ours, `ConntrackEvents` and `AliveTrailer`.
 pub const WORDS: &[Word] = &[
     w("General", &[S::File]),
     w("Sync", &[S::File]),
@@ -179,6 +179,7 @@ pub const WORDS: &[Word] = &[
     w("ErrorQueueLength", &[S::Tcp]),
     w("Options", &[S::Sync]),
     w("TCPWindowTracking", &[S::Options]),
+    w("AliveTrailer", &[S::Options]),
     w("ExpectationSync", &[S::Options]),
     w("Setup", &[S::Helper]),
     w("QueueNum", &[S::Helper]),

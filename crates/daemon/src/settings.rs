@@ -1,11 +1,12 @@
 //! `config::Config` → `replica::Settings`, and what this version cannot do yet.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use config::{Config, Mode, Sync, Transport};
 use replica::{LinkSettings, Settings};
-use wire::v1::Seq;
+use wire::v1::{Epoch, Seq};
 
 use crate::sysctl;
 
@@ -63,5 +64,8 @@ pub(crate) fn settings(config: &Config, sync: &Sync, links: Vec<LinkSettings>) -
         sweep_full: poll.unwrap_or(SWEEP_FULL),
         // The original's choice: a restart then nearly always goes forward.
         first_seq: Seq(unix.map_or(1, |d| d.as_secs() as u32)),
+        // The key of a hash is the system's randomness.
+        epoch: Epoch(RandomState::new().build_hasher().finish() as u32),
+        trailer: sync.alive_trailer,
     }
 }

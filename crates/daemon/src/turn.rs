@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant as OsInstant};
 
 use anyhow::{Context, Result};
-use control::reply::{self, CacheReport, NetworkReport, Report, RuntimeReport};
+use control::reply::{self, CacheReport, NetworkReport, PeerReport, Report, RuntimeReport};
 use control::{CacheKind, Object, Request, StatsKind};
 use replica::{
     Age, CacheStats, Command, CommandId, DumpEnd, Event, Instant, KernelEvent, Level, LinkId,
@@ -21,7 +21,7 @@ use replica::{
 use rustix::event::epoll::{self, EventData, EventFlags};
 use sys::netlink::{Netlink, RECEIVE_BYTES};
 use sys::signal::{Signal, Signals};
-use wire::v1::{Control, Flags};
+use wire::v1::{Control, Flags, Role};
 
 use crate::kernel::{DumpSocket, EventSocket, Read};
 use crate::links::Links;
@@ -520,6 +520,7 @@ impl Loop {
                         let Age {
                             active_secs,
                             expires_secs,
+                            ..
                         } = age;
                         reply::external_line(&mut text, flow, active_secs, expires_secs);
                     }
@@ -597,7 +598,28 @@ impl Loop {
                 bad_size: r.bad_size,
                 lost: r.lost,
                 before: r.before,
+                peer: self.peer(),
             },
+        }
+    }
+
+    fn peer(&self) -> PeerReport {
+        let replica = &self.core.replica;
+        let stats = replica.stats();
+        let (epoch, role) = replica.peer();
+        PeerReport {
+            epoch: epoch.map(|e| e.0),
+            role: match role {
+                Role::Unknown => "unknown",
+                Role::Primary => "primary",
+                Role::Backup => "backup",
+            },
+            restarts: stats.peer_restarts,
+            confirmed: replica.confirmed() as u64,
+            unconfirmed: replica.unconfirmed() as u64,
+            absent: stats.external_absent,
+            late_used: stats.receive.late_used,
+            bad_trailers: stats.receive.bad_trailers,
         }
     }
 

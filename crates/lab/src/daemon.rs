@@ -317,8 +317,8 @@ impl Daemon {
         Ok(())
     }
 
-    /// Ends it with SIGKILL.
-    pub fn kill(mut self) {
+    /// Ends it with SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
         self.process.kill();
     }
 

@@ -132,7 +132,7 @@ pub fn run(
         seen.last
     });
     lab.cut(0)?;
-    if let Some(fw1) = fw1 {
+    if let Some(mut fw1) = fw1 {
         fw1.kill();
     }
     t.say(&format!("FW1 dies; the session has counted to {counter}"));

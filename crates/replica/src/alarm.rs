@@ -68,8 +68,8 @@ impl Replica {
                 continue;
             };
             alarm.position = next;
-            let meta = self.internal.meta(slot);
-            if meta.marks & (marks::DEAD | marks::TAKEN) == 0 && meta.list() != Some(List::Owed) {
+            let is_owed = self.internal.meta(slot).list() == Some(List::Owed);
+            if !self.internal.has(slot, marks::DEAD | marks::TAKEN) && !is_owed {
                 self.internal.queue(slot, List::Owed);
             }
         }
@@ -88,13 +88,13 @@ impl Replica {
             if u64::from(age) < limit {
                 break;
             }
-            self.external.remove(slot);
+            self.remove_external(slot);
             self.stats.external_expired += 1;
         }
     }
 
-    /// Notes that an entry of the external cache has just been heard of.
-    pub(crate) fn heard_of(&mut self, slot: cache::Slot) {
+    /// Puts an entry of the external cache that has just been heard of behind the others.
+    pub(crate) fn age(&mut self, slot: cache::Slot) {
         if self.settings.mode == Mode::Alarm {
             self.external.queue(slot, List::Aged);
         }

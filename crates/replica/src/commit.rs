@@ -5,17 +5,19 @@
 //! order: the kernel's entry is read, and brought up to date if it is the same
 //! flow, so that a second commit changes nothing.
 
-use cache::Position;
+use cache::{Position, Slot};
 use flow::{Flow, Status};
+use wire::v1::Role;
 
 use crate::inject::without_what_fails;
 use crate::kernel::{KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose};
-use crate::{CommandId, Event, Instant, REQUESTS_MAX, Replica};
+use crate::{CommandId, Event, Instant, REQUESTS_MAX, Replica, marks};
 
 /// Most requests about one entry: create, get, delete, create and two lesser creates.
 pub(crate) const STEPS_MAX: u8 = 8;
 
-/// Seconds that a flow gets whose timeout has run down without word of its end.
+/// Seconds that a flow gets whose timeout has run down without word of its end, and
+/// the most that one gets which a restarted peer has not confirmed.
 const RUN_DOWN_SECS: u32 = 60;
 
 /// From this many flows on, the group of NEW events is left meanwhile.
@@ -52,6 +54,7 @@ impl Commit {
 impl Replica {
     pub(crate) fn start_commit(&mut self, id: CommandId) {
         self.purge_at = None;
+        self.role = Role::Primary;
         if self.commit.is_some() {
             self.events.push_back(Event::CommitRunning);
             self.events.push_back(Event::Done(id));
@@ -97,11 +100,7 @@ impl Replica {
             if flow.master.is_some() != (commit.pass == Pass::WithMaster) {
                 continue;
             }
-            let age = (self.now.tick()).seconds_since(self.external.meta(slot).updated);
-            let flow = Flow {
-                timeout: Some(self.commit_timeout(flow.timeout, age)),
-                ..flow
-            };
+            let flow = self.with_commit_timeout(slot, flow);
             commit.in_flight += 1;
             self.requests.push_back(KernelRequest {
                 purpose: Purpose::Commit,
@@ -133,15 +132,25 @@ impl Replica {
         more
     }
 
-    /// What is left of a received timeout of `age` seconds.
-    fn commit_timeout(&self, received: Option<u32>, age: u32) -> u32 {
-        if let Some(fixed) = self.settings.commit_timeout {
-            return fixed;
-        }
-        match received {
-            Some(secs) if secs > age => secs - age,
-            Some(secs) => secs.clamp(1, RUN_DOWN_SECS),
-            None => RUN_DOWN_SECS,
+    /// A flow of the external cache with what is left of its timeout.
+    fn with_commit_timeout(&self, slot: Slot, flow: Flow) -> Flow {
+        let age = (self.now.tick()).seconds_since(self.external.meta(slot).updated);
+        let left = match (self.settings.commit_timeout, flow.timeout) {
+            (Some(fixed), _) => fixed,
+            (None, Some(secs)) if secs > age => secs - age,
+            (None, Some(secs)) => secs.clamp(1, RUN_DOWN_SECS),
+            (None, None) => RUN_DOWN_SECS,
+        };
+        // What a restarted peer has not confirmed may have ended: traffic has this long
+        // to show that it lives.
+        let most = if self.is_confirmed(slot) {
+            u32::MAX
+        } else {
+            RUN_DOWN_SECS
+        };
+        Flow {
+            timeout: Some(left.min(most)),
+            ..flow
         }
     }
 
@@ -185,12 +194,7 @@ impl Replica {
     /// The flow that a commit request is about, as it was to be committed.
     fn wanted(&self, request: &KernelRequest) -> Option<Flow> {
         let slot = request.ticket.and_then(|t| self.external.redeem(t))?;
-        let flow = self.external.flow(slot);
-        let age = (self.now.tick()).seconds_since(self.external.meta(slot).updated);
-        Some(Flow {
-            timeout: Some(self.commit_timeout(flow.timeout, age)),
-            ..flow
-        })
+        Some(self.with_commit_timeout(slot, self.external.flow(slot)))
     }
 
     /// The next request after one that did not finish the matter; `None` gives up.
@@ -219,10 +223,10 @@ impl Replica {
                 lesser.map(Op::Create)
             }
             (Op::Get(_), Outcome::Found(held)) if held.key() == key => {
-                if held.reply == wanted.reply {
-                    Some(Op::Update(newest(held, wanted)))
-                } else {
-                    Some(Op::Delete(key, held.id))
+                match self.reconcile(held, wanted) {
+                    Reconciled::Update(update) => Some(Op::Update(update)),
+                    Reconciled::Replace => Some(Op::Delete(key, held.id)),
+                    Reconciled::Keep => Some(Op::Update(unchanged(held))),
                 }
             }
             // It has gone meanwhile: once more. Otherwise the reply tuple is what is taken.
@@ -248,21 +252,54 @@ impl Replica {
     }
 }
 
-/// An update of the kernel's entry by what the peer said, which never goes back:
-/// not in protocol state, not in status bits, and not in the timeout of a flow
-/// that the kernel has seen at least as far.
-pub(crate) fn newest(held: &Flow, said: &Flow) -> Flow {
-    let progress = |f: &Flow| f.tcp_state().map(flow::TcpState::progress);
-    let kernel_is_ahead = progress(held) > progress(said);
-    let same = progress(held) == progress(said);
-    let steps = Status::SEEN_REPLY.0 | Status::ASSURED.0;
-    let mut update = *said;
-    update.status = Status(held.status.0 | said.status.0 & steps);
-    if kernel_is_ahead {
-        update.proto_info = None;
+/// What is to be done with an entry of the kernel for which the peer said something else.
+#[allow(clippy::large_enum_variant, reason = "lives for one call")]
+pub(crate) enum Reconciled {
+    /// It is brought up to date.
+    Update(Flow),
+    /// It is another flow, or a former life of this one.
+    Replace,
+    /// The kernel has seen more.
+    Keep,
+}
+
+/// Status bits that only packets set, and that nothing can take back.
+const STEPS: u32 = Status::SEEN_REPLY.0 | Status::ASSURED.0;
+
+impl Replica {
+    /// Compares an entry of the kernel with what the peer said of the same original tuple.
+    ///
+    /// What packets have done here is never taken back. But an entry whose flow the peer
+    /// has told of since is a copy, or a former life of the flow: the peer knows better.
+    pub(crate) fn reconcile(&self, held: &Flow, said: &Flow) -> Reconciled {
+        if held.reply != said.reply {
+            return Reconciled::Replace;
+        }
+        let progress = |f: &Flow| f.tcp_state().map(flow::TcpState::progress);
+        let has_more_steps = held.status.0 & !said.status.0 & STEPS != 0;
+        if progress(held) > progress(said) || has_more_steps {
+            let own = self.internal.find(&said.key());
+            let is_copy = own.is_some_and(|slot| self.internal.has(slot, marks::TAKEN));
+            return if is_copy {
+                Reconciled::Replace
+            } else {
+                Reconciled::Keep
+            };
+        }
+        let mut update = *said;
+        update.status = Status(held.status.0 | said.status.0 & STEPS);
+        if progress(held) == progress(said) && held.timeout >= said.timeout {
+            update.timeout = None;
+        }
+        Reconciled::Update(update)
     }
-    if kernel_is_ahead || (same && held.timeout >= said.timeout) {
-        update.timeout = None;
-    }
+}
+
+/// An update that changes nothing: the entry is there, and that is what matters.
+fn unchanged(held: &Flow) -> Flow {
+    let mut update = Flow::new(held.orig);
+    update.zone = held.zone;
+    update.reply = held.reply;
+    update.status = held.status;
     update
 }

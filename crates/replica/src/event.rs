@@ -85,6 +85,11 @@ pub enum Event {
     },
     /// A dump of the kernel table failed.
     DumpFailed,
+    /// The peer has lost its memory.
+    PeerRestarted {
+        /// Flows that only its former run has told of.
+        unconfirmed: usize,
+    },
 }
 
 impl Event {
@@ -166,6 +171,10 @@ impl fmt::Display for Event {
                 "resync after overrun: {found} flows had been missed, {gone} were gone"
             ),
             Event::DumpFailed => f.write_str("dump of the kernel conntrack table failed"),
+            Event::PeerRestarted { unconfirmed } => write!(
+                f,
+                "the peer has started again: {unconfirmed} of its flows are kept, unconfirmed"
+            ),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Flushes: of the caches, and of the kernel table by filter, now or scheduled.
 
 use flow::Flow;
+use wire::v1::Role;
 
 use crate::kernel::{KernelRequest, Op, Purpose};
 use crate::{CommandId, Event, Replica};
@@ -23,17 +24,22 @@ impl Replica {
             }));
         if internal {
             self.purge_at = None;
-            self.bulk = None;
-            self.internal.clear();
+            self.clear_internal();
         }
         // With injection the external cache is the ledger of what the kernel has from us.
         if external && self.settings.external_cache {
             self.external.clear();
+            self.peer.forget_all();
+            // A late message must not bring back what was known better.
+            if let Some(last) = self.receiver.last() {
+                self.peer.on_ended(last);
+            }
         }
     }
 
     /// Arms the scheduled flush; a second time while armed does nothing.
     pub(crate) fn schedule_flush(&mut self) {
+        self.role = Role::Backup;
         if self.purge_at.is_none() {
             let after = self.settings.purge_timeout;
             self.purge_at = Some(self.now + after);
@@ -47,9 +53,14 @@ impl Replica {
         self.stats.kernel_flushes += 1;
         self.events
             .push_back(Event::FlushingKernel { scheduled: true });
-        self.bulk = None;
-        self.internal.clear();
+        self.clear_internal();
         self.sweeps.owe_flush(None);
+    }
+
+    fn clear_internal(&mut self) {
+        self.give_up_bulk();
+        self.internal.clear();
+        self.sweeps.set_whole(false);
     }
 
     pub(crate) fn start_kernel_flush(&mut self, id: Option<CommandId>) {

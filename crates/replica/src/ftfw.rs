@@ -24,7 +24,7 @@ use cache::List;
 use wire::v1::{Control, Flags, Mode, Seq};
 
 use crate::outbox::CONTROLS_MAX;
-use crate::receive::Followed;
+use crate::receive::{Accepted, Followed};
 use crate::{Instant, Replica, Settings, marks};
 
 /// Received data are acknowledged after this long at the latest.
@@ -92,6 +92,11 @@ impl Ftfw {
         due.into_iter().flatten().min()
     }
 
+    /// The peer has not answered our HELLO yet.
+    pub(crate) fn is_unknown(&self) -> bool {
+        !self.hello_done
+    }
+
     /// Flags of the next message.
     pub(crate) fn greeting(&self) -> Flags {
         let mut flags = Flags::NONE;
@@ -141,8 +146,13 @@ impl Ftfw {
 
 impl Replica {
     /// Bookkeeping for a message whose sequence number was accepted or missed some.
-    pub(crate) fn on_followed(&mut self, followed: &Followed, control: Option<Control>) {
+    pub(crate) fn on_followed(&mut self, followed: &Followed, accepted: Option<&Accepted>) {
         let now = self.now;
+        let hello_anew = followed.anew && followed.flags.intersects(Flags::HELLO);
+        // A trailer is about to say more.
+        if hello_anew && !matches!(accepted, Some(Accepted::Alive(Some(_)))) {
+            self.on_new_numbers();
+        }
         let Some(ftfw) = &mut self.ftfw else { return };
         let (hello, hello_back) = (
             followed.flags.intersects(Flags::HELLO),
@@ -156,6 +166,10 @@ impl Replica {
             // Answered at once: until then the peer says HELLO in every message.
             ftfw.hello_back_due = true;
             ftfw.ack_at = Some(now);
+            if self.settings.trailer {
+                // It is to know which run speaks before it hears anything else.
+                self.outbox.owe(Control::Alive);
+            }
         }
         if followed.restarted {
             ftfw.ack_first = None;
@@ -170,7 +184,10 @@ impl Replica {
         }
         let Some(ftfw) = &mut self.ftfw else { return };
         ftfw.ack_first = ftfw.ack_first.or(Some(followed.seq));
-        let is_ack = matches!(control, Some(Control::Ack(..) | Control::Alive));
+        let is_ack = matches!(
+            accepted,
+            Some(Accepted::Alive(_) | Accepted::Control(Control::Ack(..)))
+        );
         if !is_ack {
             ftfw.unacked_data += 1;
             let due = now + ACK_DELAY;
@@ -213,13 +230,14 @@ impl Replica {
         if let Some(ftfw) = &mut self.ftfw
             && std::mem::take(&mut ftfw.gave_up)
         {
-            self.start_bulk();
+            self.start_bulk_of_told();
         }
         self.for_each_sent(from, to, |replica, slot| {
-            if replica.internal.meta(slot).marks & marks::DEAD != 0 {
+            if replica.internal.has(slot, marks::DEAD) {
                 replica.internal.remove(slot);
             } else {
                 replica.internal.unqueue(slot);
+                replica.internal.mark(slot, 0, marks::BULK);
             }
         });
         let Some(ftfw) = &mut self.ftfw else { return };
@@ -269,7 +287,7 @@ impl Replica {
         let mut next = self.internal.front(List::Sent);
         while let Some(slot) = next {
             next = self.internal.behind(slot);
-            dead += usize::from(self.internal.meta(slot).marks & marks::DEAD != 0);
+            dead += usize::from(self.internal.has(slot, marks::DEAD));
         }
         let mut excess = if dead > self.settings.resend_queue {
             dead - self.settings.resend_queue / 2
@@ -283,7 +301,7 @@ impl Replica {
             let Some(slot) = self.internal.front(List::Sent) else {
                 break;
             };
-            if self.internal.meta(slot).marks & marks::DEAD != 0 {
+            if self.internal.has(slot, marks::DEAD) {
                 self.internal.remove(slot);
                 self.stats.ends_given_up += 1;
                 excess -= 1;
@@ -344,11 +362,10 @@ impl Replica {
         }
     }
 
-    /// What is said when nothing else has been for a second.
-    pub(crate) fn idle_control(&mut self) -> Control {
+    /// The acknowledgement that may go with an ALIVE, or instead of it.
+    pub(crate) fn idle_ack(&mut self) -> Option<Control> {
         let last = self.receiver.last();
-        let ack = self.ftfw.as_mut().and_then(|f| f.take_ack(last));
-        ack.unwrap_or(Control::Alive)
+        self.ftfw.as_mut().and_then(|f| f.take_ack(last))
     }
 
     /// Unacknowledged messages: the number of flows, and the control messages with

@@ -37,8 +37,10 @@ impl Replica {
             self.stats.not_carried += 1;
             return;
         }
-        if !self.settings.external_cache && event.change != Change::Destroy {
-            self.disown_injected(flow);
+        if event.change == Change::Destroy {
+            self.injected_ended(&flow.key());
+        } else {
+            self.disown(&flow.key());
         }
         if !self.settings.internal_cache {
             let (kind, counter) = match event.change {
@@ -55,7 +57,7 @@ impl Replica {
             (Change::New, Some(slot)) => self.restart_entry(slot, flow),
             (Change::New | Change::Update, None) => {
                 if let Some(slot) = self.insert_internal(flow) {
-                    self.internal.meta_mut(slot).marks = marks::UNTOLD;
+                    self.internal.mark(slot, marks::UNTOLD, 0);
                     self.internal.queue(slot, List::Owed);
                 }
             }
@@ -84,11 +86,10 @@ impl Replica {
                 let mut merged = self.internal.flow(slot);
                 merged.merge(flow);
                 self.internal.store(slot, &merged, self.now.tick());
-                self.internal.meta_mut(slot).marks &= !(marks::TAKEN | marks::DEAD);
+                self.internal.mark(slot, 0, marks::DEAD);
+                self.own_silently(slot);
             }
-            None => {
-                self.insert_internal(flow);
-            }
+            None => self.insert_silently(flow),
         }
     }
 
@@ -106,11 +107,25 @@ impl Replica {
         }
     }
 
+    /// Adds an entry of which nobody is told before a bulk update, or traffic.
+    pub(crate) fn insert_silently(&mut self, flow: &Flow) {
+        if let Some(slot) = self.insert_internal(flow) {
+            self.internal.mark(slot, marks::SILENT, 0);
+        }
+    }
+
+    /// A flow that the peer has told of is ours from now on; the peer is not told yet.
+    pub(crate) fn own_silently(&mut self, slot: Slot) {
+        if self.internal.has(slot, marks::TAKEN) {
+            self.internal.mark(slot, marks::SILENT, marks::TAKEN);
+        }
+    }
+
     /// A new flow under the key of one that we hold: its end was lost, or is on its way.
     fn restart_entry(&mut self, slot: Slot, flow: &Flow) {
         self.internal.store(slot, flow, self.now.tick());
         // The peer may know the former flow: if this one ends, it must hear of it.
-        self.internal.meta_mut(slot).marks = 0;
+        self.internal.mark(slot, 0, !marks::BULK);
         self.internal.queue(slot, List::Owed);
         self.stats.internal.created += 1;
     }
@@ -118,15 +133,15 @@ impl Replica {
     pub(crate) fn on_update(&mut self, slot: Slot, flow: &Flow) {
         let mut merged = self.internal.flow(slot);
         let other_entry = matches!((merged.id, flow.id), (Some(a), Some(b)) if a != b);
-        if other_entry || self.internal.meta(slot).marks & marks::DEAD != 0 {
+        if other_entry || self.internal.has(slot, marks::DEAD) {
             return self.restart_entry(slot, flow);
         }
         merged.merge(flow);
         self.internal.store(slot, &merged, self.now.tick());
-        let meta = self.internal.meta_mut(slot);
-        meta.marks = (meta.marks & !marks::TAKEN) | marks::UPDATED;
+        let clear = marks::TAKEN | marks::SILENT | marks::DOUBTED;
+        self.internal.mark(slot, marks::UPDATED, clear);
         // Already queued: one message will say both.
-        if meta.list() != Some(List::Owed) {
+        if self.internal.meta(slot).list() != Some(List::Owed) {
             self.internal.queue(slot, List::Owed);
         }
         self.stats.internal.updated += 1;
@@ -143,24 +158,24 @@ impl Replica {
 
     /// The flow of an entry has ended in our kernel.
     pub(crate) fn end_entry(&mut self, slot: Slot) {
-        let marks = self.internal.meta(slot).marks;
-        if marks & marks::DEAD != 0 {
+        if self.internal.has(slot, marks::DEAD) {
             return;
         }
         self.stats.internal.destroyed += 1;
-        if marks & marks::TAKEN != 0 {
+        if self.internal.has(slot, marks::TAKEN) {
             self.stats.ends_not_announced += 1;
             self.internal.remove(slot);
-        } else if marks & marks::UNTOLD != 0 {
+        } else if self.internal.has(slot, marks::UNTOLD) {
             self.internal.remove(slot);
         } else {
-            self.internal.meta_mut(slot).marks |= marks::DEAD;
+            self.internal.mark(slot, marks::DEAD, marks::SILENT);
             self.internal.queue(slot, List::Owed);
         }
     }
 
     pub(crate) fn on_overrun(&mut self) {
         self.stats.overruns += 1;
+        self.sweeps.set_whole(false);
         let already = self.sweeps.is_repair_due();
         if let Some(after) = self.settings.overrun_resync {
             self.sweeps.schedule_repair(self.now + after);

@@ -14,9 +14,9 @@
 //! noted (`AGAIN`) and built from the entry's state when the request is over.
 
 use cache::{List, Slot};
-use flow::Flow;
+use flow::{Flow, FlowKey};
 
-use crate::commit::{STEPS_MAX, newest};
+use crate::commit::{Reconciled, STEPS_MAX};
 use crate::kernel::{KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose};
 use crate::{Event, Replica, marks};
 
@@ -34,18 +34,18 @@ impl Replica {
             let slot = self.external.front(List::Owed)?;
             self.external.unqueue(slot);
             let flow = self.external.flow(slot);
-            let marks = self.external.meta(slot).marks;
+            let marks = self.external.meta(slot).marks();
             let op = match (marks & marks::DEAD != 0, marks & marks::IN_KERNEL != 0) {
                 (true, true) => Op::Get(flow.key()),
                 (true, false) => {
                     // It ended before the kernel heard of it.
-                    self.external.remove(slot);
+                    self.remove_external(slot);
                     continue;
                 }
                 (false, true) => Op::Update(flow),
                 (false, false) => Op::Create(with_timeout(flow)),
             };
-            self.external.meta_mut(slot).marks |= marks::BUSY;
+            self.external.mark(slot, marks::BUSY, 0);
             return Some(self.injection(slot, 0, op));
         }
     }
@@ -63,7 +63,7 @@ impl Replica {
         let slot = result.request.ticket.and_then(|t| self.external.redeem(t));
         let Some(slot) = slot else { return };
         let step = result.request.step + 1;
-        let next = if self.external.meta(slot).marks & marks::DEAD != 0 {
+        let next = if self.external.has(slot, marks::DEAD) {
             self.after_delete_step(slot, result)
         } else {
             self.after_state_step(slot, result)
@@ -74,16 +74,23 @@ impl Replica {
                 self.requests.push_back(request);
             }
             Next::Ask(_) | Next::Over => self.injection_over(slot),
-            Next::Forget => self.external.remove(slot),
+            Next::Forget => self.remove_external(slot),
         }
     }
 
     fn injection_over(&mut self, slot: Slot) {
-        let meta = self.external.meta_mut(slot);
-        let again = meta.marks & marks::AGAIN != 0;
-        meta.marks &= !(marks::BUSY | marks::AGAIN);
+        let again = self.external.has(slot, marks::AGAIN);
+        self.external.mark(slot, 0, marks::BUSY | marks::AGAIN);
         if again {
             self.external.queue(slot, List::Owed);
+        }
+    }
+
+    /// The kernel has the entry as the peer said it when the request was made.
+    fn is_written(&mut self, slot: Slot) {
+        self.external.mark(slot, marks::IN_KERNEL, 0);
+        if !self.external.has(slot, marks::AGAIN) {
+            self.external.mark(slot, 0, marks::UNWRITTEN);
         }
     }
 
@@ -91,12 +98,12 @@ impl Replica {
         let flow = self.external.flow(slot);
         match (result.request.op, &result.outcome) {
             (Op::Create(_), Outcome::Done) => {
-                self.external.meta_mut(slot).marks |= marks::IN_KERNEL;
+                self.is_written(slot);
                 self.stats.external.created += 1;
                 Next::Over
             }
             (Op::Update(_), Outcome::Done) => {
-                self.external.meta_mut(slot).marks |= marks::IN_KERNEL;
+                self.is_written(slot);
                 self.stats.external.updated += 1;
                 Next::Over
             }
@@ -115,10 +122,23 @@ impl Replica {
             }
             (Op::Update(_), Outcome::Failed(_)) => Next::Ask(Op::Get(flow.key())),
             (Op::Get(_), Outcome::Found(held)) if held.key() != flow.key() => self.clash(slot),
-            (Op::Get(_), Outcome::Found(held)) if held.reply == flow.reply => {
-                Next::Ask(Op::Update(newest(held, &flow)))
-            }
-            (Op::Get(_), Outcome::Found(held)) => Next::Ask(Op::Delete(flow.key(), held.id)),
+            (Op::Get(_), Outcome::Found(held)) => match self.reconcile(held, &flow) {
+                Reconciled::Update(update) => {
+                    if update.timeout.is_none() {
+                        // It stays the kernel's: nothing tells a longer one from traffic.
+                        let timeout = held.timeout;
+                        let kept = Flow { timeout, ..flow };
+                        self.external.store(slot, &kept, self.now.tick());
+                    }
+                    Next::Ask(Op::Update(update))
+                }
+                Reconciled::Replace => Next::Ask(Op::Delete(flow.key(), held.id)),
+                // It is what we once injected, of a former life of the flow.
+                Reconciled::Keep if self.external.has(slot, marks::IN_KERNEL) => {
+                    Next::Ask(Op::Delete(flow.key(), held.id))
+                }
+                Reconciled::Keep => Next::Forget,
+            },
             (Op::Get(_), Outcome::Failed(KernelError::NotFound)) if result.request.step > 1 => {
                 self.clash(slot)
             }
@@ -152,26 +172,54 @@ impl Replica {
                 self.stats.external.destroy_failed += 1;
                 Next::Forget
             }
-            (Op::Create(_) | Op::Update(_), _) => {
+            (Op::Create(_) | Op::Update(_), outcome) => {
                 // The delete came while the flow was being written.
+                if *outcome == Outcome::Done {
+                    self.is_written(slot);
+                }
                 Next::Ask(Op::Get(flow.key()))
             }
             _ => Next::Forget,
         }
     }
 
-    /// True if the kernel's entry will live longer than what we injected allows.
+    /// True if the kernel's entry will live longer than what we injected allows. Of an
+    /// entry that is not as the peer said it last, nothing can be said.
     pub(crate) fn has_seen_traffic(&self, slot: Slot, held: &Flow) -> bool {
+        if self.external.has(slot, marks::UNWRITTEN) {
+            return false;
+        }
         let injected = self.external.flow(slot).timeout.unwrap_or(0);
         let age = (self.now.tick()).seconds_since(self.external.meta(slot).updated);
         let allowed = injected.saturating_sub(age).saturating_add(SLACK_SECS);
         held.timeout.is_some_and(|t| t > allowed)
     }
 
-    /// Our kernel has seen traffic of an injected flow: it is ours now.
-    pub(crate) fn disown_injected(&mut self, flow: &Flow) {
-        if let Some(slot) = self.external.find(&flow.key()) {
-            self.external.remove(slot);
+    /// True if an entry of our kernel is a copy that we injected, at rest.
+    pub(crate) fn is_copy(&self, held: &Flow) -> bool {
+        let injected = self.external.find(&held.key());
+        !self.settings.external_cache && injected.is_some_and(|s| !self.has_seen_traffic(s, held))
+    }
+
+    /// The kernel has no copy any more, but the peer may have said something newer since.
+    pub(crate) fn injected_ended(&mut self, flow: &FlowKey) {
+        if self.settings.external_cache {
+            return;
+        }
+        if let Some(slot) = self.external.find(flow) {
+            if self.external.has(slot, marks::UNWRITTEN | marks::BUSY) {
+                self.external.mark(slot, 0, marks::IN_KERNEL);
+            } else {
+                self.remove_external(slot);
+            }
+        }
+    }
+
+    /// Our kernel has seen traffic of a flow: it is ours now, and what the peer said of it
+    /// is older.
+    pub(crate) fn disown(&mut self, flow: &FlowKey) {
+        if let Some(slot) = self.external.find(flow) {
+            self.remove_external(slot);
         }
     }
 

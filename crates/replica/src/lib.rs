@@ -28,6 +28,7 @@ mod kernel;
 mod link;
 mod marks;
 mod outbox;
+mod peer;
 mod receive;
 mod settings;
 mod stats;
@@ -36,9 +37,10 @@ mod time;
 
 use std::collections::VecDeque;
 
+use bulk::BulkUpdate;
 use cache::{Cache, List, Position, Slot};
 use flow::Flow;
-use wire::v1::{Batch, Control, Mode, messages};
+use wire::v1::{Batch, Control, Mode, Role, messages};
 
 pub use event::{Event, Level};
 pub use kernel::{
@@ -56,6 +58,7 @@ use commit::Commit;
 use ftfw::Ftfw;
 use link::Links;
 use outbox::Outbox;
+use peer::Peer;
 use receive::Accepted as A;
 use sweep::Sweeps;
 
@@ -104,13 +107,16 @@ pub enum Which {
     External,
 }
 
-/// How old an entry of a cache is.
+/// How old an entry of a cache is, and how it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Age {
     /// Seconds since it was inserted.
     pub active_secs: u32,
     /// ALARM, external cache: seconds until it expires unless it is sent again.
     pub expires_secs: Option<u32>,
+    /// Internal cache: the flow is ours, and the peer has been told or is about to be.
+    /// External cache: the present run of the peer has told of it.
+    pub is_announced: bool,
 }
 
 /// Kernel requests kept ready for the driver; no cursor runs on above this.
@@ -135,8 +141,10 @@ pub struct Replica {
     alarm: Option<Alarm>,
     ftfw: Option<Ftfw>,
     commit: Option<Commit>,
-    /// Position of a bulk update under way.
-    bulk: Option<Position>,
+    bulk: BulkUpdate,
+    peer: Peer,
+    /// What the HA manager's commands make us.
+    role: Role,
     /// Requests ready to be polled.
     requests: VecDeque<KernelRequest>,
     /// When the scheduled kernel flush is due.
@@ -159,13 +167,19 @@ impl Replica {
             alarm: Alarm::new(&settings),
             ftfw: Ftfw::new(&settings),
             commit: None,
-            bulk: None,
+            bulk: BulkUpdate::default(),
+            peer: Peer::default(),
+            role: Role::Unknown,
             requests: VecDeque::new(),
             purge_at: None,
             events: VecDeque::new(),
             stats: Stats::default(),
             settings,
         };
+        if replica.trailer().is_some() {
+            // The peer is to know which run speaks before it hears anything else.
+            replica.owe_alive();
+        }
         if replica.settings.startup_resync {
             replica.request_resync();
         }
@@ -189,7 +203,8 @@ impl Replica {
 
     /// Number of flows in a cache that have not ended.
     pub fn len(&self, which: Which) -> usize {
-        self.cache(which).len()
+        let cache = self.cache(which);
+        cache.len() - cache.marked(marks::DEAD)
     }
 
     /// The link used for sending.
@@ -216,7 +231,7 @@ impl Replica {
             let (slot, next) = cache.walk(position)?;
             position = next;
             let meta = cache.meta(slot);
-            if meta.marks & marks::DEAD == 0 {
+            if !cache.has(slot, marks::DEAD) {
                 let now = self.now.tick();
                 let expires = self.settings.cache_timeout.as_secs() as u32;
                 let alarm = self.settings.mode == Mode::Alarm && which == Which::External;
@@ -224,6 +239,10 @@ impl Replica {
                     active_secs: now.seconds_since(meta.created),
                     expires_secs: alarm
                         .then(|| expires.saturating_sub(now.seconds_since(meta.updated))),
+                    is_announced: match which {
+                        Which::Internal => !cache.has(slot, marks::TAKEN | marks::SILENT),
+                        Which::External => self.is_confirmed(slot),
+                    },
                 };
                 see(&cache.flow(slot), age);
             }
@@ -285,13 +304,12 @@ impl Replica {
     pub fn handle_datagram(&mut self, now: Instant, link: LinkId, bytes: &[u8]) {
         self.now = now;
         for message in messages(bytes) {
-            let accepted = self.receiver.accept(now, message);
-            if let Some(followed) = self.receiver.take_followed() {
-                let control = match accepted {
-                    Some(A::Control(control)) => Some(control),
-                    _ => None,
-                };
-                self.on_followed(&followed, control);
+            let accepted = self.receiver.accept(now, self.outbox.next_seq(), message);
+            let Some(followed) = self.receiver.take_followed() else {
+                continue;
+            };
+            if !followed.late {
+                self.on_followed(&followed, accepted.as_ref());
             }
             let Some(accepted) = accepted else {
                 continue;
@@ -300,7 +318,11 @@ impl Replica {
                 self.events.push_back(event);
             }
             match accepted {
-                A::Flow(state, flow) => self.deliver(state, flow),
+                A::Flow(state, flow) if followed.late => {
+                    self.deliver_late(state, flow, followed.seq);
+                }
+                A::Flow(state, flow) => self.deliver(state, flow, followed.seq),
+                A::Alive(trailer) => self.on_alive(trailer, &followed),
                 A::Control(Control::Resync) => {
                     self.events.push_back(Event::ResyncByPeer);
                     self.start_bulk();
@@ -344,6 +366,7 @@ impl Replica {
         self.sweeps_due();
         self.alarm_due();
         self.ftfw_due();
+        self.repair_peer();
     }
 
     /// Moves long work on by about `items` entries.
@@ -352,6 +375,7 @@ impl Replica {
         let more = [
             self.advance_commit(items),
             self.advance_bulk(items),
+            self.advance_absent(items),
             self.advance_gone(items),
         ];
         if more.contains(&true) {
@@ -404,6 +428,7 @@ impl Replica {
             self.outbox.alive_at(),
             self.alarm.as_ref().map(Alarm::next_due),
             self.ftfw.as_ref().and_then(Ftfw::next_due),
+            self.peer.next_due(),
         ]
         .into_iter()
         .flatten()

@@ -10,7 +10,8 @@ use std::time::Duration;
 use cache::{List, Slot};
 use flow::Flow;
 use wire::v1::{
-    Batch, Control, Flags, FlowOptions, Mode, Seq, StateKind, encode_control, encode_flow,
+    Batch, Control, Flags, FlowOptions, Mode, Seq, StateKind, encode_alive, encode_control,
+    encode_flow,
 };
 
 use crate::ftfw::Ftfw;
@@ -61,6 +62,10 @@ impl Outbox {
         self.controls.push_back(control);
     }
 
+    pub(crate) fn next_seq(&self) -> Seq {
+        self.seq
+    }
+
     pub(crate) fn is_direct_half_full(&self) -> bool {
         self.direct.len() >= DIRECT_MAX / 2
     }
@@ -107,6 +112,9 @@ impl Replica {
             window_scale: self.settings.window_tracking,
         };
         self.outbox.batch.clear();
+        if self.leads_with_alive() {
+            self.push_control(Control::Alive);
+        }
         while let Some(&control) = self.outbox.controls.front() {
             if !self.push_control(control) {
                 return self.datagram_ready();
@@ -125,10 +133,9 @@ impl Replica {
             self.stats.messages_sent += 1;
         }
         while let Some(slot) = self.internal.front(List::Owed) {
-            let marks = self.internal.meta(slot).marks;
-            let kind = if marks & marks::DEAD != 0 {
+            let kind = if self.internal.has(slot, marks::DEAD) {
                 StateKind::Delete
-            } else if marks & marks::UPDATED != 0 {
+            } else if self.internal.has(slot, marks::UPDATED) {
                 StateKind::Update
             } else {
                 StateKind::New
@@ -145,14 +152,28 @@ impl Replica {
             self.stats.messages_sent += 1;
             self.entry_sent(slot, seq);
         }
-        if self.outbox.batch.bytes().is_empty() {
-            if self.outbox.alive_at.is_none_or(|at| at > self.now) {
-                return;
+        // The trailer is said every second, whatever else is.
+        let trailer = self.settings.trailer;
+        let may = trailer || self.outbox.batch.bytes().is_empty();
+        if may && self.outbox.alive_at.is_some_and(|at| at <= self.now) {
+            let ack = self.idle_ack();
+            if let Some(ack) = ack
+                && !self.push_control(ack)
+            {
+                self.outbox.owe(ack);
             }
-            let control = self.idle_control();
-            self.push_control(control);
+            if ack.is_none() || trailer {
+                self.push_control(Control::Alive);
+            }
         }
         self.datagram_ready();
+    }
+
+    /// Until the peer knows which run speaks, no datagram speaks of anything else first.
+    fn leads_with_alive(&self) -> bool {
+        let unknown = self.ftfw.as_ref().is_some_and(Ftfw::is_unknown);
+        let first = self.outbox.controls.front();
+        unknown && self.settings.trailer && first != Some(&Control::Alive) && self.owed() > 0
     }
 
     fn greeting(&self) -> Flags {
@@ -162,11 +183,19 @@ impl Replica {
     /// Appends a control message; false if the datagram is full.
     fn push_control(&mut self, control: Control) -> bool {
         let flags = self.greeting();
-        let encode = |out: &mut Vec<u8>, seq| encode_control(out, control, flags, seq);
+        let trailer = self.trailer().filter(|_| control == Control::Alive);
+        let encode = |out: &mut Vec<u8>, seq| match &trailer {
+            Some(trailer) => encode_alive(out, trailer, flags, seq),
+            None => encode_control(out, control, flags, seq),
+        };
         let Some(seq) = self.outbox.push(encode) else {
             return false;
         };
         self.stats.messages_sent += 1;
+        if trailer.is_some() {
+            self.bulk.on_alive_sent(seq);
+            self.outbox.alive_at = Some(self.now + ALIVE_INTERVAL);
+        }
         if let Some(ftfw) = &mut self.ftfw {
             ftfw.on_sent(self.now, seq, Some(control));
         }
@@ -177,24 +206,24 @@ impl Replica {
     fn entry_sent(&mut self, slot: Slot, seq: Seq) {
         if let Some(ftfw) = &mut self.ftfw {
             ftfw.on_sent(self.now, seq, None);
-            let meta = self.internal.meta_mut(slot);
-            meta.seq = seq.0;
-            meta.marks &= !marks::UNTOLD;
-            let dead = meta.marks & marks::DEAD != 0;
+            self.internal.meta_mut(slot).seq = seq.0;
+            self.internal.mark(slot, 0, marks::UNTOLD | marks::SILENT);
             self.internal.queue(slot, List::Sent);
-            if dead {
+            if self.internal.has(slot, marks::DEAD) {
                 self.bound_dead();
             }
-        } else if self.internal.meta(slot).marks & marks::DEAD != 0 {
+        } else if self.internal.has(slot, marks::DEAD) {
             self.internal.remove(slot);
         } else {
             self.internal.unqueue(slot);
-            self.internal.meta_mut(slot).marks &= !marks::UNTOLD;
+            let clear = marks::UNTOLD | marks::SILENT | marks::BULK;
+            self.internal.mark(slot, 0, clear);
         }
     }
 
     fn datagram_ready(&mut self) {
-        if self.outbox.alive_at.is_some() {
+        let is_sent = !self.outbox.batch.bytes().is_empty();
+        if self.outbox.alive_at.is_some() && is_sent && !self.settings.trailer {
             self.outbox.alive_at = Some(self.now + ALIVE_INTERVAL);
         }
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use flow::Flow;
 use wire::v1::{
-    Control, Flags, FrameError, Header, Message, Mode, ObjectKind, Seq, StateKind, Verdict,
-    decode_expectation, decode_flow, verdict,
+    Control, Epoch, Flags, FrameError, Header, Message, Mode, ObjectKind, Seq, StateKind, Trailer,
+    Verdict, decode_expectation, decode_flow, verdict,
 };
 
 use crate::Instant;
@@ -23,11 +23,13 @@ pub enum Accepted {
     Flow(StateKind, Flow),
     /// An expectation of the peer.
     Expectation,
-    /// A control message.
+    /// ALIVE, with its trailer if it has one.
+    Alive(Option<Trailer>),
+    /// Any other control message.
     Control(Control),
 }
 
-/// What a message's sequence number meant (FT-FW).
+/// What a message's sequence number meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Followed {
     /// The number.
@@ -38,7 +40,17 @@ pub struct Followed {
     pub missed: Option<(Seq, Seq)>,
     /// Nothing was known of the sender's numbers, or they began anew.
     pub restarted: bool,
+    /// They were known: it is the sender that has started again.
+    pub anew: bool,
+    /// An ALIVE that does not name the epoch that the last one named.
+    pub new_run: bool,
+    /// Older than one seen before: it is used only as far as it is still news.
+    pub late: bool,
 }
+
+/// In NOTRACK, a message that is this much older than one seen before is late; further
+/// back, the sender has started again.
+const LATE_MAX: i32 = 4096;
 
 /// A HELLO whose number is ahead by no more than this comes from a peer that has not
 /// yet heard our answer, rather than from one that has started again; in doubt we
@@ -56,6 +68,13 @@ pub struct Receiver {
     last: Option<Seq>,
     followed: Option<Followed>,
     hello_at: Option<Instant>,
+    /// Only late messages have come since we were about to send this number. If one of
+    /// them acknowledges it, it is no late copy: a message of the sender's former run had
+    /// led us astray, and its numbers are what they say.
+    astray: Option<Seq>,
+    /// Which of its runs the peer says it is, if it does, and which it said before.
+    epoch: Option<Epoch>,
+    former: Option<Epoch>,
     /// Counters.
     pub stats: ReceiveStats,
 }
@@ -68,6 +87,9 @@ impl Receiver {
             last: None,
             followed: None,
             hello_at: None,
+            astray: None,
+            epoch: None,
+            former: None,
             stats: ReceiveStats::default(),
         }
     }
@@ -77,7 +99,12 @@ impl Receiver {
         self.last
     }
 
-    /// What the sequence number of the last message meant, if it was followed.
+    /// Which of its runs the peer says it is, if it sends trailers.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+
+    /// What the sequence number of the last message meant, if its header was good.
     pub fn take_followed(&mut self) -> Option<Followed> {
         self.followed.take()
     }
@@ -85,10 +112,11 @@ impl Receiver {
     /// Judges one message; `None` if it is rejected or passed over.
     ///
     /// The sequence advances before the attributes are read: a message with a bad
-    /// payload is not asked for again.
+    /// payload is not asked for again. `own_next` is the number that we send next.
     pub fn accept(
         &mut self,
         now: Instant,
+        own_next: Seq,
         message: Result<Message<'_>, FrameError>,
     ) -> Option<Accepted> {
         let message = match message {
@@ -118,34 +146,78 @@ impl Receiver {
                 self.stats.bad_type += 1;
                 None
             }
-            Verdict::Control(control) => self
-                .follow(now, &message.header)
-                .then_some(Accepted::Control(control)),
-            Verdict::Data(object, state) => {
-                if !self.follow(now, &message.header) {
+            Verdict::Control(Control::Alive) => {
+                let trailer = self.trailer(message.body);
+                let epoch = trailer.map(|t| t.epoch);
+                if epoch.is_some() && epoch == self.former {
+                    self.stats.before += 1;
                     return None;
+                }
+                let new_run = self.epoch.is_some() && epoch != self.epoch;
+                let followed = self.follow(now, &message.header, new_run);
+                if followed.late {
+                    self.suspect(own_next);
+                    return None;
+                }
+                if new_run {
+                    self.former = self.epoch;
+                }
+                self.epoch = epoch;
+                Some(Accepted::Alive(trailer))
+            }
+            Verdict::Control(control) => {
+                // A late acknowledgement may be of the peer's former run; a late request
+                // is repeated, since it counts as missed.
+                let followed = self.follow(now, &message.header, false);
+                if followed.late && !self.was_astray(&message.header, control) {
+                    self.suspect(own_next);
+                    return None;
+                }
+                Some(Accepted::Control(control))
+            }
+            Verdict::Data(object, state) => {
+                if self.follow(now, &message.header, false).late {
+                    self.suspect(own_next);
                 }
                 self.decode(object, state, message.body)
             }
         }
     }
 
-    /// Follows the sequence; false if the message must not be used.
-    fn follow(&mut self, now: Instant, header: &Header) -> bool {
-        if self.mode == Mode::Alarm {
-            return true;
-        }
+    fn trailer(&mut self, body: &[u8]) -> Option<Trailer> {
+        Trailer::decode(body).unwrap_or_else(|_| {
+            self.stats.bad_trailers += 1;
+            None
+        })
+    }
+
+    /// Follows the sequence; `new_run` if the message names another epoch.
+    fn follow(&mut self, now: Instant, header: &Header, new_run: bool) -> Followed {
+        let followed = self.place(now, header, new_run);
+        self.followed = Some(followed);
+        followed
+    }
+
+    fn place(&mut self, now: Instant, header: &Header, new_run: bool) -> Followed {
         let mut followed = Followed {
             seq: header.seq,
             flags: header.flags,
             missed: None,
             restarted: false,
+            anew: false,
+            new_run,
+            late: false,
         };
+        if self.mode == Mode::Alarm {
+            return followed;
+        }
         let hello = self.mode == Mode::Ftfw && header.flags.intersects(Flags::HELLO);
         let hello_was_late = |at: Instant| now.since(at) < HELLO_LATE_MAX;
         let may_be_late = self.hello_at.is_some_and(hello_was_late);
         let goes_on = |last: &Seq| match header.seq.ahead_of(*last) {
-            _ if !hello => true,
+            _ if new_run => false,
+            // A peer that says which of its runs speaks says so before all else.
+            _ if !hello || self.epoch.is_some() => true,
             ahead if ahead > 0 => ahead <= HELLO_AHEAD_MAX,
             _ => may_be_late,
         };
@@ -156,9 +228,10 @@ impl Receiver {
         }
         let Some(last) = known else {
             followed.restarted = true;
+            followed.anew = self.last.is_some();
+            self.astray = None;
             self.last = Some(header.seq);
-            self.followed = Some(followed);
-            return true;
+            return followed;
         };
         match header.seq.ahead_of(last) {
             1 => {}
@@ -166,17 +239,44 @@ impl Receiver {
                 self.stats.lost += u64::from(ahead.unsigned_abs() - 1);
                 followed.missed = Some((last.next(), Seq(header.seq.0.wrapping_sub(1))));
             }
-            _ => {
+            behind => {
                 self.stats.before += 1;
-                if self.mode == Mode::Ftfw {
-                    return false;
+                followed.late = match self.mode {
+                    Mode::Ftfw => true,
+                    // Also backwards, as the original does: a peer that has started again
+                    // begins with a lower number.
+                    _ => self.epoch.is_some() && behind > -LATE_MAX,
+                };
+                if followed.late {
+                    return followed;
                 }
             }
         }
-        // In NOTRACK also backwards, as the original does: a peer that has started
-        // again begins with a lower number.
+        self.astray = None;
         self.last = Some(header.seq);
-        self.followed = Some(followed);
+        followed
+    }
+
+    /// Notes that a message was late.
+    fn suspect(&mut self, own_next: Seq) {
+        self.astray.get_or_insert(own_next);
+    }
+
+    /// Follows the sender's numbers anew if a late message acknowledges what was sent
+    /// after late messages had begun.
+    fn was_astray(&mut self, header: &Header, control: Control) -> bool {
+        let (Some(probe), Control::Ack(_, to)) = (self.astray, control) else {
+            return false;
+        };
+        if to.before(probe) {
+            return false;
+        }
+        self.astray = None;
+        self.last = Some(header.seq);
+        if let Some(followed) = &mut self.followed {
+            followed.late = false;
+            followed.restarted = true;
+        }
         true
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flow::Filter;
-use wire::v1::{Mode, Seq};
+use wire::v1::{Epoch, Mode, Seq};
 
 /// One dedicated link.
 #[derive(Clone, Debug)]
@@ -58,4 +58,8 @@ pub struct Settings {
     pub sweep_full: Duration,
     /// Sequence number of the first message. The original takes the Unix time.
     pub first_seq: Seq,
+    /// This run: a random number.
+    pub epoch: Epoch,
+    /// Say in ALIVE which run of which program speaks.
+    pub trailer: bool,
 }

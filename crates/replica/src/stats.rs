@@ -38,6 +38,10 @@ pub struct ReceiveStats {
     pub lost: u64,
     /// Messages older than one seen before.
     pub before: u64,
+    /// Those of them that were still news (FT-FW).
+    pub late_used: u64,
+    /// Trailers of ALIVE that could not be read.
+    pub bad_trailers: u64,
     /// Unknown attributes passed over.
     pub unknown_attrs: u64,
     /// Messages with a flag, which ALARM passes over.
@@ -79,6 +83,10 @@ pub struct Stats {
     pub timeouts_refreshed: u64,
     /// Ends not announced, because the peer owns the flow now.
     pub ends_not_announced: u64,
+    /// Times that the peer has lost its memory.
+    pub peer_restarts: u64,
+    /// Entries of the peer that a complete bulk update did not mention.
+    pub external_absent: u64,
     /// ALARM: entries of the peer that were not sent again in time.
     pub external_expired: u64,
     /// FT-FW: ends never acknowledged and forgotten, because the peer is absent too long.

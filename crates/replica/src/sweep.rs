@@ -85,6 +85,8 @@ pub(crate) struct Sweeps {
     short_at: Instant,
     full_at: Instant,
     repair_at: Option<Instant>,
+    /// The internal cache holds what the kernel holds, as far as we know.
+    whole: bool,
 }
 
 impl Sweeps {
@@ -111,6 +113,7 @@ impl Sweeps {
             short_at: Instant::START + settings.sweep_short,
             full_at: Instant::START + settings.sweep_full,
             repair_at: None,
+            whole: false,
         }
     }
 
@@ -123,6 +126,14 @@ impl Sweeps {
     fn full_interval(&self) -> Duration {
         let flows = u32::try_from(self.table).unwrap_or(u32::MAX);
         self.full.max(PACE_PER_FLOW.saturating_mul(flows))
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole && self.repair_at.is_none()
+    }
+
+    pub(crate) fn set_whole(&mut self, whole: bool) {
+        self.whole = whole;
     }
 
     pub(crate) fn is_repair_due(&self) -> bool {
@@ -228,22 +239,23 @@ impl Replica {
     }
 
     fn fill(&mut self, flow: &Flow, reason: Reason) {
+        if reason == Reason::Resync && !self.settings.external_cache {
+            // The operator says that this replica is the one that knows.
+            self.disown(&flow.key());
+        }
         match self.internal.find(&flow.key()) {
             // An event has told something newer while the dump ran.
             Some(_) if reason == Reason::Start => {}
             Some(slot) => {
-                if self.internal.meta(slot).marks & marks::DEAD != 0 {
+                if self.internal.has(slot, marks::DEAD) {
                     return;
                 }
                 let mut merged = self.internal.flow(slot);
                 merged.merge(flow);
                 self.internal.store(slot, &merged, self.now.tick());
-                // The operator says that this replica is the one that knows.
-                self.internal.meta_mut(slot).marks &= !marks::TAKEN;
+                self.own_silently(slot);
             }
-            None => {
-                self.insert_internal(flow);
-            }
+            None => self.insert_silently(flow),
         }
     }
 
@@ -254,12 +266,11 @@ impl Replica {
         };
         let number = self.sweeps.number;
         let tick = self.now.tick();
-        let meta = self.internal.meta_mut(slot);
-        meta.seen = number;
-        if meta.marks & marks::DEAD != 0 {
+        self.internal.meta_mut(slot).seen = number;
+        if self.internal.has(slot, marks::DEAD) || self.is_copy(flow) {
             return;
         }
-        let age = tick.seconds_since(meta.updated);
+        let age = tick.seconds_since(self.internal.meta(slot).updated);
         let held = self.internal.flow(slot);
         let mut merged = held;
         merged.merge(flow);
@@ -271,32 +282,26 @@ impl Replica {
             traffic: None,
             ..merged
         } == held;
-        if refreshed {
-            // Packets have passed here: the flow is ours.
-            self.internal.meta_mut(slot).marks &= !marks::TAKEN;
-        }
-        // Below a quarter the copy is young: the next sweep is in time.
+        // Below a quarter the copy is young: the next sweep is in time. But if packets have
+        // passed here of a flow that was not known to be ours, it is.
         let old = age >= held.timeout.unwrap_or(0) / 4;
-        if same && !(refreshed && old) {
+        let is_news = self.internal.has(slot, marks::SILENT | marks::TAKEN);
+        if same && !(refreshed && (old || is_news)) {
             return;
         }
         if same {
             self.stats.timeouts_refreshed += 1;
         }
+        self.disown(&flow.key());
         self.on_update(slot, flow);
     }
 
     /// A flow that no event has told of.
     fn on_silent_flow(&mut self, flow: &Flow) {
-        if !self.settings.external_cache
-            && let Some(slot) = self.external.find(&flow.key())
-        {
-            if !self.has_seen_traffic(slot, flow) {
-                // A copy that we injected, at rest.
-                return;
-            }
-            self.disown_injected(flow);
+        if self.is_copy(flow) {
+            return;
         }
+        self.disown(&flow.key());
         self.sweeps.found += 1;
         self.stats.silent_flows += 1;
         if let Some(slot) = self.insert_internal(flow) {
@@ -323,7 +328,10 @@ impl Replica {
             {
                 self.sweeps.gone = Some((Position::default(), dump));
             }
-            Reason::Start | Reason::Resync => self.stats.resyncs += 1,
+            Reason::Start | Reason::Resync => {
+                self.stats.resyncs += 1;
+                self.sweeps.whole |= end == DumpEnd::Complete;
+            }
             Reason::Flush(Some(id)) => self.events.push_back(Event::Done(id)),
             _ => {}
         }
@@ -348,8 +356,9 @@ impl Replica {
             let meta = self.internal.meta(slot);
             let unseen = meta.seen != self.sweeps.number
                 && meta.updated < self.sweeps.began.tick()
-                && meta.marks & marks::DEAD == 0;
+                && !self.internal.has(slot, marks::DEAD);
             if unseen && dump.scope.covers(&self.internal.key(slot)) {
+                self.internal.mark(slot, marks::DOUBTED, 0);
                 self.requests.push_back(KernelRequest {
                     purpose: Purpose::Verify,
                     ticket: Some(self.internal.ticket(slot)),
@@ -365,6 +374,7 @@ impl Replica {
 
     fn comparison_over(&mut self, dump: Dump) {
         self.sweeps.gone = None;
+        self.sweeps.whole |= dump.scope == DumpScope::All;
         if dump.reason == Reason::Repair {
             self.stats.resyncs += 1;
             self.events.push_back(Event::Repaired {
@@ -376,7 +386,11 @@ impl Replica {
 
     pub(crate) fn on_verify_result(&mut self, result: &KernelResult) {
         let slot = result.request.ticket.and_then(|t| self.internal.redeem(t));
-        let Some(slot) = slot else { return };
+        // An event that came meanwhile is newer than the answer.
+        let Some(slot) = slot.filter(|s| self.internal.has(*s, marks::DOUBTED)) else {
+            return;
+        };
+        self.internal.mark(slot, 0, marks::DOUBTED);
         let gone = match &result.outcome {
             Outcome::Failed(KernelError::NotFound) => true,
             // The kernel finds a tuple in both directions: it may be another flow.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use replica::{Instant, ReceiveStats, Receiver};
 use serde_json::Value;
-use wire::v1::{Mode, messages};
+use wire::v1::{Mode, Seq, messages};
 
 fn counters(s: &ReceiveStats) -> BTreeMap<&'static str, u64> {
     BTreeMap::from([
@@ -74,7 +74,8 @@ fn replay(name: &str, mode: Mode) {
         }
         for message in messages(&bytes) {
             // Far enough apart that a HELLO with an old number is no late copy.
-            receiver.accept(Instant::from_nanos(step * 3_000_000_000), message);
+            let now = Instant::from_nanos(step * 3_000_000_000);
+            receiver.accept(now, Seq(0), message);
         }
         assert_eq!(
             counters(&receiver.stats),

@@ -6,7 +6,7 @@ mod xml;
 
 pub use line::{external_line, internal_line, kernel_line};
 pub use stats::{
-    CacheReport, LinkReport, NetworkReport, Report, RuntimeReport, cache_stats, general, links,
-    network, queues, resend_queue, runtime,
+    CacheReport, LinkReport, NetworkReport, PeerReport, Report, RuntimeReport, cache_stats,
+    general, links, network, queues, resend_queue, runtime,
 };
 pub use xml::flow_element;

@@ -63,6 +63,29 @@ pub struct NetworkReport {
     pub lost: u64,
     /// Messages older than one seen before.
     pub before: u64,
+    /// What is known of the peer.
+    pub peer: PeerReport,
+}
+
+/// The peer. The original has no such lines; ours stand behind its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PeerReport {
+    /// Which of its runs speaks, if it says so.
+    pub epoch: Option<u32>,
+    /// What it takes itself for.
+    pub role: &'static str,
+    /// Times that it has started again.
+    pub restarts: u64,
+    /// Flows that its present run has told of.
+    pub confirmed: u64,
+    /// Flows that only a former run of it has told of.
+    pub unconfirmed: u64,
+    /// Flows removed because a complete bulk update did not mention them.
+    pub absent: u64,
+    /// Late messages that were still news.
+    pub late_used: u64,
+    /// Trailers that could not be read.
+    pub bad_trailers: u64,
 }
 
 /// The daemon.
@@ -233,7 +256,26 @@ pub fn network(report: &Report) -> String {
         n.before
     );
     active_link(&mut out, &report.links);
+    peer_block(&mut out, &n.peer);
     out
+}
+
+fn peer_block(out: &mut String, p: &PeerReport) {
+    let program = match p.epoch {
+        Some(epoch) => format!("ftfw epoch={epoch:08x} role={}", p.role),
+        None => "without trailer".to_owned(),
+    };
+    let _ = write!(
+        out,
+        "peer: {program}\n\
+         \tRestarts:\t\t{:20}\n\
+         \tFlows confirmed:\t{:20}\n\
+         \tFlows unconfirmed:\t{:20}\n\
+         \tFlows absent from bulk:\t{:20}\n\
+         \tLate messages used:\t{:20}\n\
+         \tMalformed trailers:\t{:20}\n\n",
+        p.restarts, p.confirmed, p.unconfirmed, p.absent, p.late_used, p.bad_trailers
+    );
 }
 
 /// `-s cache`

@@ -42,7 +42,7 @@ fn story(world: &World, kinds: [Kind; 2]) -> Result<()> {
         let daemon = Daemon::start(kinds[n], &lab.fw[n], n, &settings, world.dir())?;
         daemon.context("no daemon")
     };
-    let (_fw1, fw2) = (start(0)?, start(1)?);
+    let (_fw1, mut fw2) = (start(0)?, start(1)?);
     let drop_rule = "INPUT -i eth2 -m statistic --mode random --probability 0.1 -j DROP";
     lab.fw[1].run(&format!("iptables -I {drop_rule}"))?;
     let server = address(SERVER, PORT);

@@ -39,7 +39,7 @@ fn story(world: &World, kinds: [Kind; 2], lossy: bool) -> Result<()> {
         let daemon = Daemon::start(kinds[n], &lab.fw[n], n, &settings, world.dir())?;
         daemon.context("no daemon")
     };
-    let (fw1, fw2) = (start(0)?, start(1)?);
+    let (fw1, mut fw2) = (start(0)?, start(1)?);
     if lossy {
         for fw in &lab.fw {
             fw.run(

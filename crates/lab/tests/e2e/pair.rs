@@ -52,8 +52,12 @@ impl Pair {
         })
     }
 
-    /// Starts the daemon of firewall `n` again.
+    /// Kills the daemon of firewall `n`, if it still runs, and starts it again.
     pub(crate) fn restart(&mut self, n: usize) -> Result<()> {
+        match n {
+            0 => self.fw1.kill(),
+            _ => self.fw2.kill(),
+        }
         let daemon = Daemon::start(Kind::Ftfw, &self.lab.fw[n], n, &self.settings, &self.dir)?;
         let daemon = daemon.context("no daemon")?;
         match n {

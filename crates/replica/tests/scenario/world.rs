@@ -1,17 +1,18 @@
 //! Two replicas with model kernels and a model link, on virtual time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flow::{
     Addrs, Filter, Flow, FlowKey, L4, Proto, ProtoInfo, Status, TcpInfo, TcpState, Tuple, Zone,
 };
 use replica::{
-    Change, Command, CommandId, DumpEnd, DumpScope, Event, Instant, KernelError, KernelEvent,
-    KernelRequest, KernelResult, LinkId, LinkSettings, Op, Origin, Outcome, Purpose, Replica,
+    Command, CommandId, DumpEnd, Event, Instant, KernelResult, LinkId, LinkSettings, Replica,
     Settings, Which,
 };
-use wire::v1::{Mode, Seq, messages};
+use sim::kernel::Kernel;
+use sim::random::Random;
+use wire::v1::{Epoch, MessageType, Mode, Seq, messages};
 
 /// Step of the virtual clock.
 const STEP: Duration = Duration::from_millis(10);
@@ -42,6 +43,8 @@ pub(crate) fn settings() -> Settings {
         sweep_short: Duration::from_secs(5),
         sweep_full: Duration::from_secs(15),
         first_seq: Seq(u32::MAX - 3),
+        epoch: Epoch(1),
+        trailer: true,
     }
 }
 
@@ -102,185 +105,6 @@ pub(crate) fn in_state(flow: &Flow, state: TcpState) -> Flow {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    flow: Flow,
-    expires: Instant,
-}
-
-/// A table that does what the kernel does with requests and time.
-#[derive(Default)]
-pub(crate) struct Kernel {
-    table: BTreeMap<FlowKey, Entry>,
-    events: VecDeque<KernelEvent>,
-    next_id: u32,
-    /// Helpers that it has.
-    pub(crate) helpers: Vec<&'static str>,
-    /// Drops every event, as after an overrun.
-    pub(crate) deaf: bool,
-    /// Every request in the order it came.
-    pub(crate) requests: Vec<KernelRequest>,
-}
-
-impl Kernel {
-    pub(crate) fn len(&self) -> usize {
-        self.table.len()
-    }
-
-    pub(crate) fn get(&self, key: &FlowKey) -> Option<&Flow> {
-        self.table.get(key).map(|e| &e.flow)
-    }
-
-    fn emit(&mut self, change: Change, origin: Origin, flow: Flow) {
-        if !self.deaf {
-            self.events.push_back(KernelEvent {
-                change,
-                origin,
-                flow,
-            });
-        }
-    }
-
-    /// Packets make a flow, or change it.
-    pub(crate) fn traffic(&mut self, now: Instant, flow: &Flow) {
-        let known = self.table.get(&flow.key()).and_then(|e| e.flow.id);
-        let change = if known.is_some() {
-            Change::Update
-        } else {
-            self.next_id += 1;
-            Change::New
-        };
-        let flow = Flow {
-            id: known.or(Some(self.next_id)),
-            ..*flow
-        };
-        self.put(now, flow);
-        self.emit(change, Origin::Traffic, flow);
-    }
-
-    /// Packets refresh a timer: no event.
-    pub(crate) fn refresh(&mut self, now: Instant, key: &FlowKey, timeout: u32) {
-        let entry = self.table.get_mut(key).expect("the flow is there");
-        entry.expires = now + Duration::from_secs(timeout.into());
-    }
-
-    /// A flow that no event tells of.
-    pub(crate) fn silently(&mut self, now: Instant, flow: &Flow) {
-        let deaf = std::mem::replace(&mut self.deaf, true);
-        self.traffic(now, flow);
-        self.deaf = deaf;
-    }
-
-    pub(crate) fn end(&mut self, key: &FlowKey) {
-        if let Some(entry) = self.table.remove(key) {
-            self.emit(Change::Destroy, Origin::Traffic, entry.flow);
-        }
-    }
-
-    fn put(&mut self, now: Instant, flow: Flow) {
-        let expires = now + Duration::from_secs(flow.timeout.unwrap_or(30).into());
-        self.table.insert(flow.key(), Entry { flow, expires });
-    }
-
-    fn expire(&mut self, now: Instant) {
-        let over = self.table.iter().filter(|(_, e)| e.expires <= now);
-        for key in over.map(|(k, _)| *k).collect::<Vec<_>>() {
-            self.end(&key);
-        }
-    }
-
-    /// The entry as a get or dump shows it: with what is left of its timeout.
-    fn shown(entry: &Entry, now: Instant) -> Flow {
-        Flow {
-            timeout: Some(entry.expires.since(now).as_secs() as u32),
-            ..entry.flow
-        }
-    }
-
-    fn find(&self, key: &FlowKey) -> Option<&Entry> {
-        let reply = |e: &&Entry| e.flow.reply == key.orig && e.flow.zone == key.zone;
-        self.table
-            .get(key)
-            .or_else(|| self.table.values().find(reply))
-    }
-
-    fn execute(&mut self, now: Instant, request: KernelRequest) -> Outcome {
-        self.requests.push(request);
-        let origin = match request.purpose {
-            Purpose::Inject => Origin::Inject,
-            _ => Origin::Commit,
-        };
-        let failed = Outcome::Failed;
-        match request.op {
-            Op::Create(flow) => {
-                let reply = FlowKey {
-                    orig: flow.reply,
-                    zone: flow.zone,
-                };
-                if self.find(&flow.key()).is_some() || self.find(&reply).is_some() {
-                    return failed(KernelError::Exists);
-                }
-                if flow
-                    .helper
-                    .is_some_and(|h| !self.helpers.contains(&h.as_str()))
-                {
-                    return failed(KernelError::Unsupported);
-                }
-                let master = flow.master.map(|orig| FlowKey {
-                    orig,
-                    zone: flow.zone,
-                });
-                if master.is_some_and(|m| self.find(&m).is_none()) {
-                    return failed(KernelError::NotFound);
-                }
-                assert!(flow.timeout.is_some(), "the kernel wants a timeout");
-                self.next_id += 1;
-                let flow = Flow {
-                    id: Some(self.next_id),
-                    ..flow
-                };
-                self.put(now, flow);
-                self.emit(Change::New, origin, flow);
-            }
-            Op::Update(flow) => {
-                let Some(entry) = self.table.get_mut(&flow.key()) else {
-                    return failed(KernelError::NotFound);
-                };
-                let lost = entry.flow.status.0 & !flow.status.0;
-                if lost & (Status::SEEN_REPLY.0 | Status::ASSURED.0) != 0 {
-                    return failed(KernelError::Busy);
-                }
-                if let Some(timeout) = flow.timeout {
-                    entry.expires = now + Duration::from_secs(timeout.into());
-                }
-                let reply = entry.flow.reply;
-                entry.flow.merge(&Flow { id: None, ..flow });
-                entry.flow.reply = reply;
-                let flow = entry.flow;
-                self.emit(Change::Update, origin, flow);
-            }
-            Op::Delete(key, id) => {
-                let Some(entry) = self.find(&key) else {
-                    return failed(KernelError::NotFound);
-                };
-                if id.is_some() && id != entry.flow.id {
-                    return failed(KernelError::NotFound);
-                }
-                let flow = entry.flow;
-                self.table.remove(&flow.key());
-                self.emit(Change::Destroy, origin, flow);
-            }
-            Op::Get(key) => {
-                return match self.find(&key) {
-                    Some(entry) => Outcome::Found(Box::new(Self::shown(entry, now))),
-                    None => failed(KernelError::NotFound),
-                };
-            }
-        }
-        Outcome::Done
-    }
-}
-
 /// One replica with its kernel.
 pub(crate) struct Node {
     pub(crate) replica: Replica,
@@ -289,7 +113,7 @@ pub(crate) struct Node {
     pub(crate) heard: Vec<Event>,
     /// Datagrams sent.
     pub(crate) datagrams: usize,
-    /// Messages sent, ALIVE left out.
+    /// State messages sent.
     pub(crate) sent: usize,
     /// What it sends is lost.
     pub(crate) mute: bool,
@@ -334,7 +158,8 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) nodes: [Node; 2],
     commands: u64,
-    random: u64,
+    restarts: u32,
+    random: Random,
     under_way: Vec<(Instant, usize, LinkId, Vec<u8>)>,
 }
 
@@ -348,7 +173,8 @@ impl World {
             now: Instant::START,
             nodes: [Node::new(first), Node::new(second)],
             commands: 0,
-            random: 1,
+            restarts: 0,
+            random: Random::new(0, "scenario"),
             under_way: Vec::new(),
         };
         world.run(0.1);
@@ -367,8 +193,11 @@ impl World {
         id
     }
 
+    /// Replica `n` starts again, in a new epoch.
     pub(crate) fn restart(&mut self, n: usize, settings: Settings) {
-        self.nodes[n].replica = Replica::new(settings);
+        self.restarts += 1;
+        let epoch = Epoch(settings.epoch.0 + 1000 * self.restarts);
+        self.nodes[n].replica = Replica::new(Settings { epoch, ..settings });
     }
 
     pub(crate) fn run(&mut self, seconds: f64) {
@@ -386,18 +215,12 @@ impl World {
         let node = &mut self.nodes[n];
         let (replica, kernel) = (&mut node.replica, &mut node.kernel);
         kernel.expire(now);
-        let events: Vec<_> = kernel.events.drain(..).collect();
+        let (events, _) = kernel.take_events();
         replica.handle_events(now, &events);
         replica.handle_timeout(now);
         for _ in 0..20 {
             while let Some(scope) = replica.poll_dump() {
-                let covered = kernel.table.values().filter(|e| match scope {
-                    DumpScope::All => true,
-                    DumpScope::Protocol { v6, proto } => {
-                        e.flow.orig.proto == proto && e.flow.orig.addrs.is_v4() != v6
-                    }
-                });
-                let flows: Vec<_> = covered.map(|e| Kernel::shown(e, now)).collect();
+                let flows = kernel.dump(now, scope, None, usize::MAX);
                 replica.handle_dump(now, &flows);
                 replica.handle_dump_end(now, DumpEnd::Complete);
             }
@@ -419,7 +242,7 @@ impl World {
             assert!(bytes.len() < 1472, "a datagram of {} bytes", bytes.len());
             node.sent += messages(bytes)
                 .flatten()
-                .filter(|m| !m.body.is_empty())
+                .filter(|m| m.header.kind != MessageType::Control)
                 .count();
             datagrams.push((link, bytes.to_vec()));
         }
@@ -450,19 +273,15 @@ impl World {
     }
 
     pub(crate) fn seed(&mut self, seed: u64) {
-        self.random = seed * 2 + 1;
+        self.random = Random::new(seed, "scenario");
     }
 
     pub(crate) fn next_random(&mut self) -> u64 {
-        // Steele and others, "Fast splittable pseudorandom number generators", SplitMix64.
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.random.next_u64()
     }
 
     fn chance(&mut self, part: f64) -> bool {
-        (self.next_random() % 10_000) as f64 / 10_000.0 < part
+        self.random.chance(part)
     }
 
     /// Says what system tells node `n` about a link.

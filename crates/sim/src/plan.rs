@@ -1,0 +1,184 @@
+//! What one seed decides before a run: who the replicas are, and which faults exist.
+//!
+//! Some behaviours hide when every fault is on at once, so each seed has its own set.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use wire::v1::Mode;
+
+use crate::random::Random;
+
+/// Which program a replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The real core.
+    Ours,
+    /// The model of the original's rules.
+    Original,
+}
+
+macro_rules! faults {
+    ($($variant:ident $name:literal $doc:literal,)*) => {
+        /// A kind of fault.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Fault { $(#[doc = $doc] $variant,)* }
+
+        impl Fault {
+            /// All of them.
+            pub const ALL: &[Fault] = &[$(Fault::$variant,)*];
+
+            /// Its name on the command line.
+            pub fn name(self) -> &'static str {
+                match self { $(Fault::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+faults! {
+    Loss "loss" "A part of the datagrams is lost.",
+    BurstLoss "burst-loss" "Many datagrams in a row are lost.",
+    Duplicate "duplicate" "Datagrams come twice.",
+    Delay "delay" "Datagrams are late, and so out of order.",
+    Replay "replay" "Datagrams come again seconds later.",
+    Truncate "truncate" "Datagrams are cut short.",
+    Garbage "garbage" "Datagrams begin with another version.",
+    OneWay "one-way" "One direction is cut for a while.",
+    Flap "flap" "The first link goes down for a while.",
+    Overrun "overrun" "Bursts of events, and the kernel drops some.",
+    Full "full" "The kernel's table is full for a while.",
+    SlowKernel "slow-kernel" "Requests are answered late.",
+    Silence "silence" "Packets refresh timers, of which no event tells.",
+    Crash "crash" "A daemon dies and starts again; its kernel's table stays.",
+    Reboot "reboot" "A machine starts again, with an empty table.",
+    Pause "pause" "A daemon does nothing for a while.",
+    Operator "operator" "Commands at any moment, also twice.",
+    Failover "failover" "The backup takes over.",
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Fault, String> {
+        let found = Fault::ALL.iter().find(|f| f.name() == name);
+        found.copied().ok_or_else(|| {
+            let names: Vec<_> = Fault::ALL.iter().map(|f| f.name()).collect();
+            format!("no such fault; there are {}", names.join(", "))
+        })
+    }
+}
+
+/// The choices of one run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Mode of both replicas.
+    pub mode: Mode,
+    /// What they are.
+    pub programs: [Program; 2],
+    /// They inject instead of keeping an external cache.
+    pub injects: [bool; 2],
+    /// They send trailers.
+    pub trailer: bool,
+    /// Both see traffic, each of its own flows.
+    pub spread: bool,
+    /// The faults of this run.
+    pub faults: Vec<Fault>,
+    /// How strong they are, from 0 to 1.
+    pub strength: f64,
+    /// Actions of the workload in a second.
+    pub rate: u64,
+    /// How long faults and traffic last.
+    pub safety: Duration,
+}
+
+impl Plan {
+    /// What a seed decides.
+    pub fn new(seed: u64) -> Plan {
+        let mut random = Random::new(seed, "plan");
+        let mode = match random.below(10) {
+            0..=5 => Mode::Ftfw,
+            6..=7 => Mode::Notrack,
+            _ => Mode::Alarm,
+        };
+        let programs = match random.below(10) {
+            0..=5 => [Program::Ours; 2],
+            6..=7 => [Program::Ours, Program::Original],
+            _ => [Program::Original, Program::Ours],
+        };
+        let injects = programs.map(|p| p == Program::Ours && random.chance(0.25));
+        let trailer = random.chance(0.85);
+        let spread = random.chance(0.3);
+        let often = 0.1 + 0.4 * (random.below(100) as f64 / 100.0);
+        let mut faults: Vec<Fault> = Fault::ALL.to_vec();
+        faults.retain(|_| random.chance(often));
+        let is_mixed = programs != [Program::Ours; 2];
+        let restarts = faults.contains(&Fault::Crash) || faults.contains(&Fault::Reboot);
+        if is_mixed && restarts {
+            // A late message of a former run makes the original drop all that the new run
+            // says, until its numbers have caught up: two originals fare no better.
+            faults.retain(|f| !matches!(f, Fault::Replay | Fault::Delay));
+        }
+        if spread {
+            faults.retain(|f| *f != Fault::Failover);
+        }
+        Plan {
+            seed,
+            mode,
+            programs,
+            injects,
+            trailer,
+            spread,
+            faults,
+            strength: 0.2 + 0.8 * (random.below(100) as f64 / 100.0),
+            rate: 20 + random.below(400),
+            safety: Duration::from_secs(6 + random.below(10)),
+        }
+    }
+
+    /// True if this run has the fault.
+    pub fn has(&self, fault: Fault) -> bool {
+        self.faults.contains(&fault)
+    }
+
+    /// True if both replicas tell each other which of their runs speaks.
+    pub fn has_trailers(&self) -> bool {
+        self.trailer && self.programs == [Program::Ours; 2] && self.mode != Mode::Alarm
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let programs = self.programs.map(|p| match p {
+            Program::Ours => "ftfw",
+            Program::Original => "original",
+        });
+        write!(
+            f,
+            "{:?} {}/{}{}{}{}{} rate={} safety={}s strength={:.2}",
+            self.mode,
+            programs[0],
+            programs[1],
+            if self.injects[0] { " injects0" } else { "" },
+            if self.injects[1] { " injects1" } else { "" },
+            if self.trailer { "" } else { " no-trailer" },
+            if self.spread { " spread" } else { "" },
+            self.rate,
+            self.safety.as_secs(),
+            self.strength
+        )?;
+        for fault in &self.faults {
+            write!(f, " {fault}")?;
+        }
+        Ok(())
+    }
+}

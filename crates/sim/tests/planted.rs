@@ -1,0 +1,112 @@
+//! Goal: the simulator finds what it is there to find.
+//! Method: three bugs are planted, one at a time, in a copy of the source; the copy is
+//! built, and its `ftfw-sim` must find each within as many seeds as every run has.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What is planted where, and the words by which it is found.
+struct Bug {
+    what: &'static str,
+    file: &'static str,
+    sound: &'static str,
+    broken: &'static str,
+    found_as: &'static str,
+}
+
+const BUGS: &[Bug] = &[
+    Bug {
+        what: "a late update revives a flow that has ended",
+        file: "replica/src/deliver.rs",
+        sound: "None => kind != StateKind::Delete && self.peer.ended_before(seq),",
+        broken: "None => kind != StateKind::Delete,",
+        found_as: "no resurrection",
+    },
+    Bug {
+        what: "an acknowledgement frees what was not sent",
+        file: "replica/src/ftfw.rs",
+        sound: "let before = self.internal.queued(List::Sent);",
+        broken: "let before = self.internal.queued(List::Sent);
+                 while let Some(slot) = self.internal.front(List::Owed) {
+                     self.internal.unqueue(slot);
+                 }",
+        found_as: "liveness",
+    },
+    Bug {
+        what: "an injected flow is announced as our own",
+        file: "replica/src/ingest.rs",
+        sound: "if event.origin != Origin::Traffic {",
+        broken: "if event.origin == Origin::Commit {",
+        found_as: "no echo",
+    },
+];
+
+const CRATES: &[&str] = &["flow", "wire", "cache", "replica", "sim"];
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            // A file that has not changed keeps its age, and is not built again.
+            let text = fs::read(entry.path()).unwrap();
+            if fs::read(&target).ok().as_ref() != Some(&text) {
+                fs::write(target, text).unwrap();
+            }
+        }
+    }
+}
+
+fn build(dir: &Path) -> PathBuf {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .current_dir(dir)
+        .args(["build", "--offline", "--release", "--package", "ftfw-sim"])
+        .env("CARGO_TARGET_DIR", dir.join("target"))
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
+    let out = cargo.output().unwrap();
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "the copy does not build:\n{text}");
+    dir.join("target/release/ftfw-sim")
+}
+
+#[test]
+fn each_planted_bug_is_found() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let root = crates.parent().unwrap();
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("planted");
+    let copy_all = || {
+        for name in CRATES {
+            copy(&crates.join(name), &dir.join("crates").join(name));
+        }
+        for name in ["Cargo.toml", "Cargo.lock"] {
+            fs::copy(root.join(name), dir.join(name)).unwrap();
+        }
+    };
+    copy_all();
+    for bug in BUGS {
+        let path = dir.join("crates").join(bug.file);
+        let sound = fs::read_to_string(&path).unwrap();
+        assert_eq!(sound.matches(bug.sound).count(), 1, "{}: where?", bug.what);
+        fs::write(&path, sound.replace(bug.sound, bug.broken)).unwrap();
+        let program = build(&dir);
+        let mut sim = Command::new(program);
+        let out = sim.args(["--seeds", "300", "--stop"]).output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        assert!(
+            !out.status.success() && text.contains(bug.found_as),
+            "{} is not found as `{}`:\n{text}",
+            bug.what,
+            bug.found_as
+        );
+        println!("{}:\n{text}", bug.what);
+        copy_all();
+    }
+}
