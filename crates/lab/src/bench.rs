@@ -222,6 +222,49 @@ pub fn memory(world: &World, count: u32, rounds: usize) -> Result<()> {
     Ok(())
 }
 
+/// Flows missing and time to equality at several losses, and the bytes that it took.
+/// Each run has namespaces of its own: this is called outside of any.
+pub fn loss(connections: u32, rounds: usize) -> Result<()> {
+    println!("{connections} connections, half of them closed, FT-FW; {rounds} runs each");
+    for loss in ["0", "0.01", "0.05", "0.2"] {
+        for kind in KINDS {
+            let mut times = Vec::new();
+            let mut bytes = Vec::new();
+            let (mut missing, mut stale) = (0.0, 0.0);
+            for seed in 0..rounds {
+                let words = format!(
+                    "loss --daemon {kind} --mode ftfw --loss {loss} --connections {connections} \
+                     --seed {seed}"
+                );
+                let out = crate::world::command(words.split(' ').map(Into::into))?.output()?;
+                let text = String::from_utf8_lossy(&out.stdout);
+                let value = |name: &str| -> Result<f64> {
+                    let word = text.split_whitespace().find_map(|w| w.strip_prefix(name));
+                    let error = || format!("{text}{}", String::from_utf8_lossy(&out.stderr));
+                    Ok(word.with_context(error)?.parse()?)
+                };
+                missing += value("missing=")?;
+                stale += value("stale=")?;
+                bytes.push(value("bytes_per_event=")?);
+                times.extend(value("equal_after="));
+            }
+            let equal = times.len();
+            let time = if times.is_empty() {
+                String::new()
+            } else {
+                let t = spread(times);
+                format!(", after {:.2} s ({:.2} to {:.2})", t.median, t.min, t.max)
+            };
+            println!(
+                "  loss {loss:<4} {kind:<10} equal in {equal} of {rounds}{time}; {missing} flows \
+                 missing and {stale} stale at the end; {:.0} bytes an event",
+                spread(bytes).median
+            );
+        }
+    }
+    Ok(())
+}
+
 /// CPU time of both daemons while `count` TCP connections are opened and closed
 /// through FW1, one after the other.
 pub fn connections(world: &World, count: u32, rounds: usize) -> Result<()> {

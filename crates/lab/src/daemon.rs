@@ -67,6 +67,8 @@ pub enum Transport {
     Multicast,
     /// Multicast over IPv6.
     Multicast6,
+    /// UDP over IPv4 through a relay, see [`crate::relay`].
+    Relayed,
 }
 
 /// The settings that tests vary.
@@ -115,6 +117,11 @@ impl Settings {
             ),
             Transport::Multicast => format!(
                 "Multicast {{ IPv4_address 225.0.0.50\nIPv4_interface 10.77.9.{own}\nGroup 3780"
+            ),
+            Transport::Relayed => format!(
+                "UDP {{ IPv4_address 10.77.9.{own}\nIPv4_Destination_Address {}\nPort {}",
+                crate::relay::address(n),
+                crate::relay::PORT
             ),
             Transport::Multicast6 => "Multicast { IPv6_address ff02::50\nGroup 3780".to_owned(),
         };

@@ -9,7 +9,9 @@
 pub mod bench;
 pub mod daemon;
 pub mod demo;
+pub mod loss;
 pub mod node;
+pub mod relay;
 pub mod ssh;
 pub mod topology;
 pub mod traffic;

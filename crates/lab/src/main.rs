@@ -2,10 +2,12 @@
 
 use std::env;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use lab::daemon::{Kind, Mode, Settings};
+use lab::loss::Setup;
 use lab::topology::Options;
 use lab::world::{self, World};
 
@@ -30,6 +32,27 @@ enum Action {
         #[arg(long, value_enum, default_value_t = Protocol::Notrack)]
         mode: Protocol,
     },
+    /// Let connections come and go while the link loses datagrams, and compare the caches
+    Loss {
+        /// What runs on both firewalls
+        #[arg(long, value_enum, default_value_t = Which::Ftfw)]
+        daemon: Which,
+        /// What runs on FW2, if something else
+        #[arg(long, value_enum)]
+        second: Option<Which>,
+        /// Replication protocol
+        #[arg(long, value_enum, default_value_t = Protocol::Ftfw)]
+        mode: Protocol,
+        /// Part of the datagrams that is lost, from 0 to 1
+        #[arg(long, default_value_t = 0.2)]
+        loss: f64,
+        /// Connections; half of them are closed
+        #[arg(long, default_value_t = 1000)]
+        connections: usize,
+        /// Chooses what is lost
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Measure ftfw beside conntrackd in one run
     Bench {
         /// What to measure
@@ -52,6 +75,8 @@ enum Measure {
     Memory,
     /// CPU time of both daemons per TCP connection through the pair
     Connections,
+    /// Flows missing and time to equality at 0, 1, 5 and 20 % loss, in FT-FW
+    Loss,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -101,6 +126,15 @@ fn run() -> Result<ExitCode> {
         if let Some(reason) = world::unavailable() {
             bail!("{reason}");
         }
+        if let Action::Bench {
+            what: Measure::Loss,
+            flows,
+            rounds,
+        } = arguments.action
+        {
+            lab::bench::loss(flows, rounds)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         // Ctrl-C reaches the run too, whose end takes everything with it.
         let status = world::command(env::args_os().skip(1))?
             .status()
@@ -118,6 +152,32 @@ fn run() -> Result<ExitCode> {
                 Measure::Commit => lab::bench::commit(&world, flows, rounds)?,
                 Measure::Connections => lab::bench::connections(&world, flows, rounds)?,
                 Measure::Memory => lab::bench::memory(&world, flows, rounds)?,
+                Measure::Loss => bail!("each run of it wants namespaces of its own"),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Loss {
+            daemon,
+            second,
+            mode,
+            loss,
+            connections,
+            seed,
+        } => {
+            let kinds = [daemon.into(), second.unwrap_or(daemon).into()];
+            let setup = Setup {
+                loss,
+                connections,
+                limit: Duration::from_secs(10),
+                seed,
+                ..Setup::new(kinds, mode.into())
+            };
+            let a = lab::loss::measure(&world, &setup)?;
+            print!("flows={} missing={} stale={}", a.flows, a.missing, a.stale);
+            print!(" lost={} bytes_per_event={:.1}", a.lost, a.bytes_per_event);
+            match a.equal_after {
+                Some(after) => println!(" equal_after={:.3}", after.as_secs_f64()),
+                None => println!(),
             }
             Ok(ExitCode::SUCCESS)
         }

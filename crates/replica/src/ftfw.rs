@@ -41,6 +41,11 @@ pub(crate) struct Ftfw {
     window: u32,
     /// The peer has answered our HELLO.
     hello_done: bool,
+    /// Each of our HELLOs makes a peer without trailer forget what we have not
+    /// acknowledged. If anything was missed until shortly after its answer, that may be
+    /// gone for good, and everything is asked for at this time.
+    ask_again_at: Option<Instant>,
+    missed_in_greeting: bool,
     /// We owe an answer to the peer's HELLO, in the very next message.
     hello_back_due: bool,
     /// First received sequence number that is not acknowledged.
@@ -71,6 +76,8 @@ impl Ftfw {
         (settings.mode == Mode::Ftfw).then(|| Ftfw {
             window: settings.ack_window.max(2),
             hello_done: false,
+            ask_again_at: None,
+            missed_in_greeting: false,
             hello_back_due: false,
             ack_first: None,
             unacked_data: 0,
@@ -88,7 +95,12 @@ impl Ftfw {
     }
 
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        let due = [self.ack_at, self.probe_at, self.repeat_at];
+        let due = [
+            self.ack_at,
+            self.probe_at,
+            self.repeat_at,
+            self.ask_again_at,
+        ];
         due.into_iter().flatten().min()
     }
 
@@ -161,7 +173,12 @@ impl Replica {
         ftfw.heard_at = Some(now);
         // The peer may have missed what we said before it first heard us.
         let mut repeat = hello_back && !ftfw.hello_done;
+        if repeat {
+            ftfw.ask_again_at = Some(now + PROBE_MAX);
+        }
         ftfw.hello_done |= hello_back;
+        let greets = !ftfw.hello_done || ftfw.ask_again_at.is_some();
+        ftfw.missed_in_greeting |= greets && followed.missed.is_some();
         if hello {
             // Answered at once: until then the peer says HELLO in every message.
             ftfw.hello_back_due = true;
@@ -353,6 +370,14 @@ impl Replica {
                 // Long probed for, and a peer that lives has neither confirmed nor
                 // missed it: the last resort against any disagreement about numbers.
                 self.owe_all_sent(false);
+            }
+        }
+        let Some(ftfw) = &mut self.ftfw else { return };
+        if ftfw.ask_again_at.is_some_and(|at| at <= now) {
+            ftfw.ask_again_at = None;
+            let missed = std::mem::take(&mut ftfw.missed_in_greeting);
+            if missed && self.receiver.epoch().is_none() {
+                self.request_resync();
             }
         }
         let Some(ftfw) = &mut self.ftfw else { return };

@@ -1,4 +1,5 @@
-//! Traffic between A and B: many numbered connections, and one bulk transfer.
+//! Traffic between A and B: many numbered connections, many datagrams, one bulk transfer.
 
 pub mod bulk;
+pub mod datagrams;
 pub mod numbered;

@@ -10,6 +10,8 @@ mod control_experiment;
 mod failover;
 mod ftfw;
 mod kernel_facts;
+mod large;
+mod loss;
 mod operation;
 mod pair;
 mod tables;
@@ -32,6 +34,8 @@ fn scenarios() -> Vec<Scenario> {
         kernel_facts::SCENARIOS,
         alarm::SCENARIOS,
         ftfw::SCENARIOS,
+        loss::SCENARIOS,
+        large::SCENARIOS,
         operation::SCENARIOS,
     ]
     .concat()

@@ -101,7 +101,7 @@ fn signals(world: &World) -> Result<()> {
 }
 
 fn dead_daemon(world: &World) -> Result<()> {
-    let (lab, daemon) = one(world)?;
+    let (lab, mut daemon) = one(world)?;
     let (socket, lock) = (daemon.dir().join("control"), daemon.dir().join("lock"));
     daemon.kill();
     ensure!(

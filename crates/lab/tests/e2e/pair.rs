@@ -99,10 +99,26 @@ impl Pair {
 
     /// The number at the end of a line of statistics.
     pub(crate) fn counter(daemon: &Daemon, which: &[&str], line: &str) -> Result<u64> {
+        Pair::counters(daemon, which, line)?
+            .first()
+            .copied()
+            .context("a number")
+    }
+
+    /// The same of the last such line.
+    pub(crate) fn last_counter(daemon: &Daemon, which: &[&str], line: &str) -> Result<u64> {
+        Pair::counters(daemon, which, line)?
+            .last()
+            .copied()
+            .context("a number")
+    }
+
+    fn counters(daemon: &Daemon, which: &[&str], line: &str) -> Result<Vec<u64>> {
         let text = daemon.ask(which)?;
-        let found = text.lines().find(|l| l.trim_start().starts_with(line));
-        let found = found.with_context(|| format!("no line `{line}` in\n{text}"))?;
-        let number = found.split_whitespace().next_back().context("empty line")?;
-        Ok(number.parse()?)
+        let found = text.lines().filter(|l| l.trim_start().starts_with(line));
+        let numbers = found.filter_map(|l| l.split_whitespace().next_back()?.parse().ok());
+        let numbers: Vec<u64> = numbers.collect();
+        ensure!(!numbers.is_empty(), "no line `{line}` in\n{text}");
+        Ok(numbers)
     }
 }

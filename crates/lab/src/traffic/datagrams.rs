@@ -1,0 +1,36 @@
+//! Many UDP flows, one datagram each.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::node::Node;
+
+/// Flows of one socket: destination ports 1024 and above.
+const PER_SOCKET: usize = 50_000;
+
+/// Sends `count` datagrams from `node` to as many ports of `server`, at most 30 000 a
+/// second, so that each makes a flow and no queue of the kernel is too short.
+pub fn send(node: &Node, server: &str, count: usize) -> Result<()> {
+    let server = server.parse()?;
+    node.inside(move || -> Result<()> {
+        let mut socket = UdpSocket::bind("0.0.0.0:0")?;
+        for n in 0..count {
+            if n > 0 && n % PER_SOCKET == 0 {
+                socket = UdpSocket::bind("0.0.0.0:0")?;
+            }
+            let port = 1024 + (n % PER_SOCKET) as u16;
+            // An earlier datagram's ICMP answer is reported here once; it was sent.
+            let to = SocketAddr::new(server, port);
+            if socket.send_to(b"x", to).is_err() {
+                socket.send_to(b"x", to)?;
+            }
+            if n % 30 == 29 {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    })?
+}
