@@ -39,8 +39,10 @@ pub struct Setup {
     pub seed: u64,
     /// FW1's sequence numbers wrap soon.
     pub wraps: bool,
-    /// Lines inside `Sync`.
+    /// Lines inside `Sync`, and inside the mode's block.
     pub sync_lines: String,
+    /// See `sync_lines`.
+    pub mode_lines: String,
 }
 
 impl Setup {
@@ -55,6 +57,7 @@ impl Setup {
             seed: 1,
             wraps: false,
             sync_lines: String::new(),
+            mode_lines: String::new(),
         }
     }
 }
@@ -102,6 +105,7 @@ impl LossyPair {
         let settings = Settings {
             transport: Transport::Relayed,
             sync_lines: setup.sync_lines.clone(),
+            mode_lines: setup.mode_lines.clone(),
             ..Settings::new(setup.mode)
         };
         let start = |n: usize| -> Result<Daemon> {

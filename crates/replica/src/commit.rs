@@ -170,6 +170,11 @@ impl Replica {
                 self.own_committed(flow);
                 None
             }
+            (Op::Get(_), Outcome::Found(held)) if self.is_kept(request, held) => {
+                commit.updated += 1;
+                self.own_committed(held);
+                None
+            }
             (op, outcome) => {
                 let wanted = self.wanted(request);
                 let next =
@@ -189,6 +194,12 @@ impl Replica {
             None => commit.in_flight -= 1,
         }
         self.commit = Some(commit);
+    }
+
+    /// True if the kernel's entry is to stay as it is.
+    fn is_kept(&self, request: &KernelRequest, held: &Flow) -> bool {
+        let wanted = self.wanted(request).filter(|w| w.key() == held.key());
+        wanted.is_some_and(|w| matches!(self.reconcile(held, &w), Reconciled::Keep))
     }
 
     /// The flow that a commit request is about, as it was to be committed.
@@ -226,7 +237,8 @@ impl Replica {
                 match self.reconcile(held, wanted) {
                     Reconciled::Update(update) => Some(Op::Update(update)),
                     Reconciled::Replace => Some(Op::Delete(key, held.id)),
-                    Reconciled::Keep => Some(Op::Update(unchanged(held))),
+                    // Counted and owned where the result is taken.
+                    Reconciled::Keep => None,
                 }
             }
             // It has gone meanwhile: once more. Otherwise the reply tuple is what is taken.
@@ -293,13 +305,4 @@ impl Replica {
         }
         Reconciled::Update(update)
     }
-}
-
-/// An update that changes nothing: the entry is there, and that is what matters.
-fn unchanged(held: &Flow) -> Flow {
-    let mut update = Flow::new(held.orig);
-    update.zone = held.zone;
-    update.reply = held.reply;
-    update.status = held.status;
-    update
 }

@@ -303,6 +303,7 @@ impl Replica {
     /// A datagram, or a run of whole messages of a stream, from the peer.
     pub fn handle_datagram(&mut self, now: Instant, link: LinkId, bytes: &[u8]) {
         self.now = now;
+        self.receiver.begin_datagram();
         for message in messages(bytes) {
             let accepted = self.receiver.accept(now, self.outbox.next_seq(), message);
             let Some(followed) = self.receiver.take_followed() else {

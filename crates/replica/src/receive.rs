@@ -48,6 +48,9 @@ pub struct Followed {
     pub late: bool,
 }
 
+/// A peer names its epoch every second: after this long without, it is another.
+const STALE_MAX: Duration = Duration::from_secs(3);
+
 /// In NOTRACK, a message that is this much older than one seen before is late; further
 /// back, the sender has started again.
 const LATE_MAX: i32 = 4096;
@@ -75,6 +78,10 @@ pub struct Receiver {
     /// Which of its runs the peer says it is, if it does, and which it said before.
     epoch: Option<Epoch>,
     former: Option<Epoch>,
+    /// When the former one was first named since the present one last was.
+    former_at: Option<Instant>,
+    /// This datagram has named an epoch. One with HELLO of a peer that names epochs begins so.
+    is_named: bool,
     /// Counters.
     pub stats: ReceiveStats,
 }
@@ -90,8 +97,15 @@ impl Receiver {
             astray: None,
             epoch: None,
             former: None,
+            former_at: None,
+            is_named: false,
             stats: ReceiveStats::default(),
         }
+    }
+
+    /// What follows is of another datagram.
+    pub(crate) fn begin_datagram(&mut self) {
+        self.is_named = false;
     }
 
     /// The last sequence number accepted.
@@ -149,10 +163,12 @@ impl Receiver {
             Verdict::Control(Control::Alive) => {
                 let trailer = self.trailer(message.body);
                 let epoch = trailer.map(|t| t.epoch);
-                if epoch.is_some() && epoch == self.former {
+                self.is_named |= epoch.is_some();
+                if epoch.is_some() && epoch == self.former && self.is_stale(now) {
                     self.stats.before += 1;
                     return None;
                 }
+                self.former_at = None;
                 let new_run = self.epoch.is_some() && epoch != self.epoch;
                 let followed = self.follow(now, &message.header, new_run);
                 if followed.late {
@@ -182,6 +198,12 @@ impl Receiver {
                 self.decode(object, state, message.body)
             }
         }
+    }
+
+    /// True if a message that names the former epoch is a late copy, which those of the
+    /// present run come between. If none does, it was the other one that was late.
+    fn is_stale(&mut self, now: Instant) -> bool {
+        now.since(*self.former_at.get_or_insert(now)) < STALE_MAX
     }
 
     fn trailer(&mut self, body: &[u8]) -> Option<Trailer> {
@@ -217,7 +239,7 @@ impl Receiver {
         let goes_on = |last: &Seq| match header.seq.ahead_of(*last) {
             _ if new_run => false,
             // A peer that says which of its runs speaks says so before all else.
-            _ if !hello || self.epoch.is_some() => true,
+            _ if !hello || self.is_named => true,
             ahead if ahead > 0 => ahead <= HELLO_AHEAD_MAX,
             _ => may_be_late,
         };
@@ -229,6 +251,10 @@ impl Receiver {
         let Some(last) = known else {
             followed.restarted = true;
             followed.anew = self.last.is_some();
+            if !new_run && self.epoch.is_some() {
+                // Another program stands in for the one that named epochs.
+                self.former = self.epoch.take();
+            }
             self.astray = None;
             self.last = Some(header.seq);
             return followed;

@@ -239,7 +239,14 @@ impl Replica {
     }
 
     fn fill(&mut self, flow: &Flow, reason: Reason) {
-        if reason == Reason::Resync && !self.settings.external_cache {
+        if !self.settings.external_cache
+            && let Some(slot) = self.external.find(&flow.key())
+        {
+            let said_since = self.external.meta(slot).updated >= self.sweeps.began.tick();
+            if reason == Reason::Start || said_since {
+                // What the peer has told of since is a copy.
+                return;
+            }
             // The operator says that this replica is the one that knows.
             self.disown(&flow.key());
         }

@@ -43,6 +43,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("loss/ftfw_20_percent_ftfw_to_conntrackd", |w| {
         agree(w, FROM_OURS, 0.2)
     }),
+    ("loss/ftfw_20_percent_injected_two_ftfw", |w| {
+        injected(w, OURS)
+    }),
+    ("loss/ftfw_20_percent_injected_conntrackd_to_ftfw", |w| {
+        injected(w, TO_OURS)
+    }),
     ("loss/two_conntrackd_do_not_agree_at_20_percent", originals),
     ("loss/notrack_agrees_after_a_bulk_two_ftfw", |w| {
         notrack(w, OURS)
@@ -90,6 +96,25 @@ fn agree(world: &World, kinds: [Kind; 2], loss: f64) -> Result<()> {
     ensure!(a.lost > 0, "the relay has lost nothing");
     ensure!(a.equal_after.is_some(), "not equal: {a:?}");
     Ok(())
+}
+
+/// The same without an external cache on FW2: the kernels' tables become equal.
+fn injected(world: &World, kinds: [Kind; 2]) -> Result<()> {
+    let setup = Setup {
+        loss: 0.2,
+        mode_lines: "DisableExternalCache on".into(),
+        ..Setup::new(kinds, Mode::Ftfw)
+    };
+    let pair = LossyPair::start(world, &setup)?;
+    let filter = format!("-p tcp --dport {PORT}");
+    let mut last = (0, 0);
+    wait::until("equal tables", Duration::from_secs(15), || {
+        let table = |n| pair.lab.table(n, &filter).unwrap_or_default();
+        let tables = (table(0), table(1));
+        last = (tables.0.len(), tables.1.len());
+        last.0 == 500 && tables.0 == tables.1
+    })
+    .with_context(|| format!("flows: {last:?}"))
 }
 
 /// The control experiment of the above.

@@ -1127,3 +1127,25 @@ fn a_message_of_a_former_run_does_not_lead_astray_for_long() {
     w.run(0.5);
     assert!(equal(&w));
 }
+
+#[test]
+fn another_program_in_the_place_of_a_peer_with_trailers_is_heard_at_once() {
+    let mut w = learned(Mode::Ftfw, 10);
+    // The original's words after its start: HELLO, numbers of its own, never an ALIVE.
+    for n in 0..5u16 {
+        let mut bytes = Vec::new();
+        let flags = wire::v1::Flags::HELLO;
+        let options = wire::v1::FlowOptions {
+            timeout: true,
+            window_scale: false,
+        };
+        let (kind, flow) = (wire::v1::StateKind::New, tcp(100 + n));
+        let seq = Seq(0x7000_0000 + u32::from(n));
+        wire::v1::encode_flow(&mut bytes, kind, flags, seq, &flow, options);
+        let now = w.now;
+        w.nodes[FW2].replica.handle_datagram(now, LinkId(0), &bytes);
+    }
+    let fw2 = &w.nodes[FW2].replica;
+    assert_eq!((fw2.confirmed(), fw2.unconfirmed()), (5, 10));
+    assert_eq!(fw2.peer().0, None);
+}
