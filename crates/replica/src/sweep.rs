@@ -153,9 +153,9 @@ impl Sweeps {
         self.owe(Reason::Flush(id), DumpScope::All);
     }
 
-    /// True while an operator's resync is not over.
+    /// True while the first dump, or an operator's resync, is not over.
     pub(crate) fn is_resync_owed(&self) -> bool {
-        let is_resync = |d: &Dump| d.reason == Reason::Resync;
+        let is_resync = |d: &Dump| matches!(d.reason, Reason::Start | Reason::Resync);
         self.running.as_ref().is_some_and(is_resync) || self.owed.iter().any(is_resync)
     }
 
