@@ -90,7 +90,11 @@ impl Relay {
                 passed: Arc::clone(&relay.passed[from]),
                 random: fastrand::Rng::with_seed(2 * seed + from as u64),
             };
-            thread::spawn(move || direction.run());
+            thread::spawn(move || {
+                if let Err(e) = direction.run() {
+                    eprintln!("the relay from FW{} has ended: {e:#}", from + 1);
+                }
+            });
         }
         Ok(relay)
     }
@@ -140,7 +144,13 @@ impl Direction {
                 .set_read_timeout(Some(wait.max(Duration::from_micros(100))))?;
             let len = match self.input.recv(&mut buffer) {
                 Ok(len) => len,
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                // A wait with a time limit is not resumed after a signal.
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                    ) =>
+                {
                     continue;
                 }
                 // The daemon behind it is down just now.

@@ -9,11 +9,13 @@ use anyhow::{Context, Result, ensure};
 use lab::daemon::{Daemon, Kind, Mode};
 use lab::loss::{LossyPair, Setup, measure};
 use lab::relay::Faults;
+use lab::topology::SERVER;
+use lab::traffic::numbered::Connections;
 use lab::wait;
 use lab::world::World;
 
 use crate::Scenario;
-use crate::pair::{PORT, Pair, SOON};
+use crate::pair::{PORT, Pair, SOON, address};
 
 const OURS: [Kind; 2] = [Kind::Ftfw; 2];
 const TO_OURS: [Kind; 2] = [Kind::Conntrackd, Kind::Ftfw];
@@ -65,6 +67,15 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         wrap(w, FROM_OURS)
     }),
     ("loss/a_killed_backup_is_told_by_itself", killed_backup),
+    ("loss/a_killed_primary_comes_back_two_ftfw", |w| {
+        killed_primary(w, OURS)
+    }),
+    ("loss/a_killed_primary_comes_back_conntrackd_to_ftfw", |w| {
+        killed_primary(w, TO_OURS)
+    }),
+    ("loss/a_killed_primary_comes_back_ftfw_to_conntrackd", |w| {
+        killed_primary(w, FROM_OURS)
+    }),
     ("loss/conntrackd_ignores_the_trailer_in_ftfw", |w| {
         trailer(w, Mode::Ftfw)
     }),
@@ -167,6 +178,45 @@ fn killed_backup(world: &World) -> Result<()> {
     ensure!(a.flows == 500 && a.equal_after.is_some(), "{a:?}");
     let restarts = Pair::counter(&pair.daemons[0], &["-s", "network"], "Restarts:")?;
     ensure!(restarts == 1, "{restarts} restarts seen");
+    Ok(())
+}
+
+/// Goal: after kill -9 of the primary's daemon nothing is missing, and every connection
+/// lives on after a takeover.
+/// Method: connections open while it is dead; the backup asks for everything, by itself
+/// where both are ftfw and the backup knows that it is one.
+fn killed_primary(world: &World, kinds: [Kind; 2]) -> Result<()> {
+    let setup = Setup {
+        loss: 0.05,
+        ..Setup::new(kinds, Mode::Ftfw)
+    };
+    let mut pair = LossyPair::start(world, &setup)?;
+    pair.daemons[1].ask(&["-t"])?;
+    pair.daemons[0].kill();
+    let server = address(SERVER, PORT);
+    let mut more = Connections::open(&pair.lab.a, server, 200)?;
+    ensure!(more.round(SOON) == 200);
+    pair.restart(world, kinds[0], 0)?;
+    if kinds != OURS {
+        // The daemons are to have greeted each other.
+        std::thread::sleep(Duration::from_millis(2500));
+        pair.daemons[1].ask(&["-n"])?;
+    }
+    let mut last = (0, 0, 0);
+    wait::until("nothing is missing", Duration::from_secs(15), || {
+        last = pair.compare().unwrap_or_default();
+        last.0 == 700 && last.1 == 0
+    })
+    .with_context(|| format!("flows, missing, stale: {last:?}"))?;
+    pair.lab.cut(0)?;
+    pair.daemons[0].kill();
+    pair.lab.take_addresses(1)?;
+    pair.daemons[1].become_primary()?;
+    let (first, second) = (pair.open.round(SOON), more.round(SOON));
+    ensure!(
+        first == 500 && second == 200,
+        "{first} of 500 and {second} of 200 survived"
+    );
     Ok(())
 }
 
