@@ -64,6 +64,20 @@ const HELLO_AHEAD_MAX: i32 = 1 << 16;
 /// a peer that has started again says it until it is answered.
 const HELLO_LATE_MAX: Duration = Duration::from_millis(500);
 
+/// Only late messages have come since then. Either they are late copies, or a message of
+/// the sender's former run had led us astray and its numbers are what they say. Two
+/// things are no late copy: an acknowledgement of what we have sent since, and an ALIVE
+/// that names the present epoch under a number that none of them had, [`LATE_COPY_MAX`] on.
+#[derive(Clone, Copy, Debug)]
+struct Astray {
+    since: Instant,
+    /// The number that we were about to send.
+    own_next: Seq,
+}
+
+/// The first copy of a datagram is not later than this behind those sent after it.
+const LATE_COPY_MAX: Duration = Duration::from_millis(500);
+
 /// Receive state towards one peer.
 #[derive(Clone, Debug)]
 pub struct Receiver {
@@ -71,10 +85,10 @@ pub struct Receiver {
     last: Option<Seq>,
     followed: Option<Followed>,
     hello_at: Option<Instant>,
-    /// Only late messages have come since we were about to send this number. If one of
-    /// them acknowledges it, it is no late copy: a message of the sender's former run had
-    /// led us astray, and its numbers are what they say.
-    astray: Option<Seq>,
+    /// Only late messages have come for some time.
+    astray: Option<Astray>,
+    /// The highest number of an ALIVE that named the present epoch.
+    named: Option<Seq>,
     /// Which of its runs the peer says it is, if it does, and which it said before.
     epoch: Option<Epoch>,
     former: Option<Epoch>,
@@ -95,6 +109,7 @@ impl Receiver {
             followed: None,
             hello_at: None,
             astray: None,
+            named: None,
             epoch: None,
             former: None,
             former_at: None,
@@ -171,8 +186,13 @@ impl Receiver {
                 self.former_at = None;
                 let new_run = self.epoch.is_some() && epoch != self.epoch;
                 let followed = self.follow(now, &message.header, new_run);
-                if followed.late {
-                    self.suspect(own_next);
+                let seq = message.header.seq;
+                let is_fresh = new_run || self.named.is_none_or(|named| named.before(seq));
+                if is_fresh {
+                    self.named = epoch.map(|_| seq);
+                }
+                if followed.late && !(is_fresh && self.was_long_astray(now, seq)) {
+                    self.suspect(now, own_next);
                     return None;
                 }
                 if new_run {
@@ -186,14 +206,14 @@ impl Receiver {
                 // is repeated, since it counts as missed.
                 let followed = self.follow(now, &message.header, false);
                 if followed.late && !self.was_astray(&message.header, control) {
-                    self.suspect(own_next);
+                    self.suspect(now, own_next);
                     return None;
                 }
                 Some(Accepted::Control(control))
             }
             Verdict::Data(object, state) => {
                 if self.follow(now, &message.header, false).late {
-                    self.suspect(own_next);
+                    self.suspect(now, own_next);
                 }
                 self.decode(object, state, message.body)
             }
@@ -284,26 +304,44 @@ impl Receiver {
     }
 
     /// Notes that a message was late.
-    fn suspect(&mut self, own_next: Seq) {
-        self.astray.get_or_insert(own_next);
+    fn suspect(&mut self, now: Instant, own_next: Seq) {
+        self.astray.get_or_insert(Astray {
+            since: now,
+            own_next,
+        });
     }
 
     /// Follows the sender's numbers anew if a late message acknowledges what was sent
     /// after late messages had begun.
     fn was_astray(&mut self, header: &Header, control: Control) -> bool {
-        let (Some(probe), Control::Ack(_, to)) = (self.astray, control) else {
+        let (Some(astray), Control::Ack(_, to)) = (self.astray, control) else {
             return false;
         };
-        if to.before(probe) {
-            return false;
+        let proves = !to.before(astray.own_next);
+        if proves {
+            self.follow_anew(header.seq);
         }
+        proves
+    }
+
+    /// The same for a fresh ALIVE that names the present epoch.
+    fn was_long_astray(&mut self, now: Instant, seq: Seq) -> bool {
+        let is_long = |a: Astray| now.since(a.since) >= LATE_COPY_MAX;
+        let proves = self.epoch.is_some() && self.astray.is_some_and(is_long);
+        if proves {
+            self.follow_anew(seq);
+        }
+        proves
+    }
+
+    /// The sender's numbers are what this message, which seemed late, says.
+    fn follow_anew(&mut self, seq: Seq) {
         self.astray = None;
-        self.last = Some(header.seq);
+        self.last = Some(seq);
         if let Some(followed) = &mut self.followed {
             followed.late = false;
             followed.restarted = true;
         }
-        true
     }
 
     fn decode(&mut self, object: ObjectKind, state: StateKind, body: &[u8]) -> Option<Accepted> {

@@ -49,6 +49,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("loss/ftfw_20_percent_injected_conntrackd_to_ftfw", |w| {
         injected(w, TO_OURS)
     }),
+    ("loss/ftfw_20_percent_injected_ftfw_to_conntrackd", |w| {
+        injected(w, FROM_OURS)
+    }),
     ("loss/two_conntrackd_do_not_agree_at_20_percent", originals),
     ("loss/notrack_agrees_after_a_bulk_two_ftfw", |w| {
         notrack(w, OURS)

@@ -1129,6 +1129,42 @@ fn a_message_of_a_former_run_does_not_lead_astray_for_long() {
 }
 
 #[test]
+fn a_named_run_is_followed_although_nobody_acknowledges() {
+    let mut receiver = replica::Receiver::new(Mode::Ftfw);
+    let trailer = wire::v1::Trailer {
+        role: wire::v1::Role::Primary,
+        capabilities: 0,
+        epoch: wire::v1::Epoch(7),
+        bulk: wire::v1::Bulk {
+            number: 0,
+            first: Seq(1),
+            flows: 0,
+            state: wire::v1::BulkState::None,
+        },
+    };
+    let mut hear = |ms: u64, seq: u32, named: bool| {
+        let mut bytes = Vec::new();
+        let flags = wire::v1::Flags::NONE;
+        if named {
+            wire::v1::encode_alive(&mut bytes, &trailer, flags, Seq(seq));
+        } else {
+            let resync = wire::v1::Control::Resync;
+            wire::v1::encode_control(&mut bytes, resync, flags, Seq(seq));
+        }
+        let now = replica::Instant::START + std::time::Duration::from_millis(ms);
+        let message = wire::v1::messages(&bytes).next().unwrap();
+        receiver.accept(now, Seq(1), message).is_some()
+    };
+    assert!(hear(0, 1, true));
+    assert!(hear(10, 1_000_000, false), "of a former run");
+    assert!(!hear(20, 2, false));
+    assert!(!hear(400, 3, true), "may be late");
+    assert!(!hear(600, 3, true), "a copy proves nothing");
+    assert!(hear(1000, 4, true));
+    assert!(hear(1010, 5, false), "numbers go on from there");
+}
+
+#[test]
 fn another_program_in_the_place_of_a_peer_with_trailers_is_heard_at_once() {
     let mut w = learned(Mode::Ftfw, 10);
     // The original's words after its start: HELLO, numbers of its own, never an ALIVE.
