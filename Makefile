@@ -35,6 +35,7 @@ bench:
 	target/release/ftfw-lab bench commit --flows 10000
 	target/release/ftfw-lab bench commit --flows 100000
 	target/release/ftfw-lab bench memory --flows 1000000 --rounds 3
+	target/release/ftfw-lab bench bulk --flows 100000
 	target/release/ftfw-lab bench connections --flows 5000
 	target/release/ftfw-lab bench loss --flows 1000
 	target/release/ftfw-sim --seeds 1000

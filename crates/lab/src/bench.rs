@@ -16,6 +16,7 @@ use wire::v1::{Batch, Flags, FlowOptions, Seq, StateKind, encode_flow};
 
 use crate::daemon::{Daemon, Kind, Mode, Settings};
 use crate::topology::{Lab, Options, SERVER};
+use crate::traffic::datagrams;
 use crate::wait;
 use crate::world::World;
 
@@ -146,6 +147,10 @@ fn spread(mut values: Vec<f64>) -> Spread {
 
 fn print(title: &str, unit: &str, results: &[(String, Vec<f64>)]) {
     println!("{title}");
+    if results.iter().any(|(_, values)| values.is_empty()) {
+        println!("  no result of one of them");
+        return;
+    }
     let mut medians = Vec::new();
     for (name, values) in results {
         let s = spread(values.clone());
@@ -219,6 +224,59 @@ pub fn memory(world: &World, count: u32, rounds: usize) -> Result<()> {
         "bytes per flow",
         &results,
     );
+    Ok(())
+}
+
+/// Time from `-n` until the backup knows `count` flows that it had not been told of, and
+/// CPU time of both daemons meanwhile.
+pub fn bulk(world: &World, count: u32, rounds: usize) -> Result<()> {
+    let lab = datagrams::lab()?;
+    let none = || KINDS.map(|kind| (kind.to_string(), Vec::new()));
+    let (mut rate, mut cpu) = (none(), [none(), none()]);
+    datagrams::send(&lab.a, SERVER, count as usize)?;
+    let held = lab.count_flows(0, "-p udp -s 192.168.0.3")?;
+    ensure!(held == count as usize, "FW1's kernel holds {held} flows");
+    for _ in 0..rounds {
+        for (k, kind) in KINDS.into_iter().enumerate() {
+            let settings = Settings::new(Mode::Ftfw);
+            let start = |n: usize| -> Result<Daemon> {
+                let daemon = Daemon::start(kind, &lab.fw[n], n, &settings, world.dir())?;
+                daemon.context("no daemon")
+            };
+            let daemons = [start(0)?, start(1)?];
+            // They are to have greeted each other.
+            thread::sleep(Duration::from_millis(2500));
+            let before = external_flows(&daemons[1])?;
+            ensure!(before < 100, "{kind}: {before} flows known before");
+            let cpu_before = [daemons[0].cpu_ns()?, daemons[1].cpu_ns()?];
+            let begun = Instant::now();
+            daemons[1].ask(&["-n"])?;
+            let mut known = 0;
+            let all = wait::until("the backup knows all", Duration::from_secs(30), || {
+                known = external_flows(&daemons[1]).unwrap_or(0);
+                known >= u64::from(count)
+            });
+            let took = begun.elapsed().as_secs_f64();
+            if all.is_err() {
+                println!("  {kind}: the backup knows {known} of {count} after {took:.0} s");
+            } else {
+                rate[k].1.push(f64::from(count) / took / 1000.0);
+            }
+            for n in 0..2 {
+                let used = daemons[n].cpu_ns()? - cpu_before[n];
+                cpu[n][k].1.push(used as f64 / 1000.0 / f64::from(count));
+            }
+            let text = daemons[1].ask(&["-s", "network"])?;
+            let lost = text.lines().find(|l| l.contains("Packets lost"));
+            println!("  {kind}: {:.2} s, {}", took, lost.unwrap_or("").trim());
+            for daemon in daemons {
+                daemon.stop()?;
+            }
+        }
+    }
+    print("bulk update in FT-FW", "thousand flows/s", &rate);
+    print("CPU time of the sender", "µs per flow", &cpu[0]);
+    print("CPU time of the receiver", "µs per flow", &cpu[1]);
     Ok(())
 }
 

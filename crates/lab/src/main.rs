@@ -73,6 +73,8 @@ enum Measure {
     Commit,
     /// Growth of resident memory per flow of the external cache
     Memory,
+    /// Time of `-n` until the backup knows all flows, and CPU time of both daemons, in FT-FW
+    Bulk,
     /// CPU time of both daemons per TCP connection through the pair
     Connections,
     /// Flows missing and time to equality at 0, 1, 5 and 20 % loss, in FT-FW
@@ -151,6 +153,7 @@ fn run() -> Result<ExitCode> {
             match what {
                 Measure::Commit => lab::bench::commit(&world, flows, rounds)?,
                 Measure::Connections => lab::bench::connections(&world, flows, rounds)?,
+                Measure::Bulk => lab::bench::bulk(&world, flows, rounds)?,
                 Measure::Memory => lab::bench::memory(&world, flows, rounds)?,
                 Measure::Loss => bail!("each run of it wants namespaces of its own"),
             }

@@ -203,7 +203,7 @@ impl Replica {
 
     /// The kernel has no copy any more, but the peer may have said something newer since.
     pub(crate) fn injected_ended(&mut self, flow: &FlowKey) {
-        if self.settings.external_cache || self.external.is_empty() {
+        if self.settings.external_cache {
             return;
         }
         if let Some(slot) = self.external.find(flow) {
@@ -218,10 +218,6 @@ impl Replica {
     /// Our kernel has seen traffic of a flow: it is ours now, and what the peer said of it
     /// is older.
     pub(crate) fn disown(&mut self, flow: &FlowKey) {
-        // On a primary's event path there is mostly nothing to look up.
-        if self.external.is_empty() {
-            return;
-        }
         if let Some(slot) = self.external.find(flow) {
             self.remove_external(slot);
         }

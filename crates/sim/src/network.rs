@@ -122,7 +122,8 @@ impl Network {
             copies.extend(again(0.2 * strength, Duration::from_millis(5)));
         }
         if has(Fault::Replay) {
-            copies.extend(again(0.02 * strength, Duration::from_secs(3)));
+            let max = plan.map_or(Duration::ZERO, Plan::replay_max);
+            copies.extend(again(0.02 * strength, max));
         }
         self.sent += copies.len() as u64 - 1;
         for delay in copies {

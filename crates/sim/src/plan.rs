@@ -145,6 +145,16 @@ impl Plan {
         }
     }
 
+    /// How late a second copy of a datagram may come. A HELLO of a peer that names no epoch
+    /// is taken for a restart if it is half a second late: nothing tells the two apart.
+    pub fn replay_max(&self) -> Duration {
+        if self.trailer && self.programs == [Program::Ours; 2] {
+            Duration::from_secs(3)
+        } else {
+            Duration::from_millis(400)
+        }
+    }
+
     /// True if this run has the fault.
     pub fn has(&self, fault: Fault) -> bool {
         self.faults.contains(&fault)

@@ -7,9 +7,27 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::node::Node;
+use crate::topology::{Lab, Options};
 
 /// Flows of one socket: destination ports 1024 and above.
 const PER_SOCKET: usize = 50_000;
+
+/// A laboratory whose firewalls pass such flows, fast, and remember them for ten minutes.
+pub fn lab() -> Result<Lab> {
+    let lab = Lab::build(Options {
+        datagrams: true,
+        no_snat: true,
+        ..Options::default()
+    })?;
+    for fw in &lab.fw {
+        fw.sysctl("net/netfilter/nf_conntrack_udp_timeout", "600")?;
+        // Logging every packet would take longer than forwarding it.
+        fw.run("iptables -D FORWARD -j LOG")?;
+    }
+    // B answers nothing: each flow is one datagram.
+    lab.b.run("iptables -P INPUT DROP")?;
+    Ok(lab)
+}
 
 /// Sends `count` datagrams from `node` to as many ports of `server`, at most 30 000 a
 /// second, so that each makes a flow and no queue of the kernel is too short.
