@@ -9,6 +9,7 @@
 //! way, so every slot has a generation.
 
 mod arena;
+mod expectations;
 mod record;
 
 use std::hash::{BuildHasher, RandomState};
@@ -19,6 +20,7 @@ use hashbrown::HashTable;
 use arena::Arena;
 use record::{Extra, Record};
 
+pub use expectations::{ExpectEntry, ExpectTable};
 pub use record::{List, Meta, Tick};
 
 /// Address of an entry, stable as long as it lives.

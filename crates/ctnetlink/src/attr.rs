@@ -102,6 +102,16 @@ pub(crate) fn put_u8(out: &mut Vec<u8>, number: u16, value: u8) {
     put(out, number, &[value]);
 }
 
+/// Appends text with its NUL.
+pub(crate) fn put_text(out: &mut Vec<u8>, number: u16, text: &[u8]) {
+    let len = u16::try_from(NLA_HDRLEN + text.len() + 1).expect("names are short");
+    out.extend_from_slice(&len.to_ne_bytes());
+    out.extend_from_slice(&number.to_ne_bytes());
+    out.extend_from_slice(text);
+    out.push(0);
+    out.resize(out.len().next_multiple_of(4), 0);
+}
+
 pub(crate) fn put_be16(out: &mut Vec<u8>, number: u16, value: u16) {
     put(out, number, &value.to_be_bytes());
 }

@@ -7,7 +7,7 @@ mod proto_info;
 mod tuple;
 
 pub(crate) use proto_info::put_proto_info;
-pub(crate) use tuple::put_tuple;
+pub(crate) use tuple::{decode as decode_tuple, put_tuple};
 
 use flow::{Flow, Labels, Mark, Name, SeqAdj, SeqAdjPair, Status, SynProxy, Zone};
 

@@ -17,6 +17,7 @@ pub(crate) const NLMSG_DONE: u16 = 3;
 pub(crate) const NLMSG_OVERRUN: u16 = 4;
 
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
+const NFNL_SUBSYS_CTNETLINK_EXP: u16 = 2;
 const NFNETLINK_V0: u8 = 0;
 const NLMSG_HDRLEN: usize = 16;
 pub(crate) const NFGENMSG_LEN: usize = 4;
@@ -24,6 +25,11 @@ pub(crate) const NFGENMSG_LEN: usize = 4;
 /// Message type of a conntrack operation, `IPCTNL_MSG_CT_*`.
 pub(crate) const fn ct(op: u16) -> u16 {
     NFNL_SUBSYS_CTNETLINK << 8 | op
+}
+
+/// Message type of an expectation operation, `IPCTNL_MSG_EXP_*`.
+pub(crate) const fn exp(op: u16) -> u16 {
+    NFNL_SUBSYS_CTNETLINK_EXP << 8 | op
 }
 
 /// One netlink message, borrowed from the receive buffer.
@@ -88,10 +94,10 @@ impl<'a> Iterator for NlMessages<'a> {
     }
 }
 
-/// Appends a request whose attributes `fill` writes. `family` is `AF_INET`, `AF_INET6` or 0 for both.
+/// Appends a request of message type `kind` whose attributes `fill` writes. `family` is `AF_INET`, `AF_INET6` or 0 for both.
 pub(crate) fn put_request(
     out: &mut Vec<u8>,
-    op: u16,
+    kind: u16,
     flags: u16,
     seq: u32,
     family: u8,
@@ -99,7 +105,7 @@ pub(crate) fn put_request(
 ) {
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&ct(op).to_ne_bytes());
+    out.extend_from_slice(&kind.to_ne_bytes());
     out.extend_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
     out.extend_from_slice(&seq.to_ne_bytes());
     out.extend_from_slice(&[0; 4]);

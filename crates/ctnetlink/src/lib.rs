@@ -11,11 +11,13 @@
 
 mod attr;
 mod conntrack;
+mod expect;
 mod header;
 mod message;
 mod request;
 
 pub use conntrack::decode_flow;
+pub use expect::decode_expectation;
 pub use header::{NlMessage, NlMessages, messages};
 pub use message::{EventKind, Message, decode};
 pub use request::{DumpFilter, Request, TcpOptions};
@@ -32,6 +34,12 @@ pub mod group {
     pub const CONNTRACK_UPDATE: u32 = 2;
     /// `NFNLGRP_CONNTRACK_DESTROY`
     pub const CONNTRACK_DESTROY: u32 = 3;
+    /// `NFNLGRP_CONNTRACK_EXP_NEW`
+    pub const EXPECT_NEW: u32 = 4;
+    /// `NFNLGRP_CONNTRACK_EXP_UPDATE`
+    pub const EXPECT_UPDATE: u32 = 5;
+    /// `NFNLGRP_CONNTRACK_EXP_DESTROY`
+    pub const EXPECT_DESTROY: u32 = 6;
 }
 
 /// Why a message of the kernel was not understood.

@@ -1,23 +1,24 @@
 //! What a netlink message of the kernel means: an event, a dump's entry, an answer.
 
-use flow::Flow;
+use flow::{Expectation, Flow};
 
 use crate::DecodeError;
 use crate::conntrack::decode_flow;
+use crate::expect::{IPCTNL_MSG_EXP_DELETE, IPCTNL_MSG_EXP_NEW, decode_expectation};
 use crate::header::{
     NFGENMSG_LEN, NLM_F_CREATE, NLM_F_DUMP_INTR, NLM_F_EXCL, NLMSG_DONE, NLMSG_ERROR,
-    NLMSG_OVERRUN, NlMessage, ct,
+    NLMSG_OVERRUN, NlMessage, ct, exp,
 };
 use crate::request::{IPCTNL_MSG_CT_DELETE, IPCTNL_MSG_CT_NEW};
 
-/// What happened to a flow.
+/// What happened to a flow or an expectation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    /// Created: `IPCTNL_MSG_CT_NEW` with `NLM_F_CREATE` or `NLM_F_EXCL`.
+    /// Created: `IPCTNL_MSG_*_NEW` with `NLM_F_CREATE` or `NLM_F_EXCL`.
     New,
-    /// Changed, or an entry of a dump: `IPCTNL_MSG_CT_NEW` without them.
+    /// Changed, or an entry of a dump: `IPCTNL_MSG_*_NEW` without them.
     Update,
-    /// Ended: `IPCTNL_MSG_CT_DELETE`.
+    /// Ended: `IPCTNL_MSG_*_DELETE`.
     Destroy,
 }
 
@@ -36,6 +37,13 @@ pub enum Message {
         flow: Flow,
         /// The dump that this is part of was disturbed (`NLM_F_DUMP_INTR`).
         interrupted: bool,
+    },
+    /// An expectation: an event, or an entry of a dump.
+    Expectation {
+        /// What happened.
+        kind: EventKind,
+        /// The expectation.
+        expectation: Expectation,
     },
     /// The answer to a request: 0, or a negative error number.
     Ack {
@@ -63,11 +71,13 @@ pub enum Message {
 pub fn decode(message: &NlMessage<'_>) -> Result<Message, DecodeError> {
     const NEW: u16 = ct(IPCTNL_MSG_CT_NEW);
     const DELETE: u16 = ct(IPCTNL_MSG_CT_DELETE);
+    const EXP_NEW: u16 = exp(IPCTNL_MSG_EXP_NEW);
+    const EXP_DELETE: u16 = exp(IPCTNL_MSG_EXP_DELETE);
     let interrupted = message.flags & NLM_F_DUMP_INTR != 0;
     let kind = match message.kind {
-        NEW if message.flags & (NLM_F_CREATE | NLM_F_EXCL) != 0 => EventKind::New,
-        NEW => EventKind::Update,
-        DELETE => EventKind::Destroy,
+        NEW | EXP_NEW if message.flags & (NLM_F_CREATE | NLM_F_EXCL) != 0 => EventKind::New,
+        NEW | EXP_NEW => EventKind::Update,
+        DELETE | EXP_DELETE => EventKind::Destroy,
         NLMSG_ERROR => {
             return Ok(Message::Ack {
                 error: error_number(message.payload)?,
@@ -89,6 +99,12 @@ pub fn decode(message: &NlMessage<'_>) -> Result<Message, DecodeError> {
             have: message.payload.len(),
         });
     };
+    if matches!(message.kind, EXP_NEW | EXP_DELETE) {
+        return Ok(Message::Expectation {
+            kind,
+            expectation: decode_expectation(attributes)?,
+        });
+    }
     Ok(Message::Flow {
         kind,
         flow: decode_flow(attributes)?,

@@ -6,7 +6,7 @@
 
 use flow::{Flow, FlowKey, L4, Proto, Status, Zone};
 
-use crate::attr::{put, put_be16, put_be32, put_nest, put_u8};
+use crate::attr::{put, put_be16, put_be32, put_nest, put_text, put_u8};
 use crate::conntrack::{
     CTA_FILTER, CTA_HELP, CTA_HELP_NAME, CTA_ID, CTA_LABELS, CTA_MARK, CTA_NAT_DST, CTA_NAT_SRC,
     CTA_PROTOINFO, CTA_SEQ_ADJ_ORIG, CTA_SEQ_ADJ_REPLY, CTA_SEQADJ_CORRECTION_POS,
@@ -14,7 +14,7 @@ use crate::conntrack::{
     CTA_SYNPROXY_ITS, CTA_SYNPROXY_TSOFF, CTA_TIMEOUT, CTA_TUPLE_MASTER, CTA_TUPLE_ORIG,
     CTA_TUPLE_REPLY, CTA_ZONE, put_proto_info, put_tuple,
 };
-use crate::header::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, put_request};
+use crate::header::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, ct, put_request};
 
 pub(crate) const IPCTNL_MSG_CT_NEW: u16 = 0;
 const IPCTNL_MSG_CT_GET: u16 = 1;
@@ -33,9 +33,9 @@ const CTA_PROTO_NUM: u16 = 1;
 /// `net/netfilter/nf_internals.h`, `CTA_FILTER_F_CTA_PROTO_NUM`.
 const CTA_FILTER_F_CTA_PROTO_NUM: u32 = 1 << 3;
 
-const AF_UNSPEC: u8 = 0;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+pub(crate) const AF_UNSPEC: u8 = 0;
+pub(crate) const AF_INET: u8 = 2;
+pub(crate) const AF_INET6: u8 = 10;
 
 /// How TCP flows are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +73,9 @@ impl<'a> Request<'a> {
         Request { out, seq, ack }
     }
 
-    fn write(self, op: u16, flags: u16, family: u8, fill: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn write(self, kind: u16, flags: u16, family: u8, fill: impl FnOnce(&mut Vec<u8>)) {
         let ack = if self.ack { NLM_F_ACK } else { 0 };
-        put_request(self.out, op, flags | ack, self.seq, family, fill);
+        put_request(self.out, kind, flags | ack, self.seq, family, fill);
     }
 
     /// Create; fails with `EEXIST` if an entry has either tuple.
@@ -85,7 +85,7 @@ impl<'a> Request<'a> {
     /// a port the kernel might choose another one.
     pub fn create(self, flow: &Flow, options: TcpOptions) {
         self.write(
-            IPCTNL_MSG_CT_NEW,
+            ct(IPCTNL_MSG_CT_NEW),
             NLM_F_CREATE | NLM_F_EXCL,
             family(&flow.key()),
             |out| {
@@ -96,10 +96,7 @@ impl<'a> Request<'a> {
                 }
                 if let Some(helper) = &flow.helper {
                     put_nest(out, CTA_HELP, |out| {
-                        let mut name = [0; flow::Name::MAX + 1];
-                        let len = helper.as_bytes().len();
-                        name[..len].copy_from_slice(helper.as_bytes());
-                        put(out, CTA_HELP_NAME, &name[..=len]);
+                        put_text(out, CTA_HELP_NAME, helper.as_bytes());
                     });
                 }
                 // The kernel refuses EXPECTED here; it sets the bit itself from the master.
@@ -115,7 +112,7 @@ impl<'a> Request<'a> {
     /// Update; fails with `ENOENT` if there is no such entry. Tuples, translation,
     /// helper and master cannot change.
     pub fn update(self, flow: &Flow, options: TcpOptions) {
-        self.write(IPCTNL_MSG_CT_NEW, 0, family(&flow.key()), |out| {
+        self.write(ct(IPCTNL_MSG_CT_NEW), 0, family(&flow.key()), |out| {
             put_tuple(out, CTA_TUPLE_ORIG, &flow.orig);
             let fixed = Status::SRC_NAT.with(Status::DST_NAT);
             let status = flow.status.without(fixed).with(Status::CONFIRMED);
@@ -127,7 +124,7 @@ impl<'a> Request<'a> {
 
     /// Delete the entry; only if it still has this kernel id, when one is given.
     pub fn delete(self, key: &FlowKey, id: Option<u32>) {
-        self.write(IPCTNL_MSG_CT_DELETE, 0, family(key), |out| {
+        self.write(ct(IPCTNL_MSG_CT_DELETE), 0, family(key), |out| {
             put_tuple(out, CTA_TUPLE_ORIG, &key.orig);
             put_zone(out, key.zone);
             if let Some(id) = id {
@@ -138,7 +135,7 @@ impl<'a> Request<'a> {
 
     /// Ask for one entry. The kernel looks for the tuple in both directions.
     pub fn get(self, key: &FlowKey) {
-        self.write(IPCTNL_MSG_CT_GET, 0, family(key), |out| {
+        self.write(ct(IPCTNL_MSG_CT_GET), 0, family(key), |out| {
             put_tuple(out, CTA_TUPLE_ORIG, &key.orig);
             put_zone(out, key.zone);
         });
@@ -151,7 +148,7 @@ impl<'a> Request<'a> {
             DumpFilter::Protocol { v6: false, .. } => AF_INET,
             DumpFilter::Protocol { v6: true, .. } => AF_INET6,
         };
-        self.write(IPCTNL_MSG_CT_GET, NLM_F_DUMP, family, |out| {
+        self.write(ct(IPCTNL_MSG_CT_GET), NLM_F_DUMP, family, |out| {
             if let DumpFilter::Protocol { proto, .. } = filter {
                 put_nest(out, CTA_TUPLE_ORIG, |out| {
                     put_nest(out, CTA_TUPLE_PROTO, |out| {

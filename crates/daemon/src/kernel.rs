@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result};
 use ctnetlink::{DumpFilter, EventKind, Message, Request, group};
-use flow::Flow;
-use replica::{Change, DumpEnd, DumpScope, KernelEvent, Origin};
+use flow::{Expectation, Flow};
+use replica::{Change, DumpEnd, DumpScope, ExpectationEvent, KernelEvent, Origin};
 use sys::netlink::{Netlink, RECEIVE_BYTES, is_overrun};
 
 use crate::links::is_would_block;
@@ -45,7 +45,8 @@ pub(crate) enum Read {
 }
 
 impl EventSocket {
-    /// Opens the socket and joins the three groups.
+    /// Opens the socket and joins the groups of flows and, if they are replicated, of
+    /// expectations.
     ///
     /// `ports` are those of the writer, by which our own changes are known. Returns
     /// a warning if the buffer could not be made as large as it should be.
@@ -59,11 +60,20 @@ impl EventSocket {
         }
         let wanted = config.netlink_buffer.unwrap_or(EVENT_BUFFER_BYTES);
         let (buffer_bytes, forced) = socket.set_receive_buffer(wanted)?;
-        for g in [
+        let mut groups = vec![
             group::CONNTRACK_NEW,
             group::CONNTRACK_UPDATE,
             group::CONNTRACK_DESTROY,
-        ] {
+        ];
+        let sync = config.sync.as_ref();
+        if sync.is_some_and(|s| s.expectation_sync.is_some()) {
+            groups.extend([
+                group::EXPECT_NEW,
+                group::EXPECT_UPDATE,
+                group::EXPECT_DESTROY,
+            ]);
+        }
+        for g in groups {
             socket
                 .join(g)
                 .context("listen to connection tracking (CAP_NET_ADMIN is needed)")?;
@@ -120,14 +130,16 @@ impl EventSocket {
         grew.then_some(now)
     }
 
-    /// Reads up to `budget` events into `out`.
+    /// Reads up to `budget` events about flows into `out`, and those about expectations
+    /// among them into `expectations`.
     pub(crate) fn read(
         &mut self,
         buffer: &mut [u8],
         budget: usize,
         out: &mut Vec<KernelEvent>,
+        expectations: &mut Vec<ExpectationEvent>,
     ) -> Read {
-        while out.len() < budget {
+        while out.len() + expectations.len() < budget {
             let bytes = match self.socket.receive(buffer) {
                 Ok(bytes) => bytes,
                 Err(e) if is_would_block(&e) => return Read::Drained,
@@ -147,14 +159,17 @@ impl EventSocket {
                 };
                 match ctnetlink::decode(&message) {
                     Ok(Message::Flow { kind, flow, .. }) => out.push(KernelEvent {
-                        change: match kind {
-                            EventKind::New => Change::New,
-                            EventKind::Update => Change::Update,
-                            EventKind::Destroy => Change::Destroy,
-                        },
+                        change: change(kind),
                         origin: self.origin(message.port),
                         flow,
                     }),
+                    Ok(Message::Expectation { kind, expectation }) => {
+                        expectations.push(ExpectationEvent {
+                            change: change(kind),
+                            origin: self.origin(message.port),
+                            expectation,
+                        });
+                    }
                     Ok(_) => self.unknown += 1,
                     Err(_) => self.failed += 1,
                 }
@@ -173,13 +188,35 @@ impl EventSocket {
     }
 }
 
+fn change(kind: EventKind) -> Change {
+    match kind {
+        EventKind::New => Change::New,
+        EventKind::Update => Change::Update,
+        EventKind::Destroy => Change::Destroy,
+    }
+}
+
 impl AsFd for EventSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-/// Dumps of the table, one at a time.
+/// Entries of a dump.
+#[derive(Debug, Default)]
+pub(crate) struct Dumped {
+    pub(crate) flows: Vec<Flow>,
+    pub(crate) expectations: Vec<Expectation>,
+}
+
+impl Dumped {
+    pub(crate) fn clear(&mut self) {
+        self.flows.clear();
+        self.expectations.clear();
+    }
+}
+
+/// Dumps of the tables, one at a time.
 #[derive(Debug)]
 pub(crate) struct DumpSocket {
     socket: Netlink,
@@ -204,12 +241,13 @@ impl DumpSocket {
     pub(crate) fn start(&mut self, scope: DumpScope) -> io::Result<()> {
         self.seq = self.seq.wrapping_add(1);
         self.scope = scope;
-        let filter = match scope {
-            DumpScope::All => DumpFilter::All,
-            DumpScope::Protocol { v6, proto } => DumpFilter::Protocol { v6, proto },
-        };
         let mut out = Vec::new();
-        Request::new(&mut out, self.seq, false).dump(filter);
+        let request = Request::new(&mut out, self.seq, false);
+        match scope {
+            DumpScope::All => request.dump(DumpFilter::All),
+            DumpScope::Protocol { v6, proto } => request.dump(DumpFilter::Protocol { v6, proto }),
+            DumpScope::Expectations => request.dump_expectations(),
+        }
         self.socket.send(&out)?;
         self.running = true;
         Ok(())
@@ -219,8 +257,8 @@ impl DumpSocket {
         self.running
     }
 
-    /// Reads one buffer of entries into `out`; says when the dump is over.
-    pub(crate) fn read(&mut self, buffer: &mut [u8], out: &mut Vec<Flow>) -> Option<DumpEnd> {
+    /// Reads one buffer of entries; says when the dump is over.
+    pub(crate) fn read(&mut self, buffer: &mut [u8], out: &mut Dumped) -> Option<DumpEnd> {
         debug_assert!(buffer.len() >= RECEIVE_BYTES);
         let bytes = match self.socket.receive(buffer) {
             Ok(bytes) => bytes,
@@ -235,7 +273,10 @@ impl DumpSocket {
                 continue;
             }
             match ctnetlink::decode(&message) {
-                Ok(Message::Flow { flow, .. }) if covers(self.scope, &flow) => out.push(flow),
+                Ok(Message::Flow { flow, .. }) if covers(self.scope, &flow) => {
+                    out.flows.push(flow);
+                }
+                Ok(Message::Expectation { expectation, .. }) => out.expectations.push(expectation),
                 Ok(Message::Done { error: 0, .. }) => {
                     self.running = false;
                     return Some(DumpEnd::Complete);
@@ -261,6 +302,7 @@ impl AsFd for DumpSocket {
 fn covers(scope: DumpScope, flow: &Flow) -> bool {
     match scope {
         DumpScope::All => true,
+        DumpScope::Expectations => false,
         DumpScope::Protocol { v6, proto } => {
             flow.orig.proto == proto && flow.orig.addrs.is_v4() != v6
         }

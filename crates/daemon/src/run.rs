@@ -20,7 +20,7 @@ use sys::netlink::{Netlink, RECEIVE_BYTES};
 use sys::process::{Fork, RealTime};
 use sys::signal::Signals;
 
-use crate::kernel::{DumpSocket, EventSocket};
+use crate::kernel::{DumpSocket, Dumped, EventSocket};
 use crate::links::Links;
 use crate::log::Log;
 use crate::settings::{settings, sync_section};
@@ -302,27 +302,30 @@ fn open_events(
     Ok((Some(socket), setting))
 }
 
-/// Writes the kernel table to a control client, for a daemon without an internal cache.
-pub(crate) fn dump_kernel_to(stream: &UnixStream) {
-    let _ = try_dump_kernel_to(stream);
+/// Writes a table of the kernel to a control client, for a daemon without an internal cache.
+pub(crate) fn dump_kernel_to(stream: &UnixStream, scope: DumpScope) {
+    let _ = try_dump_kernel_to(stream, scope);
 }
 
-fn try_dump_kernel_to(stream: &UnixStream) -> Result<()> {
+fn try_dump_kernel_to(stream: &UnixStream, scope: DumpScope) -> Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(DUMP_WRITE_LIMIT))?;
     let mut out = BufWriter::new(stream);
     let mut socket = DumpSocket::open()?;
-    socket.start(DumpScope::All)?;
+    socket.start(scope)?;
     let mut buffer = vec![0; RECEIVE_BYTES];
-    let (mut flows, mut text) = (Vec::new(), String::new());
+    let (mut dumped, mut text) = (Dumped::default(), String::new());
     while socket.is_running() {
-        flows.clear();
-        socket.read(&mut buffer, &mut flows);
-        for flow in &flows {
-            text.clear();
+        dumped.clear();
+        socket.read(&mut buffer, &mut dumped);
+        text.clear();
+        for flow in &dumped.flows {
             control::reply::kernel_line(&mut text, flow);
-            out.write_all(text.as_bytes())?;
         }
+        for expectation in &dumped.expectations {
+            control::reply::kernel_expectation_line(&mut text, expectation);
+        }
+        out.write_all(text.as_bytes())?;
     }
     out.flush()?;
     Ok(())

@@ -34,7 +34,15 @@ pub(crate) enum State {
 pub(crate) struct Dump {
     pub(crate) which: replica::Which,
     pub(crate) xml: bool,
-    pub(crate) position: cache::Position,
+    pub(crate) at: At,
+}
+
+/// How far a dump has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum At {
+    Flows(cache::Position),
+    /// Behind this one.
+    Expectations(Option<flow::ExpectKey>),
 }
 
 /// A client.

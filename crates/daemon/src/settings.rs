@@ -57,6 +57,7 @@ pub(crate) fn settings(config: &Config, sync: &Sync, links: Vec<LinkSettings>) -
         window_tracking: sync.window_tracking,
         startup_resync: sync.startup_resync,
         overrun_resync: config.overrun_resync.map(seconds),
+        expectations: sync.expectation_sync.clone(),
         filter: config.filter.clone(),
         first_link: sync.links.iter().position(|l| l.default).unwrap_or(0),
         links,

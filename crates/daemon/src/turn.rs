@@ -15,18 +15,18 @@ use anyhow::{Context, Result};
 use control::reply::{self, CacheReport, NetworkReport, PeerReport, Report, RuntimeReport};
 use control::{CacheKind, Object, Request, StatsKind};
 use replica::{
-    Age, CacheStats, Command, CommandId, DumpEnd, Event, Instant, KernelEvent, Level, LinkId,
-    Progress, Replica, Which,
+    Age, CacheStats, Command, CommandId, DumpEnd, DumpScope, Event, ExpectationEvent, Instant,
+    KernelEvent, Level, LinkId, Objects, Progress, Replica, Which,
 };
 use rustix::event::epoll::{self, EventData, EventFlags};
 use sys::netlink::{Netlink, RECEIVE_BYTES};
 use sys::signal::{Signal, Signals};
 use wire::v1::{Control, Flags, Role};
 
-use crate::kernel::{DumpSocket, EventSocket, Read};
+use crate::kernel::{DumpSocket, Dumped, EventSocket, Read};
 use crate::links::Links;
 use crate::log::Log;
-use crate::session::{Asked, Dump, HIGH_MARK, Session, State};
+use crate::session::{Asked, At, Dump, HIGH_MARK, Session, State};
 use crate::writer::{BATCH, Writer};
 
 const EVENTS: u64 = 0;
@@ -72,7 +72,8 @@ struct Loop {
     next_session: u64,
     next_command: u64,
     events: Vec<KernelEvent>,
-    flows: Vec<flow::Flow>,
+    expectations: Vec<ExpectationEvent>,
+    dumped: Dumped,
     buffer: Vec<u8>,
     events_at: OsInstant,
     watchdog_at: OsInstant,
@@ -91,7 +92,8 @@ pub(crate) fn run(core: Core) -> Result<()> {
         next_session: SESSIONS,
         next_command: 0,
         events: Vec::with_capacity(EVENTS_PER_TURN),
-        flows: Vec::new(),
+        expectations: Vec::new(),
+        dumped: Dumped::default(),
         buffer: vec![0; RECEIVE_BYTES],
         events_at: OsInstant::now(),
         watchdog_at: OsInstant::now(),
@@ -236,9 +238,18 @@ impl Loop {
             thread::sleep(GATHER);
         }
         self.events.clear();
-        let read = socket.read(&mut self.buffer, limit, &mut self.events);
+        self.expectations.clear();
+        let read = socket.read(
+            &mut self.buffer,
+            limit,
+            &mut self.events,
+            &mut self.expectations,
+        );
         self.events_at = OsInstant::now();
         self.core.replica.handle_events(now, &self.events);
+        self.core
+            .replica
+            .handle_expectations(now, &self.expectations);
         if read == Read::Overrun {
             self.core.replica.handle_overrun(now);
             if let Some(bytes) = socket.grow() {
@@ -286,9 +297,11 @@ impl Loop {
         if self.core.replica.is_dump_congested() {
             return;
         }
-        self.flows.clear();
-        let end = self.core.dump.read(&mut self.buffer, &mut self.flows);
-        self.core.replica.handle_dump(now, &self.flows);
+        self.dumped.clear();
+        let end = self.core.dump.read(&mut self.buffer, &mut self.dumped);
+        let replica = &mut self.core.replica;
+        replica.handle_dump(now, &self.dumped.flows);
+        replica.handle_dumped_expectations(now, &self.dumped.expectations);
         if let Some(end) = end {
             self.core.replica.handle_dump_end(now, end);
         }
@@ -379,7 +392,10 @@ impl Loop {
                         }
                     }
                 }
-                Event::Clash(_) | Event::Refused { .. } | Event::WithoutHelper(_) => {
+                Event::Clash(_)
+                | Event::Refused { .. }
+                | Event::ExpectationRefused { .. }
+                | Event::WithoutHelper(_) => {
                     let text = event.to_string();
                     self.core.log.limited(event.level(), &text);
                 }
@@ -438,22 +454,22 @@ impl Loop {
 
     fn answer(&mut self, token: u64, now: Instant, request: Request) {
         let command = match request {
-            // Expectations are not replicated: nothing to do, as with their sync off.
+            // What is not replicated has nothing to be done with.
             Request::Commit(Object::Expectations)
             | Request::FlushKernel(Object::Expectations)
             | Request::Resync(Object::Expectations)
             | Request::Dump {
                 object: Object::Expectations,
                 ..
-            }
-            | Request::Stats(StatsKind::Expectations | StatsKind::Process) => return,
-            Request::Commit(_) => Command::Commit,
+            } if self.core.replica.settings().expectations.is_none() => return,
+            Request::Stats(StatsKind::Process) => return,
+            Request::Commit(object) => Command::Commit(objects(object)),
             Request::FlushCache(None) => Command::FlushCaches,
             Request::FlushCache(Some(CacheKind::Internal)) => Command::FlushInternal,
             Request::FlushCache(Some(CacheKind::External)) => Command::FlushExternal,
-            Request::FlushKernel(_) => Command::FlushKernel,
+            Request::FlushKernel(object) => Command::FlushKernel(objects(object)),
             Request::ScheduleFlush => Command::ScheduleFlush,
-            Request::Resync(_) => Command::Resync,
+            Request::Resync(object) => Command::Resync(objects(object)),
             Request::Bulk => Command::Bulk,
             Request::RequestResync => Command::RequestResync,
             Request::Stop => {
@@ -467,7 +483,9 @@ impl Loop {
                 }
                 return;
             }
-            Request::Dump { cache, xml, .. } => return self.start_dump(token, cache, xml),
+            Request::Dump { cache, object, xml } => {
+                return self.start_dump(token, cache, object, xml);
+            }
         };
         let id = CommandId(self.next_command);
         self.next_command += 1;
@@ -477,15 +495,21 @@ impl Loop {
         self.core.replica.handle_command(now, id, command);
     }
 
-    fn start_dump(&mut self, token: u64, cache: CacheKind, xml: bool) {
+    fn start_dump(&mut self, token: u64, cache: CacheKind, object: Object, xml: bool) {
         let settings = self.core.replica.settings();
+        let is_expectations = object == Object::Expectations;
         let which = match cache {
             CacheKind::Internal if settings.internal_cache => Which::Internal,
             CacheKind::External if settings.external_cache => Which::External,
             CacheKind::Internal => {
                 // Its own conversation with the kernel, so it gets its own thread.
                 if let Some(session) = self.sessions.remove(&token) {
-                    thread::spawn(move || crate::run::dump_kernel_to(&session.stream));
+                    let scope = if is_expectations {
+                        DumpScope::Expectations
+                    } else {
+                        DumpScope::All
+                    };
+                    thread::spawn(move || crate::run::dump_kernel_to(&session.stream, scope));
                 }
                 return;
             }
@@ -495,7 +519,11 @@ impl Loop {
             session.state = State::Dumping(Dump {
                 which,
                 xml,
-                position: cache::Position::default(),
+                at: if is_expectations {
+                    At::Expectations(None)
+                } else {
+                    At::Flows(cache::Position::default())
+                },
             });
         }
     }
@@ -511,23 +539,9 @@ impl Loop {
             };
             let mut text = String::with_capacity(HIGH_MARK);
             while text.len() < HIGH_MARK {
-                let line = |flow: &flow::Flow, age: Age| match (dump.xml, dump.which) {
-                    (true, which) => reply::flow_element(&mut text, flow, which == Which::Internal),
-                    (false, Which::Internal) => {
-                        reply::internal_line(&mut text, flow, age.active_secs);
-                    }
-                    (false, Which::External) => {
-                        let Age {
-                            active_secs,
-                            expires_secs,
-                            ..
-                        } = age;
-                        reply::external_line(&mut text, flow, active_secs, expires_secs);
-                    }
-                };
-                match self.core.replica.walk(dump.which, dump.position, 64, line) {
-                    Some(position) => {
-                        dump.position = position;
+                match next_part(&self.core.replica, &dump, &mut text) {
+                    Some(at) => {
+                        dump.at = at;
                         session.state = State::Dumping(dump);
                     }
                     None => {
@@ -561,7 +575,14 @@ impl Loop {
             StatsKind::Runtime => reply::runtime(&self.runtime()),
             StatsKind::Queue => reply::queues(self.core.replica.owed() as u64),
             StatsKind::ResendQueue => self.resend_queue(),
-            StatsKind::Process | StatsKind::Expectations => String::new(),
+            StatsKind::Process => String::new(),
+            StatsKind::Expectations => self.expectations().map_or_else(String::new, |caches| {
+                reply::general(&Report {
+                    internal: caches.0,
+                    external: caches.1,
+                    ..self.report()
+                })
+            }),
         }
     }
 
@@ -569,16 +590,8 @@ impl Loop {
         let replica = &self.core.replica;
         let stats = replica.stats();
         let settings = replica.settings();
-        let cache = |enabled, which, c: CacheStats| CacheReport {
-            enabled,
-            active: replica.len(which) as u64,
-            created: c.created,
-            create_failed: c.create_failed,
-            updated: c.updated,
-            update_failed: c.update_failed,
-            destroyed: c.destroyed,
-            destroy_failed: c.destroy_failed,
-        };
+        let cache =
+            |enabled, which, counters| cache_report(enabled, replica.len(which) as u64, counters);
         let current = replica.current_link().0;
         let r = stats.receive;
         Report {
@@ -601,6 +614,18 @@ impl Loop {
                 peer: self.peer(),
             },
         }
+    }
+
+    /// The caches of expectations, if they are replicated.
+    fn expectations(&self) -> Option<(CacheReport, CacheReport)> {
+        let replica = &self.core.replica;
+        let (internal, external) = replica.expectation_stats()?;
+        let settings = replica.settings();
+        let active = |which| replica.expectations_len(which) as u64;
+        Some((
+            cache_report(settings.internal_cache, active(Which::Internal), internal),
+            cache_report(settings.external_cache, active(Which::External), external),
+        ))
     }
 
     fn peer(&self) -> PeerReport {
@@ -656,6 +681,56 @@ impl Loop {
             buffer_bytes: events.map_or(0, |e| e.buffer_bytes() as u64),
             local_read_failed: self.local_read_failed,
             local_unknown: self.local_unknown,
+        }
+    }
+}
+
+fn objects(object: Object) -> Objects {
+    match object {
+        Object::Flows => Objects::Flows,
+        Object::Expectations => Objects::Expectations,
+        Object::All => Objects::All,
+    }
+}
+
+fn cache_report(enabled: bool, active: u64, c: CacheStats) -> CacheReport {
+    CacheReport {
+        enabled,
+        active,
+        created: c.created,
+        create_failed: c.create_failed,
+        updated: c.updated,
+        update_failed: c.update_failed,
+        destroyed: c.destroyed,
+        destroy_failed: c.destroy_failed,
+    }
+}
+
+/// Appends the next entries of a dump; `None` at its end.
+fn next_part(replica: &Replica, dump: &Dump, text: &mut String) -> Option<At> {
+    const ENTRIES: usize = 64;
+    match dump.at {
+        At::Flows(position) => {
+            let line = |flow: &flow::Flow, age: Age| match (dump.xml, dump.which) {
+                (true, which) => reply::flow_element(text, flow, which == Which::Internal),
+                (false, Which::Internal) => reply::internal_line(text, flow, age.active_secs),
+                (false, Which::External) => {
+                    reply::external_line(text, flow, age.active_secs, age.expires_secs);
+                }
+            };
+            let next = replica.walk(dump.which, position, ENTRIES, line);
+            next.map(At::Flows)
+        }
+        At::Expectations(behind) => {
+            let line = |e: &flow::Expectation, age: Age| {
+                if dump.xml {
+                    reply::expectation_element(text, e);
+                } else {
+                    reply::expectation_line(text, e, age.active_secs);
+                }
+            };
+            let next = replica.walk_expectations(dump.which, behind, ENTRIES, line);
+            next.map(|key| At::Expectations(Some(key)))
         }
     }
 }

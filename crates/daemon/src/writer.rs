@@ -165,6 +165,10 @@ impl Conversation {
                 Op::Update(flow) => writer.update(flow, self.tcp),
                 Op::Delete(key, id) => writer.delete(key, *id),
                 Op::Get(key) => writer.get(key),
+                Op::CreateExpectation(e) => writer.create_expectation(e),
+                Op::UpdateExpectation(e) => writer.update_expectation(e),
+                Op::DeleteExpectation(key) => writer.delete_expectation(key, None),
+                Op::FlushExpectations => writer.flush_expectations(),
             }
         }
         self.seq = first.wrapping_add(requests.len() as u32);

@@ -15,7 +15,7 @@ mod proto;
 mod tuple;
 
 pub use entry::{Flow, FlowKey, Labels, LineForm, Mark, Name, Status, Zone};
-pub use expect::{ExpectNat, Expectation};
+pub use expect::{ExpectKey, ExpectNat, Expectation};
 pub use filter::{Filter, Policy, Prefix};
 pub use nat::{SeqAdj, SeqAdjPair, SynProxy};
 pub use proto::{DccpInfo, ProtoInfo, SctpInfo, TcpInfo, TcpState};

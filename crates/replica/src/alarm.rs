@@ -65,6 +65,9 @@ impl Replica {
         for _ in 0..due / round {
             let Some((slot, next)) = self.internal.walk(alarm.position) else {
                 alarm.position = Position::default();
+                if let Some(expectations) = &mut self.expectations {
+                    expectations.owe_all(false);
+                }
                 continue;
             };
             alarm.position = next;

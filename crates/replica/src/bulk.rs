@@ -137,6 +137,9 @@ impl Replica {
             }
             let Some((slot, next)) = self.internal.walk(cursor.position) else {
                 self.bulk.cursor = None;
+                if let Some(expectations) = &mut self.expectations {
+                    expectations.owe_all(cursor.silent);
+                }
                 return false;
             };
             cursor.position = next;

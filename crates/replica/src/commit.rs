@@ -1,7 +1,7 @@
 //! Commit: the external cache → kernel, at a takeover.
 //!
 //! A cursor walks the external cache twice: first the flows without a master,
-//! then the others, whose masters then exist. `EEXIST` is a question, not an
+//! then the others, whose masters then exist; expectations come last. `EEXIST` is a question, not an
 //! order: the kernel's entry is read, and brought up to date if it is the same
 //! flow, so that a second commit changes nothing.
 
@@ -11,37 +11,39 @@ use wire::v1::Role;
 
 use crate::inject::without_what_fails;
 use crate::kernel::{KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose};
-use crate::{CommandId, Event, Instant, REQUESTS_MAX, Replica, marks};
+use crate::{CommandId, Event, Instant, Objects, REQUESTS_MAX, Replica, marks};
 
 /// Most requests about one entry: create, get, delete, create and two lesser creates.
 pub(crate) const STEPS_MAX: u8 = 8;
 
 /// Seconds that a flow gets whose timeout has run down without word of its end, and
 /// the most that one gets which a restarted peer has not confirmed.
-const RUN_DOWN_SECS: u32 = 60;
+pub(crate) const RUN_DOWN_SECS: u32 = 60;
 
 /// From this many flows on, the group of NEW events is left meanwhile.
 const LARGE: usize = 256;
 
-/// Which flows a pass commits.
+/// What a pass commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
     WithoutMaster,
     WithMaster,
+    Expectations,
 }
 
 /// A commit under way.
 #[derive(Debug)]
 pub(crate) struct Commit {
     id: CommandId,
+    objects: Objects,
     pass: Pass,
     /// `None` once the cursor has seen all.
     position: Option<Position>,
-    in_flight: usize,
+    pub(crate) in_flight: usize,
     size: usize,
-    created: u64,
-    updated: u64,
-    failed: u64,
+    pub(crate) created: u64,
+    pub(crate) updated: u64,
+    pub(crate) failed: u64,
     began: Instant,
 }
 
@@ -52,7 +54,7 @@ impl Commit {
 }
 
 impl Replica {
-    pub(crate) fn start_commit(&mut self, id: CommandId) {
+    pub(crate) fn start_commit(&mut self, id: CommandId, objects: Objects) {
         self.purge_at = None;
         self.role = Role::Primary;
         if self.commit.is_some() {
@@ -68,8 +70,9 @@ impl Replica {
         }
         self.commit = Some(Commit {
             id,
+            objects,
             pass: Pass::WithoutMaster,
-            position: Some(Position::default()),
+            position: objects.has_flows().then(Position::default),
             in_flight: 0,
             size: self.external.len(),
             created: 0,
@@ -113,9 +116,13 @@ impl Replica {
         match (pass_over, commit.pass) {
             (true, Pass::WithoutMaster) => {
                 commit.pass = Pass::WithMaster;
-                commit.position = Some(Position::default());
+                commit.position = commit.objects.has_flows().then(Position::default);
             }
-            (true, Pass::WithMaster) => {
+            (true, Pass::WithMaster) if commit.objects.has_expectations() => {
+                commit.pass = Pass::Expectations;
+                self.commit_expectations(&mut commit);
+            }
+            (true, Pass::WithMaster | Pass::Expectations) => {
                 self.events.push_back(Event::Committed {
                     created: commit.created,
                     updated: commit.updated,
@@ -127,7 +134,7 @@ impl Replica {
             }
             (false, _) => {}
         }
-        let more = commit.position.is_some() && self.requests.len() < REQUESTS_MAX;
+        let more = pass_over || commit.position.is_some() && self.requests.len() < REQUESTS_MAX;
         self.commit = Some(commit);
         more
     }
@@ -259,7 +266,7 @@ impl Replica {
                 });
                 None
             }
-            (Op::Create(_) | Op::Update(_), _) => None,
+            _ => None,
         }
     }
 }

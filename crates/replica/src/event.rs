@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use flow::FlowKey;
+use flow::{ExpectKey, FlowKey};
 
 use crate::CommandId;
 
@@ -46,6 +46,13 @@ pub enum Event {
     Refused {
         /// The flow.
         flow: FlowKey,
+        /// Its answer.
+        error: crate::KernelError,
+    },
+    /// The kernel refused an expectation.
+    ExpectationRefused {
+        /// The expectation.
+        expectation: ExpectKey,
         /// Its answer.
         error: crate::KernelError,
     },
@@ -100,6 +107,7 @@ impl Event {
             Event::WithoutHelper(_)
             | Event::Clash(_)
             | Event::Refused { .. }
+            | Event::ExpectationRefused { .. }
             | Event::Overrun(_)
             | Event::ResyncUnsupported => Level::Warning,
             _ => Level::Notice,
@@ -140,6 +148,18 @@ impl fmt::Display for Event {
                 )
             }
             Event::Refused { flow, error } => write!(f, "kernel refuses {flow}: {error:?}"),
+            Event::ExpectationRefused { expectation, error } => {
+                let why = match error {
+                    crate::KernelError::NotFound => "its master is not there",
+                    crate::KernelError::Unsupported => "its helper is not there",
+                    _ => "",
+                };
+                write!(f, "kernel refuses the expectation {expectation}: ")?;
+                match why {
+                    "" => write!(f, "{error:?}"),
+                    why => f.write_str(why),
+                }
+            }
             Event::FlushingCaches(which) => f.write_str(which),
             Event::FlushRefused => f.write_str("ignoring flush command, commit still in progress"),
             Event::FlushingKernel { scheduled: false } => {

@@ -4,7 +4,7 @@ use flow::Flow;
 use wire::v1::Role;
 
 use crate::kernel::{KernelRequest, Op, Purpose};
-use crate::{CommandId, Event, Replica};
+use crate::{CommandId, Event, Objects, Replica, Which};
 
 impl Replica {
     /// Empties caches; nothing is sent. Refused while a commit reads the external cache.
@@ -25,6 +25,12 @@ impl Replica {
         if internal {
             self.purge_at = None;
             self.clear_internal();
+        }
+        if external
+            && self.settings.external_cache
+            && let Some(expectations) = &mut self.expectations
+        {
+            expectations.clear(Which::External);
         }
         // With injection the external cache is the ledger of what the kernel has from us.
         if external && self.settings.external_cache {
@@ -60,14 +66,31 @@ impl Replica {
     fn clear_internal(&mut self) {
         self.give_up_bulk();
         self.internal.clear();
+        if let Some(expectations) = &mut self.expectations {
+            expectations.clear(Which::Internal);
+        }
         self.sweeps.set_whole(false);
     }
 
-    pub(crate) fn start_kernel_flush(&mut self, id: Option<CommandId>) {
+    /// Deletes from the kernel what the filter covers, and all expectations: their
+    /// masters may be flows that it spares.
+    pub(crate) fn start_kernel_flush(&mut self, id: CommandId, objects: Objects) {
         self.stats.kernel_flushes += 1;
         self.events
             .push_back(Event::FlushingKernel { scheduled: false });
-        self.sweeps.owe_flush(id);
+        if objects.has_expectations() {
+            self.requests.push_back(KernelRequest {
+                purpose: Purpose::Flush,
+                ticket: None,
+                step: 0,
+                op: Op::FlushExpectations,
+            });
+        }
+        if objects.has_flows() {
+            self.sweeps.owe_flush(Some(id));
+        } else {
+            self.events.push_back(Event::Done(id));
+        }
     }
 
     /// An entry of the dump that a flush reads. What the filter ignores is spared.

@@ -233,6 +233,9 @@ impl Replica {
         while let Some(slot) = self.internal.front(List::Sent) {
             self.internal.queue(slot, List::Owed);
         }
+        if let Some(expectations) = &mut self.expectations {
+            expectations.owe_all_sent();
+        }
         let Some(ftfw) = &mut self.ftfw else { return };
         for (_, control) in std::mem::take(&mut ftfw.controls) {
             if !restarted || control == Control::Resync {
@@ -243,7 +246,10 @@ impl Replica {
 
     /// The peer has received everything from `from` to `to`.
     pub(crate) fn on_ack(&mut self, from: Seq, to: Seq) {
-        let before = self.internal.queued(List::Sent);
+        let before = self.objects_sent();
+        if let Some(expectations) = &mut self.expectations {
+            expectations.on_ack(from, to);
+        }
         if let Some(ftfw) = &mut self.ftfw
             && std::mem::take(&mut ftfw.gave_up)
         {
@@ -259,7 +265,8 @@ impl Replica {
         });
         let Some(ftfw) = &mut self.ftfw else { return };
         ftfw.controls.retain(|(seq, _)| !is_within(*seq, from, to));
-        let left = self.internal.queued(List::Sent);
+        let left = self.objects_sent();
+        let Some(ftfw) = &mut self.ftfw else { return };
         if left == 0 && ftfw.controls.is_empty() {
             ftfw.probe_at = None;
             ftfw.repeat_at = None;
@@ -280,6 +287,9 @@ impl Replica {
         self.for_each_sent(from, to, |replica, slot| {
             replica.internal.queue(slot, List::Owed);
         });
+        if let Some(expectations) = &mut self.expectations {
+            expectations.on_nack(from, to);
+        }
         let Some(ftfw) = &mut self.ftfw else { return };
         let all = ftfw.controls.drain(..);
         let (missed, kept): (VecDeque<_>, _) = all.partition(|(seq, _)| is_within(*seq, from, to));
@@ -393,17 +403,21 @@ impl Replica {
         self.ftfw.as_mut().and_then(|f| f.take_ack(last))
     }
 
-    /// Unacknowledged messages: the number of flows, and the control messages with
+    /// Flows and expectations sent and not acknowledged.
+    fn objects_sent(&self) -> usize {
+        let expectations = self.expectations.as_ref();
+        let expectations = expectations.map_or(0, |e| e.unacknowledged());
+        self.internal.queued(List::Sent) + expectations
+    }
+
+    /// Unacknowledged messages: the number of flows and expectations, and the control messages with
     /// their sequence numbers.
     pub fn unacknowledged(&self) -> (usize, Vec<(Seq, Control)>) {
         let controls = self
             .ftfw
             .as_ref()
             .map(|f| f.controls.iter().copied().collect());
-        (
-            self.internal.queued(List::Sent),
-            controls.unwrap_or_default(),
-        )
+        (self.objects_sent(), controls.unwrap_or_default())
     }
 }
 

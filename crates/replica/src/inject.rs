@@ -147,7 +147,7 @@ impl Replica {
                 Next::Ask(Op::Create(with_timeout(flow)))
             }
             (Op::Delete(..), _) => Next::Ask(Op::Create(with_timeout(flow))),
-            (Op::Get(_) | Op::Create(_) | Op::Update(_), _) => Next::Over,
+            _ => Next::Over,
         }
     }
 

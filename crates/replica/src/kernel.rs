@@ -1,7 +1,7 @@
 //! What crosses the seam to the kernel: events, requests, results, dumps.
 
 use cache::Ticket;
-use flow::{Flow, FlowKey, Proto};
+use flow::{ExpectKey, Expectation, Flow, FlowKey, Proto};
 
 /// Who caused an event of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,17 @@ pub struct KernelEvent {
     pub flow: Flow,
 }
 
+/// An event of the kernel about an expectation.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpectationEvent {
+    /// What happened.
+    pub change: Change,
+    /// Who caused it.
+    pub origin: Origin,
+    /// The expectation.
+    pub expectation: Expectation,
+}
+
 /// Why a request is made; its result comes back to the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -45,6 +56,8 @@ pub enum Purpose {
     Inject,
     /// A sweep did not see this flow: is it gone?
     Verify,
+    /// The master of an expectation may have changed without an event.
+    ReadAgain,
     /// The kernel table is flushed.
     Flush,
 }
@@ -64,6 +77,27 @@ pub enum Op {
     Delete(FlowKey, Option<u32>),
     /// Read one entry.
     Get(FlowKey),
+    /// Create an expectation; fails with [`KernelError::Exists`] if there is one of its
+    /// tuple, with [`KernelError::NotFound`] without its master.
+    CreateExpectation(Expectation),
+    /// Set the timeout of an expectation.
+    UpdateExpectation(Expectation),
+    /// Delete an expectation.
+    DeleteExpectation(ExpectKey),
+    /// Delete all expectations.
+    FlushExpectations,
+}
+
+impl Op {
+    pub(crate) fn is_about_expectations(&self) -> bool {
+        matches!(
+            self,
+            Op::CreateExpectation(_)
+                | Op::UpdateExpectation(_)
+                | Op::DeleteExpectation(_)
+                | Op::FlushExpectations
+        )
+    }
 }
 
 /// A request with what is needed to understand its result.
@@ -128,6 +162,8 @@ pub enum DumpScope {
         /// The protocol.
         proto: Proto,
     },
+    /// The table of expectations.
+    Expectations,
 }
 
 impl DumpScope {
@@ -135,6 +171,7 @@ impl DumpScope {
     pub(crate) fn covers(self, flow: &FlowKey) -> bool {
         match self {
             DumpScope::All => true,
+            DumpScope::Expectations => false,
             DumpScope::Protocol { v6, proto } => {
                 flow.orig.proto == proto && flow.orig.addrs.is_v4() != v6
             }

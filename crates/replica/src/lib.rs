@@ -20,6 +20,7 @@ mod bulk;
 mod commit;
 mod deliver;
 mod event;
+mod expectations;
 mod flush;
 mod ftfw;
 mod ingest;
@@ -44,8 +45,8 @@ use wire::v1::{Batch, Control, Mode, Role, messages};
 
 pub use event::{Event, Level};
 pub use kernel::{
-    Change, DumpEnd, DumpScope, KernelError, KernelEvent, KernelRequest, KernelResult, Op, Origin,
-    Outcome, Purpose,
+    Change, DumpEnd, DumpScope, ExpectationEvent, KernelError, KernelEvent, KernelRequest,
+    KernelResult, Op, Origin, Outcome, Purpose,
 };
 pub use link::LinkId;
 pub use receive::{Accepted, Receiver};
@@ -55,6 +56,7 @@ pub use time::Instant;
 
 use alarm::Alarm;
 use commit::Commit;
+use expectations::Expectations;
 use ftfw::Ftfw;
 use link::Links;
 use outbox::Outbox;
@@ -66,11 +68,32 @@ use sweep::Sweeps;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CommandId(pub u64);
 
+/// Which objects a command is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Objects {
+    /// Flows and, if they are replicated, expectations.
+    All,
+    /// Flows alone.
+    Flows,
+    /// Expectations alone.
+    Expectations,
+}
+
+impl Objects {
+    pub(crate) fn has_flows(self) -> bool {
+        self != Objects::Expectations
+    }
+
+    pub(crate) fn has_expectations(self) -> bool {
+        self != Objects::Flows
+    }
+}
+
 /// What an operator or a failover script asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Put the external cache into the kernel (`-c`).
-    Commit,
+    Commit(Objects),
     /// Empty the internal cache (`-f internal`).
     FlushInternal,
     /// Empty the external cache (`-f external`).
@@ -78,11 +101,11 @@ pub enum Command {
     /// Empty both (`-f`).
     FlushCaches,
     /// Delete the flows that the filter covers from the kernel (`-F`).
-    FlushKernel,
+    FlushKernel(Objects),
     /// The same after `PurgeTimeout` (`-t`).
     ScheduleFlush,
     /// Refill the internal cache from the kernel (`-R`).
-    Resync,
+    Resync(Objects),
     /// Send all our flows to the peer (`-B`).
     Bulk,
     /// Ask the peer for all its flows (`-n`).
@@ -140,6 +163,8 @@ pub struct Replica {
     sweeps: Sweeps,
     alarm: Option<Alarm>,
     ftfw: Option<Ftfw>,
+    /// `None` unless they are replicated.
+    expectations: Option<Expectations>,
     commit: Option<Commit>,
     bulk: BulkUpdate,
     peer: Peer,
@@ -166,6 +191,7 @@ impl Replica {
             sweeps: Sweeps::new(&settings),
             alarm: Alarm::new(&settings),
             ftfw: Ftfw::new(&settings),
+            expectations: Expectations::new(&settings),
             commit: None,
             bulk: BulkUpdate::default(),
             peer: Peer::default(),
@@ -291,10 +317,15 @@ impl Replica {
     pub fn handle_results(&mut self, now: Instant, results: &[KernelResult]) {
         self.now = now;
         for result in results {
+            if result.request.op.is_about_expectations() {
+                self.on_expectation_result(result);
+                continue;
+            }
             match result.request.purpose {
                 Purpose::Commit => self.on_commit_result(result),
                 Purpose::Inject => self.on_inject_result(result),
                 Purpose::Verify => self.on_verify_result(result),
+                Purpose::ReadAgain => self.on_read_again(result),
                 Purpose::Flush => {}
             }
         }
@@ -330,7 +361,10 @@ impl Replica {
                 }
                 A::Control(Control::Ack(from, to)) => self.on_ack(from, to),
                 A::Control(Control::Nack(from, to)) => self.on_nack(from, to),
-                A::Expectation | A::Control(Control::Alive) => {}
+                A::Expectation(state, e) => {
+                    self.deliver_expectation(state, &e, followed.seq, followed.late);
+                }
+                A::Control(Control::Alive) => {}
             }
         }
     }
@@ -345,13 +379,13 @@ impl Replica {
     pub fn handle_command(&mut self, now: Instant, id: CommandId, command: Command) {
         self.now = now;
         match command {
-            Command::Commit => return self.start_commit(id),
+            Command::Commit(objects) => return self.start_commit(id, objects),
             Command::FlushInternal => self.flush_caches(true, false),
             Command::FlushExternal => self.flush_caches(false, true),
             Command::FlushCaches => self.flush_caches(true, true),
-            Command::FlushKernel => return self.start_kernel_flush(Some(id)),
+            Command::FlushKernel(objects) => return self.start_kernel_flush(id, objects),
             Command::ScheduleFlush => self.schedule_flush(),
-            Command::Resync => self.start_resync(),
+            Command::Resync(objects) => self.start_resync(objects),
             Command::Bulk => self.start_bulk(),
             Command::RequestResync => self.request_resync(),
         }
@@ -404,6 +438,8 @@ impl Replica {
             if let Some(request) = self.requests.pop_front() {
                 out.push(request);
             } else if let Some(request) = self.next_injection() {
+                out.push(request);
+            } else if let Some(request) = self.next_expectation_injection() {
                 out.push(request);
             } else {
                 break;

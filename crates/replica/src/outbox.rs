@@ -8,10 +8,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use cache::{List, Slot};
-use flow::Flow;
+use flow::{Expectation, Flow};
 use wire::v1::{
     Batch, Control, Flags, FlowOptions, Mode, Seq, StateKind, encode_alive, encode_control,
-    encode_flow,
+    encode_expectation, encode_flow,
 };
 
 use crate::ftfw::Ftfw;
@@ -27,13 +27,24 @@ const DIRECT_MAX: usize = 65_536;
 /// Most control messages that wait to be sent, or to be acknowledged.
 pub(crate) const CONTROLS_MAX: usize = 1024;
 
+/// What a message without an internal cache is about.
+#[derive(Clone, Copy, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are flows, and the queue is bounded"
+)]
+enum Object {
+    Flow(Flow),
+    Expectation(Expectation),
+}
+
 /// Sending side towards the peer.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     seq: Seq,
     batch: Batch,
     controls: VecDeque<Control>,
-    direct: VecDeque<(StateKind, Flow)>,
+    direct: VecDeque<(StateKind, Object)>,
     /// When ALIVE is due; `None` in ALARM, which never sends control messages.
     alive_at: Option<Instant>,
 }
@@ -80,7 +91,7 @@ impl Outbox {
 
     /// Appends a message under the next sequence number, which is returned; `None` if
     /// the datagram is full.
-    fn push(&mut self, encode: impl FnOnce(&mut Vec<u8>, Seq)) -> Option<Seq> {
+    pub(crate) fn push(&mut self, encode: impl FnOnce(&mut Vec<u8>, Seq)) -> Option<Seq> {
         let seq = self.seq;
         if !self.batch.push(|out| encode(out, seq)) {
             return None;
@@ -91,18 +102,29 @@ impl Outbox {
 }
 
 impl Replica {
-    /// Queues a message without an internal cache.
+    /// Queues a message about a flow without an internal cache.
     pub(crate) fn owe_directly(&mut self, kind: StateKind, flow: Flow) {
+        self.queue_directly(kind, Object::Flow(flow));
+    }
+
+    /// Queues a message about an expectation without an internal cache.
+    pub(crate) fn owe_expectation_directly(&mut self, kind: StateKind, e: Expectation) {
+        self.queue_directly(kind, Object::Expectation(e));
+    }
+
+    fn queue_directly(&mut self, kind: StateKind, object: Object) {
         if self.outbox.direct.len() >= DIRECT_MAX {
             self.outbox.direct.pop_front();
             self.stats.direct_dropped += 1;
         }
-        self.outbox.direct.push_back((kind, flow));
+        self.outbox.direct.push_back((kind, object));
     }
 
     /// Number of objects that wait to be sent.
     pub fn owed(&self) -> usize {
-        self.internal.queued(List::Owed) + self.outbox.direct.len() + self.outbox.controls.len()
+        let expectations = self.expectations.as_ref().map_or(0, |e| e.owed());
+        let flows = self.internal.queued(List::Owed) + self.outbox.direct.len();
+        flows + expectations + self.outbox.controls.len()
     }
 
     /// Fills the next datagram with as much as is owed and fits.
@@ -121,10 +143,13 @@ impl Replica {
             }
             self.outbox.controls.pop_front();
         }
-        while let Some((kind, flow)) = self.outbox.direct.front() {
-            let (kind, flow) = (*kind, *flow);
-            let encode = |out: &mut Vec<u8>, seq| {
-                encode_flow(out, kind, Flags::NONE, seq, &flow, options);
+        while let Some((kind, object)) = self.outbox.direct.front() {
+            let (kind, object) = (*kind, *object);
+            let encode = |out: &mut Vec<u8>, seq| match &object {
+                Object::Flow(flow) => encode_flow(out, kind, Flags::NONE, seq, flow, options),
+                Object::Expectation(e) => {
+                    encode_expectation(out, kind, Flags::NONE, seq, e, options.timeout);
+                }
             };
             if self.outbox.push(encode).is_none() {
                 return self.datagram_ready();
@@ -152,6 +177,11 @@ impl Replica {
             self.stats.messages_sent += 1;
             self.entry_sent(slot, seq);
         }
+        while let Some(key) = self.next_owed_expectation() {
+            if !self.push_expectation(key) {
+                return self.datagram_ready();
+            }
+        }
         // The trailer is said every second, whatever else is.
         let trailer = self.settings.trailer;
         let may = trailer || self.outbox.batch.bytes().is_empty();
@@ -176,7 +206,7 @@ impl Replica {
         unknown && self.settings.trailer && first != Some(&Control::Alive) && self.owed() > 0
     }
 
-    fn greeting(&self) -> Flags {
+    pub(crate) fn greeting(&self) -> Flags {
         self.ftfw.as_ref().map_or(Flags::NONE, Ftfw::greeting)
     }
 

@@ -117,7 +117,16 @@ impl Replica {
     }
 
     pub(crate) fn is_confirmed(&self, slot: Slot) -> bool {
-        self.external.meta(slot).seen == self.peer.run
+        self.is_present_run(self.external.meta(slot).seen)
+    }
+
+    /// Which of its runs the peer is in, as entries note it.
+    pub(crate) fn present_run(&self) -> u8 {
+        self.peer.run
+    }
+
+    pub(crate) fn is_present_run(&self, run: u8) -> bool {
+        run == self.peer.run
     }
 
     /// The message `seq` has told of an entry of the external cache.

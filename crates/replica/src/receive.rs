@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use flow::Flow;
+use flow::{Expectation, Flow};
 use wire::v1::{
     Control, Epoch, Flags, FrameError, Header, Message, Mode, ObjectKind, Seq, StateKind, Trailer,
     Verdict, decode_expectation, decode_flow, verdict,
@@ -22,7 +22,7 @@ pub enum Accepted {
     /// A flow of the peer.
     Flow(StateKind, Flow),
     /// An expectation of the peer.
-    Expectation,
+    Expectation(StateKind, Expectation),
     /// ALIVE, with its trailer if it has one.
     Alive(Option<Trailer>),
     /// Any other control message.
@@ -352,8 +352,7 @@ impl Receiver {
             }),
             ObjectKind::Expectation => decode_expectation(body).map(|d| {
                 self.stats.unknown_attrs += u64::from(d.unknown_attrs);
-                self.stats.expectations_ignored += 1;
-                Accepted::Expectation
+                Accepted::Expectation(state, d.object)
             }),
         };
         if decoded.is_err() {

@@ -45,6 +45,9 @@ pub struct Settings {
     pub startup_resync: bool,
     /// Delay between an overrun and its repair; `None` for no repair.
     pub overrun_resync: Option<Duration>,
+    /// Replicate expectations whose helper's name begins with one of these, in any case;
+    /// of all helpers if the list is empty. `None`: of none.
+    pub expectations: Option<Vec<String>>,
     /// Which flows are replicated.
     pub filter: Filter,
     /// The links, in order of preference.

@@ -46,7 +46,7 @@ pub struct ReceiveStats {
     pub unknown_attrs: u64,
     /// Messages with a flag, which ALARM passes over.
     pub ignored: u64,
-    /// Expectations passed over.
+    /// Expectations passed over, because they are not to be replicated.
     pub expectations_ignored: u64,
 }
 
@@ -73,8 +73,10 @@ pub struct Stats {
     pub resyncs: u64,
     /// Kernel flushes.
     pub kernel_flushes: u64,
-    /// Flows that version 1 cannot carry.
+    /// Events and entries of dumps that version 1 cannot carry.
     pub not_carried: u64,
+    /// Expectations whose master is not replicated.
+    pub masterless: u64,
     /// Flows that a sweep found though no event had told of them.
     pub silent_flows: u64,
     /// Flows that a sweep found gone though no event had told of it.

@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use cache::{List, Position};
 use flow::{Flow, Proto};
-use wire::v1::{StateKind, check_carried};
+use wire::v1::{Mode, StateKind, check_carried};
 
 use crate::kernel::{
     DumpEnd, DumpScope, KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose,
 };
-use crate::{CommandId, Event, Instant, REQUESTS_MAX, Replica, Settings, marks};
+use crate::{CommandId, Event, Instant, Objects, REQUESTS_MAX, Replica, Settings, marks};
 
 /// Protocols whose timeouts are short and refreshed without events.
 const SHORT_LIVED: [(bool, Proto); 6] = [
@@ -89,7 +89,24 @@ pub(crate) struct Sweeps {
     whole: bool,
 }
 
+/// What the dump under way is to expectations.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Running {
+    /// It compares: what is unknown is news.
+    pub(crate) compares: bool,
+    /// Its number.
+    pub(crate) number: u8,
+}
+
 impl Sweeps {
+    pub(crate) fn running(&self) -> Option<Running> {
+        let dump = self.running?;
+        Some(Running {
+            compares: matches!(dump.reason, Reason::Sweep | Reason::Repair),
+            number: self.number,
+        })
+    }
+
     pub(crate) fn new(settings: &Settings) -> Sweeps {
         let mut owed = VecDeque::new();
         if settings.internal_cache {
@@ -168,13 +185,17 @@ impl Sweeps {
 }
 
 impl Replica {
-    pub(crate) fn start_resync(&mut self) {
+    pub(crate) fn start_resync(&mut self, objects: Objects) {
         if !self.settings.internal_cache {
             self.events.push_back(Event::ResyncUnsupported);
             return;
         }
         self.events.push_back(Event::Resync);
-        self.sweeps.owe(Reason::Resync, DumpScope::All);
+        if objects.has_flows() {
+            self.sweeps.owe(Reason::Resync, DumpScope::All);
+        } else if self.expectations.is_some() {
+            self.sweeps.owe(Reason::Resync, DumpScope::Expectations);
+        }
     }
 
     /// Owes the sweeps whose time has come.
@@ -192,6 +213,12 @@ impl Replica {
             sweeps.owe(Reason::Sweep, DumpScope::All);
         }
         if sweeps.short_at <= now {
+            let limit = (self.settings.mode == Mode::Alarm).then_some(self.settings.cache_timeout);
+            if let Some(expectations) = &mut self.expectations
+                && self.commit.is_none()
+            {
+                expectations.expire(now.tick(), limit.map(|l| l.as_secs()));
+            }
             sweeps.short_at = now + sweeps.short;
             for (v6, proto) in SHORT_LIVED {
                 sweeps.owe(Reason::Sweep, DumpScope::Protocol { v6, proto });
@@ -323,6 +350,21 @@ impl Replica {
         };
         if end == DumpEnd::Failed {
             self.events.push_back(Event::DumpFailed);
+        }
+        // Every dump of flows is followed by one of the expectations, whose masters are then known.
+        let is_flush = matches!(dump.reason, Reason::Flush(_));
+        if dump.scope == DumpScope::All && self.expectations.is_some() && !is_flush {
+            self.sweeps.owed.push_front(Dump {
+                scope: DumpScope::Expectations,
+                ..dump
+            });
+        }
+        if dump.scope == DumpScope::Expectations {
+            if end == DumpEnd::Complete && matches!(dump.reason, Reason::Sweep | Reason::Repair) {
+                let (number, began) = (self.sweeps.number, self.sweeps.began.tick());
+                self.end_unseen_expectations(number, began);
+            }
+            return;
         }
         if dump.scope == DumpScope::All {
             self.sweeps.table = self.sweeps.dumped;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::Duration;
 
-use flow::{Flow, FlowKey, Status};
+use flow::{ExpectKey, Expectation, Flow, FlowKey, Status};
 use replica::{
     Change, DumpScope, Instant, KernelError, KernelEvent, KernelRequest, Op, Origin, Outcome,
     Purpose,
@@ -22,6 +22,8 @@ pub struct Kernel {
     table: BTreeMap<FlowKey, Entry>,
     events: VecDeque<KernelEvent>,
     next_id: u32,
+    /// Expectations; their events and their time are the test's.
+    pub expectations: BTreeMap<ExpectKey, Expectation>,
     /// Helpers that it has.
     pub helpers: Vec<&'static str>,
     /// Drops every event, as after an overrun.
@@ -131,6 +133,7 @@ impl Kernel {
         let rest = self.table.range((from, Bound::Unbounded));
         let covered = rest.filter(|(_, e)| match scope {
             DumpScope::All => true,
+            DumpScope::Expectations => false,
             DumpScope::Protocol { v6, proto } => {
                 e.flow.orig.proto == proto && e.flow.orig.addrs.is_v4() != v6
             }
@@ -245,6 +248,25 @@ impl Kernel {
                     None => failed(KernelError::NotFound),
                 };
             }
+            Op::CreateExpectation(e) => {
+                if self.find(&e.key().master()).is_none() {
+                    return failed(KernelError::NotFound);
+                }
+                if self.expectations.contains_key(&e.key()) {
+                    return failed(KernelError::Exists);
+                }
+                self.expectations.insert(e.key(), e);
+            }
+            Op::UpdateExpectation(e) => match self.expectations.get_mut(&e.key()) {
+                Some(held) => held.timeout = e.timeout.or(held.timeout),
+                None => return failed(KernelError::NotFound),
+            },
+            Op::DeleteExpectation(key) => {
+                if self.expectations.remove(&key).is_none() {
+                    return failed(KernelError::NotFound);
+                }
+            }
+            Op::FlushExpectations => self.expectations.clear(),
         }
         Outcome::Done
     }

@@ -211,14 +211,14 @@ impl Original {
     pub fn handle_command(&mut self, now: Instant, command: Command, kernel: &mut Kernel) {
         self.now = now;
         match command {
-            Command::Commit => self.commit(kernel),
+            Command::Commit(_) => self.commit(kernel),
             Command::FlushInternal => self.clear_internal(),
             Command::FlushExternal => self.external.clear(),
             Command::FlushCaches => {
                 self.clear_internal();
                 self.external.clear();
             }
-            Command::Resync => self.merge_dump(kernel, false),
+            Command::Resync(_) => self.merge_dump(kernel, false),
             Command::Bulk => self.bulk(),
             Command::RequestResync => {
                 if self.options.mode != Mode::Alarm {
@@ -226,7 +226,7 @@ impl Original {
                 }
             }
             // Its delay is longer than a run.
-            Command::FlushKernel | Command::ScheduleFlush => {}
+            Command::FlushKernel(_) | Command::ScheduleFlush => {}
         }
     }
 

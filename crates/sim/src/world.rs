@@ -11,7 +11,7 @@ use std::time::Duration;
 use flow::{Addrs, Filter, Flow, FlowKey, L4, Proto, ProtoInfo, Status, TcpInfo, TcpState, Tuple};
 use replica::{
     Age, Change, Command, CommandId, DumpEnd, DumpScope, Event, Instant, KernelRequest,
-    KernelResult, LinkId, LinkSettings, Op, Outcome, Purpose, Replica, Settings, Which,
+    KernelResult, LinkId, LinkSettings, Objects, Op, Outcome, Purpose, Replica, Settings, Which,
 };
 use wire::v1::{
     Control, Epoch, Mode, ObjectKind, Seq, StateKind, Verdict, decode_flow, messages, verdict,
@@ -418,11 +418,11 @@ impl World {
         if self.plan.has(Fault::Operator) && self.operator.chance(0.003) {
             let n = self.operator.below(2) as usize;
             let scripts: [&[Command]; 6] = [
-                &[Command::Commit],
-                &[Command::Commit, Command::Commit],
+                &[Command::Commit(Objects::All)],
+                &[Command::Commit(Objects::All), Command::Commit(Objects::All)],
                 // Whoever empties the external cache asks for it again.
                 &[Command::FlushExternal, Command::RequestResync],
-                &[Command::Resync],
+                &[Command::Resync(Objects::All)],
                 &[Command::Bulk, Command::Bulk],
                 &[Command::RequestResync],
             ];
@@ -443,9 +443,9 @@ impl World {
         self.trace.line(self.now, format_args!("{n} takes over"));
         self.primary = n;
         let primary = [
-            Command::Commit,
+            Command::Commit(Objects::All),
             Command::FlushCaches,
-            Command::Resync,
+            Command::Resync(Objects::All),
             Command::Bulk,
         ];
         self.script(n, &primary);
@@ -468,7 +468,10 @@ impl World {
         {
             self.commands += 1;
             let id = CommandId(self.commands);
-            if matches!(command, Command::Resync | Command::Commit | Command::Bulk) {
+            if matches!(
+                command,
+                Command::Resync(_) | Command::Commit(_) | Command::Bulk
+            ) {
                 let node = &self.nodes[n];
                 let held = node.kernel.dump(self.now, DumpScope::All, None, usize::MAX);
                 let held = held.iter().map(Flow::key);
@@ -890,6 +893,7 @@ fn core(plan: &Plan, n: usize, run: u32, now: Instant, kernel: &Kernel) -> Core 
         window_tracking: false,
         startup_resync: false,
         overrun_resync: Some(Duration::from_secs(1)),
+        expectations: None,
         filter: Filter::default(),
         links: vec![link("sync0"), link("sync1")],
         first_link: 0,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use flow::{Flow, LineForm};
+use flow::{Expectation, Flow, LineForm};
 
 /// A line of the internal cache: both tuples, and the seconds since the entry was made.
 pub fn internal_line(out: &mut String, flow: &Flow, age_secs: u32) {
@@ -24,6 +24,16 @@ pub fn external_line(out: &mut String, flow: &Flow, age_secs: u32, expires_secs:
 pub fn kernel_line(out: &mut String, flow: &Flow) {
     let _ = flow.fmt_line(out, LineForm::WithTimeout);
     out.push_str(" use=1\n");
+}
+
+/// A line of either cache of expectations.
+pub fn expectation_line(out: &mut String, expectation: &Expectation, age_secs: u32) {
+    let _ = writeln!(out, "{expectation} [active since {age_secs}s]");
+}
+
+/// A line of the kernel's expectations: with its timeout first.
+pub fn kernel_expectation_line(out: &mut String, expectation: &Expectation) {
+    let _ = writeln!(out, "{} {expectation}", expectation.timeout.unwrap_or(0));
 }
 
 #[cfg(test)]

@@ -4,9 +4,11 @@ mod line;
 mod stats;
 mod xml;
 
-pub use line::{external_line, internal_line, kernel_line};
+pub use line::{
+    expectation_line, external_line, internal_line, kernel_expectation_line, kernel_line,
+};
 pub use stats::{
     CacheReport, LinkReport, NetworkReport, PeerReport, Report, RuntimeReport, cache_stats,
     general, links, network, queues, resend_queue, runtime,
 };
-pub use xml::flow_element;
+pub use xml::{expectation_element, flow_element};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use flow::{Flow, L4, Status, Tuple, Zone};
+use flow::{Expectation, Flow, L4, Status, Tuple, Zone};
 
 /// Appends the element of a flow. An external entry shows an empty reply part.
 pub fn flow_element(out: &mut String, flow: &Flow, with_reply: bool) {
@@ -38,12 +38,52 @@ pub fn flow_element(out: &mut String, flow: &Flow, with_reply: bool) {
     out.push_str("</meta></flow>\n");
 }
 
-fn direction(out: &mut String, name: &str, tuple: &Tuple) {
-    let (family, family_name) = if tuple.addrs.is_v4() {
+/// Appends the element of an expectation.
+pub fn expectation_element(out: &mut String, e: &Expectation) {
+    let (family, family_name) = layer3(&e.tuple);
+    let parts = [
+        ("expected", &e.tuple),
+        ("mask", &e.mask),
+        ("master", &e.master),
+    ];
+    let _ = write!(
+        out,
+        "<flow><layer3 protonum=\"{family}\" protoname=\"{family_name}\">"
+    );
+    for (name, tuple) in parts {
+        let (src, dst) = (tuple.addrs.src(), tuple.addrs.dst());
+        let _ = write!(out, "<{name}><src>{src}</src><dst>{dst}</dst></{name}>");
+    }
+    let _ = write!(
+        out,
+        "</layer3><layer4 protonum=\"{}\" protoname=\"{}\">",
+        e.tuple.proto.0,
+        e.tuple.proto.name().unwrap_or("unknown"),
+    );
+    for (name, tuple) in parts {
+        if let L4::Ports { src, dst } = tuple.l4 {
+            let ports = format!("<sport>{src}</sport><dport>{dst}</dport>");
+            let _ = write!(out, "<{name}>{ports}</{name}>");
+        }
+    }
+    out.push_str("</layer4><meta>");
+    if let Some(helper) = e.helper {
+        let _ = write!(out, "<helper-name>{helper}</helper-name>");
+    }
+    let _ = writeln!(out, "<class>{}</class></meta></flow>", e.class.unwrap_or(0));
+}
+
+/// Address family: its number and name.
+fn layer3(tuple: &Tuple) -> (u8, &'static str) {
+    if tuple.addrs.is_v4() {
         (2, "ipv4")
     } else {
         (10, "ipv6")
-    };
+    }
+}
+
+fn direction(out: &mut String, name: &str, tuple: &Tuple) {
+    let (family, family_name) = layer3(tuple);
     let _ = write!(
         out,
         "<meta direction=\"{name}\"><layer3 protonum=\"{family}\" protoname=\"{family_name}\">\

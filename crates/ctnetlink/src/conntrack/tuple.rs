@@ -84,7 +84,7 @@ fn decode_usual(payload: &[u8]) -> Option<Tuple> {
 }
 
 #[inline]
-pub(super) fn decode(a: Attr<'_>) -> Result<Tuple, DecodeError> {
+pub(crate) fn decode(a: Attr<'_>) -> Result<Tuple, DecodeError> {
     match decode_usual(a.payload) {
         Some(tuple) => Ok(tuple),
         None => decode_any(a),

@@ -1,10 +1,13 @@
 //! Named stories between two replicas on virtual time. They assert on caches, on
 //! the model kernels and on what was sent, never on private fields.
 
+mod expectations;
 mod world;
 
 use flow::{Flow, Name, Status, TcpState};
-use replica::{Change, Command, Event, KernelEvent, LinkId, Op, Origin, Purpose, Settings, Which};
+use replica::{
+    Change, Command, Event, KernelEvent, LinkId, Objects, Op, Origin, Purpose, Settings, Which,
+};
 use wire::v1::{Epoch, Mode, Seq};
 use world::{World, in_state, in_zone, settings, tcp, udp};
 
@@ -213,7 +216,7 @@ fn replicated(count: u16) -> World {
 fn a_commit_makes_every_flow_and_announces_none() {
     let mut w = replicated(1000);
     let before = w.nodes[FW2].sent;
-    let id = w.command(FW2, Command::Commit);
+    let id = w.command(FW2, Command::Commit(Objects::All));
     w.run(0.5);
     assert_eq!(committed(&w, FW2), Some((1000, 0, 0)));
     assert!(w.nodes[FW2].heard.contains(&Event::Done(id)));
@@ -231,7 +234,7 @@ fn a_commit_makes_every_flow_and_announces_none() {
         "they are ours now"
     );
     w.command(FW2, Command::FlushCaches);
-    w.command(FW2, Command::Resync);
+    w.command(FW2, Command::Resync(Objects::All));
     w.command(FW2, Command::Bulk);
     w.run(1.0);
     assert_eq!(
@@ -248,7 +251,7 @@ fn a_committed_flow_gets_its_remaining_timeout() {
     w.run(0.2);
     w.nodes[FW1].mute = true;
     w.run(40.0);
-    w.command(FW2, Command::Commit);
+    w.command(FW2, Command::Commit(Objects::All));
     w.run(0.2);
     let made = w.nodes[FW2].kernel.get(&udp(1, 0).key()).unwrap();
     assert!((58..=61).contains(&made.timeout.unwrap()), "{made:?}");
@@ -265,7 +268,7 @@ fn a_commit_over_a_live_flow_never_goes_back() {
         ..in_state(&tcp(2), TcpState::SYN_SENT)
     };
     w.nodes[FW2].kernel.silently(w.now, &behind);
-    w.command(FW2, Command::Commit);
+    w.command(FW2, Command::Commit(Objects::All));
     w.run(0.3);
     assert_eq!(committed(&w, FW2), Some((0, 2, 0)));
     let state = |n: u16| w.nodes[FW2].kernel.get(&tcp(n).key()).unwrap().tcp_state();
@@ -284,7 +287,7 @@ fn a_commit_replaces_an_entry_with_another_translation() {
     let mut other = tcp(1);
     other.reply.l4 = flow::L4::Ports { src: 80, dst: 9 };
     w.nodes[FW2].kernel.silently(w.now, &other);
-    w.command(FW2, Command::Commit);
+    w.command(FW2, Command::Commit(Objects::All));
     w.run(0.3);
     assert_eq!(committed(&w, FW2), Some((1, 0, 0)));
     assert_same(w.nodes[FW2].kernel.get(&tcp(1).key()).unwrap(), &tcp(1));
@@ -296,7 +299,7 @@ fn a_foreign_flow_on_the_reply_tuple_is_reported_and_spared() {
     let mut foreign = tcp(2);
     foreign.reply = tcp(1).reply;
     w.nodes[FW2].kernel.silently(w.now, &foreign);
-    w.command(FW2, Command::Commit);
+    w.command(FW2, Command::Commit(Objects::All));
     w.run(0.3);
     assert_eq!(committed(&w, FW2), Some((0, 0, 1)));
     assert_eq!(w.nodes[FW2].replica.stats().clashes, 1);
@@ -314,7 +317,7 @@ fn a_missing_helper_costs_the_helper_not_the_flow() {
     w.nodes[FW1].kernel.helpers = vec!["ftp"];
     w.traffic(FW1, &flow);
     w.run(0.2);
-    w.command(FW2, Command::Commit);
+    w.command(FW2, Command::Commit(Objects::All));
     w.run(0.3);
     assert_eq!(committed(&w, FW2), Some((1, 0, 0)));
     assert_eq!(w.nodes[FW2].replica.stats().without_helper, 1);
@@ -332,7 +335,7 @@ fn masters_are_committed_before_the_flows_they_predicted() {
     w.traffic(FW1, &related);
     w.traffic(FW1, &tcp(1));
     w.run(0.2);
-    w.command(FW2, Command::Commit);
+    w.command(FW2, Command::Commit(Objects::All));
     w.run(0.3);
     assert_eq!(committed(&w, FW2), Some((2, 0, 0)));
     let made = w.nodes[FW2].kernel.get(&related.key()).unwrap();
@@ -342,8 +345,8 @@ fn masters_are_committed_before_the_flows_they_predicted() {
 #[test]
 fn a_second_commit_and_a_flush_are_refused_while_one_runs() {
     let mut w = replicated(10);
-    w.command(FW2, Command::Commit);
-    let second = w.command(FW2, Command::Commit);
+    w.command(FW2, Command::Commit(Objects::All));
+    let second = w.command(FW2, Command::Commit(Objects::All));
     w.command(FW2, Command::FlushCaches);
     w.run(0.3);
     let heard = &w.nodes[FW2].heard;
@@ -359,7 +362,7 @@ fn a_second_commit_and_a_flush_are_refused_while_one_runs() {
 #[test]
 fn the_end_of_a_flow_that_the_peer_has_taken_over_is_not_announced() {
     let mut w = replicated(1);
-    w.command(FW2, Command::Commit);
+    w.command(FW2, Command::Commit(Objects::All));
     w.run(0.2);
     w.command(FW2, Command::Bulk);
     w.run(0.2);
@@ -444,6 +447,7 @@ fn an_injection_over_an_equal_flow_updates_it() {
             Op::Get(_) => "get",
             Op::Update(_) => "update",
             Op::Delete(..) => "delete",
+            _ => "about expectations",
         })
         .collect();
     assert_eq!(ops, ["create", "get", "update"]);
@@ -497,7 +501,7 @@ fn the_backups_copy_of_a_refreshed_flow_stays_young() {
         w.nodes[FW1].kernel.refresh(w.now, &key, 30);
     }
     w.run(0.2);
-    w.command(FW2, Command::Commit);
+    w.command(FW2, Command::Commit(Objects::All));
     w.run(0.2);
     let made = w.nodes[FW2].kernel.get(&key).unwrap();
     assert!(made.timeout.unwrap() >= 15, "half has run down: {made:?}");
@@ -563,7 +567,7 @@ fn a_scheduled_flush_empties_the_kernel_and_tells_nobody() {
     assert_eq!(w.nodes[FW2].replica.len(Which::External), 20);
     w.traffic(FW1, &tcp(1));
     w.command(FW1, Command::ScheduleFlush);
-    w.command(FW1, Command::Commit);
+    w.command(FW1, Command::Commit(Objects::All));
     w.run(61.0);
     assert_eq!(w.nodes[FW1].kernel.len(), 1, "a commit calls the flush off");
 }
@@ -897,7 +901,7 @@ fn reborn(mode: Mode, epoch: u32) -> Settings {
 #[test]
 fn replicas_recognise_each_other_and_their_roles() {
     let mut w = learned(Mode::Ftfw, 1);
-    w.command(FW1, Command::Commit);
+    w.command(FW1, Command::Commit(Objects::All));
     w.command(FW2, Command::ScheduleFlush);
     w.run(1.5);
     assert_eq!(
@@ -925,7 +929,7 @@ fn a_restart_of_the_peer_removes_nothing_and_leaves_a_minute_to_show_life() {
         assert_eq!(fw2.len(Which::External), 100, "{mode:?}");
         assert_eq!((fw2.confirmed(), fw2.unconfirmed()), (1, 99), "{mode:?}");
         assert_eq!(fw2.stats().peer_restarts, 1);
-        w.command(FW2, Command::Commit);
+        w.command(FW2, Command::Commit(Objects::All));
         w.run(1.0);
         let timeout = |n| w.nodes[FW2].kernel.get(&tcp(n).key()).unwrap().timeout;
         assert_eq!(timeout(2), Some(60));
@@ -944,7 +948,7 @@ fn what_a_complete_bulk_does_not_mention_is_removed() {
         w.command(FW1, Command::FlushInternal);
         w.run(0.5);
         assert_eq!(w.nodes[FW2].replica.len(Which::External), 100);
-        w.command(FW1, Command::Resync);
+        w.command(FW1, Command::Resync(Objects::All));
         w.command(FW1, Command::Bulk);
         w.run(3.0);
         let fw2 = &w.nodes[FW2];
@@ -980,7 +984,7 @@ fn nothing_is_removed_without_the_trailer_or_with_something_lost() {
         }
         w.nodes[FW1].kernel.deaf = false;
         w.command(FW1, Command::FlushInternal);
-        w.command(FW1, Command::Resync);
+        w.command(FW1, Command::Resync(Objects::All));
         w.run(0.2);
         w.nodes[FW1].mute = false;
         w.seed(7);

@@ -7,8 +7,8 @@ use flow::{
     Addrs, Filter, Flow, FlowKey, L4, Proto, ProtoInfo, Status, TcpInfo, TcpState, Tuple, Zone,
 };
 use replica::{
-    Command, CommandId, DumpEnd, Event, Instant, KernelResult, LinkId, LinkSettings, Replica,
-    Settings, Which,
+    Command, CommandId, DumpEnd, DumpScope, Event, Instant, KernelResult, LinkId, LinkSettings,
+    Replica, Settings, Which,
 };
 use sim::kernel::Kernel;
 use sim::random::Random;
@@ -37,6 +37,7 @@ pub(crate) fn settings() -> Settings {
         window_tracking: false,
         startup_resync: false,
         overrun_resync: Some(Duration::from_secs(2)),
+        expectations: None,
         filter: Filter::default(),
         links: vec![link("sync0"), link("sync1")],
         first_link: 0,
@@ -222,6 +223,10 @@ impl World {
             while let Some(scope) = replica.poll_dump() {
                 let flows = kernel.dump(now, scope, None, usize::MAX);
                 replica.handle_dump(now, &flows);
+                if scope == DumpScope::Expectations {
+                    let all: Vec<_> = kernel.expectations.values().copied().collect();
+                    replica.handle_dumped_expectations(now, &all);
+                }
                 replica.handle_dump_end(now, DumpEnd::Complete);
             }
             replica.advance(now, 100);

@@ -18,6 +18,7 @@ use super::Decoded;
 use super::attr::{
     Attrs, PayloadError, TupleParts, put_addrs, put_name, put_ports, put_u8, put_u32,
 };
+use super::flow::{NotCarried, sends_ports};
 use super::header::{Flags, MessageType, ObjectKind, Seq, StateKind, finish, start};
 
 /// Longest names with their NUL; see `flow.rs` for the helper's.
@@ -25,10 +26,33 @@ const HELPER_NAME_MAX: usize = 16;
 const HELPER_NAME_MAX_SENT: usize = 12;
 const FUNCTION_MAX: usize = 28;
 
+/// Says whether version 1 can carry an expectation.
+///
+/// # Errors
+/// The reason why it cannot; such an expectation must not be replicated at all.
+pub fn check_expectation_carried(exp: &Expectation) -> Result<(), NotCarried> {
+    for tuple in [&exp.master, &exp.tuple] {
+        match tuple.l4 {
+            L4::Gre { .. } => return Err(NotCarried::GreKeys),
+            L4::Ports { .. } if !sends_ports(tuple.proto) => {
+                return Err(NotCarried::Ports(tuple.proto));
+            }
+            _ => {}
+        }
+    }
+    if exp.nat.is_some_and(|nat| !nat.tuple.addrs.is_v4()) {
+        return Err(NotCarried::ExpectNat6);
+    }
+    if exp.zone != Zone(0) {
+        return Err(NotCarried::ExpectZone);
+    }
+    Ok(())
+}
+
 /// Appends a state message about an expectation, at most 300 bytes.
 ///
-/// `timeout` is off if the sender has a `CommitTimeout`. A translation of IPv6
-/// addresses cannot be said and is left out.
+/// `timeout` is off if the sender has a `CommitTimeout`. The expectation should have
+/// passed [`check_expectation_carried`]; what has no attribute is left out.
 pub fn encode_expectation(
     out: &mut Vec<u8>,
     kind: StateKind,

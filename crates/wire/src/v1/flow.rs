@@ -72,9 +72,15 @@ pub enum NotCarried {
     /// A translated ICMP id has no attribute.
     #[error("translated ICMP id")]
     IcmpId,
+    /// An expectation's translation has attributes for IPv4 alone.
+    #[error("translation of an IPv6 expectation")]
+    ExpectNat6,
+    /// An expectation has no attribute for its zone.
+    #[error("zone of an expectation")]
+    ExpectZone,
 }
 
-fn sends_ports(proto: Proto) -> bool {
+pub(super) fn sends_ports(proto: Proto) -> bool {
     matches!(proto, Proto::TCP | Proto::UDP | Proto::SCTP | Proto::DCCP)
 }
 

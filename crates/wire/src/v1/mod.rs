@@ -18,7 +18,7 @@ mod trailer;
 
 pub use attr::PayloadError;
 pub use batch::Batch;
-pub use expectation::{decode_expectation, encode_expectation};
+pub use expectation::{check_expectation_carried, decode_expectation, encode_expectation};
 pub use flow::{FlowOptions, NotCarried, check_carried, decode_flow, encode_flow};
 pub use header::{
     Control, Flags, FrameError, Header, Message, MessageType, Messages, Mode, ObjectKind, Seq,

@@ -1,0 +1,134 @@
+//! A table of expectations. They are few, so it is an ordinary map in the order of
+//! their keys, in which a listing can go on where it stopped.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use flow::{ExpectKey, Expectation};
+
+use crate::{Full, Tick};
+
+/// An expectation and what the owner of the table notes about it.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpectEntry {
+    /// What was last said of it.
+    pub expectation: Expectation,
+    /// When it was inserted.
+    pub created: Tick,
+    /// When it was last stored; its timeout counts from here.
+    pub updated: Tick,
+    /// Bits whose meaning is the owner's.
+    pub marks: u8,
+    /// See [`crate::Meta::seen`].
+    pub seen: u8,
+    /// Sequence number under which it was last sent, or heard of.
+    pub seq: u32,
+}
+
+impl ExpectEntry {
+    /// True if it has any of `marks`.
+    pub fn has(&self, marks: u8) -> bool {
+        self.marks & marks != 0
+    }
+
+    /// Takes the marks `clear` from it and gives it the marks `set`.
+    pub fn mark(&mut self, set: u8, clear: u8) {
+        self.marks = (self.marks & !clear) | set;
+    }
+
+    /// What is left of its timeout, at least 0; `None` if none is known.
+    pub fn left(&self, now: Tick) -> Option<u32> {
+        let age = now.seconds_since(self.updated);
+        Some(self.expectation.timeout?.saturating_sub(age))
+    }
+}
+
+/// Expectations by key.
+#[derive(Clone, Debug)]
+pub struct ExpectTable {
+    entries: BTreeMap<ExpectKey, ExpectEntry>,
+    limit: usize,
+}
+
+impl ExpectTable {
+    /// A table of at most `limit` expectations.
+    pub fn new(limit: usize) -> ExpectTable {
+        ExpectTable {
+            entries: BTreeMap::new(),
+            limit,
+        }
+    }
+
+    /// Number of expectations.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// True without any.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// An entry.
+    pub fn get(&self, key: &ExpectKey) -> Option<&ExpectEntry> {
+        self.entries.get(key)
+    }
+
+    /// An entry, to be changed.
+    pub fn get_mut(&mut self, key: &ExpectKey) -> Option<&mut ExpectEntry> {
+        self.entries.get_mut(key)
+    }
+
+    /// Stores an expectation in the place of what was said of it before; true if it is new.
+    ///
+    /// # Errors
+    /// [`Full`] at the limit.
+    pub fn store(&mut self, expectation: &Expectation, now: Tick) -> Result<bool, Full> {
+        let key = expectation.key();
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.expectation = *expectation;
+            entry.updated = now;
+            return Ok(false);
+        }
+        if self.entries.len() >= self.limit {
+            return Err(Full);
+        }
+        let entry = ExpectEntry {
+            expectation: *expectation,
+            created: now,
+            updated: now,
+            marks: 0,
+            seen: 0,
+            seq: 0,
+        };
+        self.entries.insert(key, entry);
+        Ok(true)
+    }
+
+    /// Removes an entry.
+    pub fn remove(&mut self, key: &ExpectKey) -> Option<ExpectEntry> {
+        self.entries.remove(key)
+    }
+
+    /// Removes the entries for which `keep` is false.
+    pub fn retain(&mut self, mut keep: impl FnMut(&ExpectEntry) -> bool) {
+        self.entries.retain(|_, entry| keep(entry));
+    }
+
+    /// Removes all.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    /// The entries behind a key, or all, in the order of their keys.
+    pub fn behind(&self, key: Option<ExpectKey>) -> impl Iterator<Item = &ExpectEntry> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.entries.range((from, Bound::Unbounded));
+        range.map(|(_, entry)| entry)
+    }
+
+    /// All entries, to be changed.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut ExpectEntry> {
+        self.entries.values_mut()
+    }
+}

@@ -1,0 +1,321 @@
+//! Expectations: they follow their masters in everything.
+
+use flow::{Direction, ExpectNat, Expectation, L4, Name, SeqAdj, SeqAdjPair, Status};
+use replica::{Change, Command, Event, ExpectationEvent, Objects, Op, Origin, Settings, Which};
+use wire::v1::{Epoch, Mode};
+
+use crate::world::{World, settings, tcp};
+use crate::{FW1, FW2};
+
+/// What the FTP helper predicts after a PORT of the control connection `n`.
+fn predicted(n: u16) -> Expectation {
+    let master = tcp(n);
+    let mut tuple = master.reply;
+    tuple.l4 = L4::Ports {
+        src: 0,
+        dst: 5000 + n,
+    };
+    let mut mask = tuple;
+    mask.l4 = L4::Ports {
+        src: 0,
+        dst: u16::MAX,
+    };
+    let mut saved = master.orig;
+    saved.l4 = L4::Ports { src: 6000, dst: 0 };
+    Expectation {
+        master: master.orig,
+        tuple,
+        mask,
+        zone: master.zone,
+        timeout: Some(300),
+        flags: 0,
+        class: Some(1),
+        nat: Some(ExpectNat {
+            tuple: saved,
+            dir: Direction::Reply,
+        }),
+        helper: Name::new(b"ftp"),
+        function: Name::new(b"nat-follow-master"),
+        id: Some(7),
+    }
+}
+
+fn with_expectations(mode: Mode) -> Settings {
+    Settings {
+        mode,
+        expectations: Some(Vec::new()),
+        ..settings()
+    }
+}
+
+fn pair(first: Settings, second: Settings) -> World {
+    let second = Settings {
+        epoch: Epoch(2),
+        ..second
+    };
+    let mut w = World::with(first, second);
+    w.run(1.5);
+    w.traffic(FW1, &tcp(1));
+    w.run(0.5);
+    w
+}
+
+fn tell(w: &mut World, n: usize, change: Change, e: &Expectation) {
+    let node = &mut w.nodes[n];
+    match change {
+        Change::Destroy => drop(node.kernel.expectations.remove(&e.key())),
+        _ => drop(node.kernel.expectations.insert(e.key(), *e)),
+    }
+    let event = ExpectationEvent {
+        change,
+        origin: Origin::Traffic,
+        expectation: *e,
+    };
+    node.replica.handle_expectations(w.now, &[event]);
+}
+
+fn listed(w: &World, n: usize, which: Which) -> Vec<Expectation> {
+    let mut all = Vec::new();
+    let replica = &w.nodes[n].replica;
+    replica.walk_expectations(which, None, 100, |e, _| all.push(*e));
+    all
+}
+
+#[test]
+fn a_backup_predicts_what_the_primary_predicted() {
+    for mode in [Mode::Notrack, Mode::Alarm, Mode::Ftfw] {
+        let mut w = pair(with_expectations(mode), with_expectations(mode));
+        tell(&mut w, FW1, Change::New, &predicted(1));
+        w.run(100.0);
+        let known = listed(&w, FW2, Which::External);
+        assert_eq!(known.len(), 1, "{mode:?}");
+        let said = Expectation {
+            id: Some(7),
+            timeout: Some(300),
+            ..known[0]
+        };
+        assert_eq!(said, predicted(1), "{mode:?}");
+        w.command(FW2, Command::Commit(Objects::All));
+        w.run(0.5);
+        let kernel = &w.nodes[FW2].kernel;
+        let made = kernel.expectations.get(&predicted(1).key());
+        let left = made.expect("it is committed").timeout;
+        // The model's expectations do not age in the kernel, and ALARM says them again.
+        let most = if mode == Mode::Alarm { 300 } else { 201 };
+        assert!(left.is_some_and(|t| (190..=most).contains(&t)), "{left:?}");
+        let ours = listed(&w, FW2, Which::Internal);
+        assert_eq!(ours.len(), 1, "the new primary knows it, too");
+    }
+}
+
+#[test]
+fn a_commit_of_one_kind_leaves_the_other() {
+    let both = || with_expectations(Mode::Notrack);
+    let mut w = pair(both(), both());
+    tell(&mut w, FW1, Change::New, &predicted(1));
+    w.run(0.5);
+    w.command(FW2, Command::Commit(Objects::Expectations));
+    w.run(0.5);
+    let kernel = &w.nodes[FW2].kernel;
+    assert_eq!((kernel.len(), kernel.expectations.len()), (0, 0));
+    let refused = |e: &Event| matches!(e, Event::ExpectationRefused { .. });
+    assert!(w.nodes[FW2].heard.iter().any(refused), "without its master");
+    w.command(FW2, Command::Commit(Objects::Flows));
+    w.run(0.5);
+    let kernel = &w.nodes[FW2].kernel;
+    assert_eq!((kernel.len(), kernel.expectations.len()), (1, 0));
+    w.command(FW2, Command::Commit(Objects::Expectations));
+    w.run(0.5);
+    assert_eq!(w.nodes[FW2].kernel.expectations.len(), 1);
+    // A second time changes nothing.
+    w.command(FW2, Command::Commit(Objects::All));
+    w.run(0.5);
+    assert_eq!(w.nodes[FW2].kernel.expectations.len(), 1);
+}
+
+#[test]
+fn a_late_sequence_adjustment_of_the_master_is_read() {
+    let mut w = pair(with_expectations(Mode::Ftfw), with_expectations(Mode::Ftfw));
+    let adj = |n| SeqAdj {
+        correction_pos: n,
+        offset_before: 0,
+        offset_after: 3,
+    };
+    let mut adjusted = tcp(1);
+    adjusted.seq_adj = Some(SeqAdjPair {
+        orig: adj(1000),
+        reply: SeqAdj::default(),
+    });
+    adjusted.status = adjusted.status.with(Status::SEQ_ADJUST);
+    // The kernel emits nothing when it happens.
+    let now = w.now;
+    w.nodes[FW1].kernel.silently(now, &adjusted);
+    tell(&mut w, FW1, Change::New, &predicted(1));
+    w.run(0.5);
+    let known = w.nodes[FW2].flows(Which::External)[&tcp(1).key()];
+    assert_eq!(known.seq_adj, adjusted.seq_adj);
+    assert!(known.status.contains(Status::SEQ_ADJUST));
+}
+
+#[test]
+fn only_what_can_be_said_rightly_is_said() {
+    let only = |names: &[&str]| Settings {
+        expectations: Some(names.iter().map(|&n| n.into()).collect()),
+        ..with_expectations(Mode::Ftfw)
+    };
+    let mut w = pair(only(&["SIP", "f"]), with_expectations(Mode::Ftfw));
+    let mut irc = predicted(1);
+    irc.helper = Name::new(b"irc");
+    tell(&mut w, FW1, Change::New, &irc);
+    let masterless = predicted(2);
+    tell(&mut w, FW1, Change::New, &masterless);
+    let mut zoned = predicted(1);
+    zoned.zone = flow::Zone(3);
+    tell(&mut w, FW1, Change::New, &zoned);
+    w.run(0.5);
+    assert!(listed(&w, FW2, Which::External).is_empty());
+    let stats = w.nodes[FW1].replica.stats();
+    assert_eq!((stats.masterless, stats.not_carried), (1, 1));
+    assert!(stats.events_filtered >= 1);
+    tell(&mut w, FW1, Change::New, &predicted(1));
+    w.run(0.5);
+    assert_eq!(listed(&w, FW2, Which::External).len(), 1);
+}
+
+#[test]
+fn what_a_bad_link_loses_comes_later() {
+    let mut w = pair(with_expectations(Mode::Ftfw), with_expectations(Mode::Ftfw));
+    tell(&mut w, FW1, Change::New, &predicted(1));
+    w.run(0.5);
+    w.nodes[FW1].mute = true;
+    w.traffic(FW1, &tcp(2));
+    w.run(0.1);
+    tell(&mut w, FW1, Change::New, &predicted(2));
+    tell(&mut w, FW1, Change::Destroy, &predicted(1));
+    w.run(1.0);
+    assert_eq!(listed(&w, FW2, Which::External)[0].master, tcp(1).orig);
+    w.nodes[FW1].mute = false;
+    w.run(2.0);
+    let known = listed(&w, FW2, Which::External);
+    assert_eq!(known.len(), 1);
+    assert_eq!(known[0].master, tcp(2).orig);
+    assert_eq!(w.nodes[FW1].replica.unacknowledged().0, 0);
+}
+
+#[test]
+fn a_bulk_update_tells_of_all() {
+    let both = || with_expectations(Mode::Notrack);
+    let mut w = pair(both(), both());
+    tell(&mut w, FW1, Change::New, &predicted(1));
+    w.run(0.5);
+    w.command(FW2, Command::FlushExternal);
+    w.run(0.1);
+    assert!(listed(&w, FW2, Which::External).is_empty());
+    w.command(FW2, Command::RequestResync);
+    w.run(0.5);
+    assert_eq!(listed(&w, FW2, Which::External).len(), 1);
+    // Found in the kernel at the start, it is told of by a bulk update alone.
+    w.restart(FW1, both());
+    w.restart(FW2, both());
+    w.run(1.0);
+    assert_eq!(listed(&w, FW1, Which::Internal).len(), 1);
+    assert!(listed(&w, FW2, Which::External).is_empty());
+    w.command(FW1, Command::Bulk);
+    w.run(0.5);
+    assert_eq!(listed(&w, FW2, Which::External).len(), 1);
+}
+
+#[test]
+fn an_injected_expectation_comes_after_its_master_and_goes_with_the_peers_word() {
+    let injecting = Settings {
+        external_cache: false,
+        ..with_expectations(Mode::Ftfw)
+    };
+    let mut w = pair(with_expectations(Mode::Ftfw), injecting);
+    w.traffic(FW1, &tcp(2));
+    w.run(0.1);
+    tell(&mut w, FW1, Change::New, &predicted(2));
+    w.run(0.5);
+    let kernel = &w.nodes[FW2].kernel;
+    assert!(kernel.expectations.contains_key(&predicted(2).key()));
+    let place = |wanted: fn(&Op) -> bool| kernel.requests.iter().position(|r| wanted(&r.op));
+    let flow = place(|op| matches!(op, Op::Create(f) if f.orig == tcp(2).orig));
+    let expectation = place(|op| matches!(op, Op::CreateExpectation(_)));
+    assert!(flow < expectation && flow.is_some());
+    tell(&mut w, FW1, Change::Destroy, &predicted(2));
+    w.run(0.5);
+    assert!(w.nodes[FW2].kernel.expectations.is_empty());
+    // Nothing of it is announced as our own.
+    assert!(listed(&w, FW2, Which::Internal).is_empty());
+}
+
+#[test]
+fn a_former_primary_does_not_speak_of_the_copies_that_end_there() {
+    let both = || with_expectations(Mode::Ftfw);
+    let mut w = pair(both(), both());
+    tell(&mut w, FW1, Change::New, &predicted(1));
+    w.run(0.5);
+    w.command(FW2, Command::Commit(Objects::All));
+    w.run(0.5);
+    w.command(FW2, Command::Bulk);
+    w.run(0.5);
+    assert_eq!(listed(&w, FW1, Which::External).len(), 1);
+    tell(&mut w, FW1, Change::Destroy, &predicted(1));
+    w.run(0.5);
+    assert_eq!(w.nodes[FW2].kernel.expectations.len(), 1);
+    assert_eq!(listed(&w, FW2, Which::Internal).len(), 1);
+    assert!(listed(&w, FW1, Which::Internal).is_empty());
+}
+
+#[test]
+fn lost_events_about_expectations_are_repaired() {
+    let both = || with_expectations(Mode::Ftfw);
+    let mut w = pair(both(), both());
+    tell(&mut w, FW1, Change::New, &predicted(1));
+    w.run(0.5);
+    w.nodes[FW1].kernel.expectations.clear();
+    let mut other = predicted(1);
+    other.tuple.l4 = L4::Ports { src: 0, dst: 7777 };
+    w.nodes[FW1].kernel.expectations.insert(other.key(), other);
+    let now = w.now;
+    w.nodes[FW1].replica.handle_overrun(now);
+    w.run(2.5);
+    let known = listed(&w, FW2, Which::External);
+    assert!(
+        known.iter().any(|e| e.key() == other.key()),
+        "found at once"
+    );
+    w.run(40.0);
+    let known = listed(&w, FW2, Which::External);
+    assert_eq!(known.len(), 1, "what is gone goes with the next comparison");
+    assert_eq!(known[0].key(), other.key());
+}
+
+#[test]
+fn without_an_internal_cache_expectations_go_straight_on() {
+    let bypass = Settings {
+        internal_cache: false,
+        ..with_expectations(Mode::Notrack)
+    };
+    let mut w = pair(bypass, with_expectations(Mode::Notrack));
+    tell(&mut w, FW1, Change::New, &predicted(1));
+    w.run(0.5);
+    assert_eq!(listed(&w, FW2, Which::External).len(), 1);
+    tell(&mut w, FW1, Change::Destroy, &predicted(1));
+    w.run(0.5);
+    assert!(listed(&w, FW2, Which::External).is_empty());
+}
+
+#[test]
+fn an_expectation_that_has_run_down_is_not_committed() {
+    let both = || with_expectations(Mode::Ftfw);
+    let mut w = pair(both(), both());
+    let mut short = predicted(1);
+    short.timeout = Some(3);
+    tell(&mut w, FW1, Change::New, &short);
+    w.run(0.5);
+    assert_eq!(listed(&w, FW2, Which::External).len(), 1);
+    w.nodes[FW1].mute = true;
+    w.run(10.0);
+    assert!(listed(&w, FW2, Which::External).is_empty());
+}
