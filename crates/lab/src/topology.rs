@@ -41,6 +41,9 @@ pub struct Options {
     pub dnat: bool,
     /// Traffic from inside is tracked in this zone.
     pub zone: Option<u16>,
+    /// The FTP helper watches port 21, the only one to which new connections from inside
+    /// may be made; what it predicts may pass both ways.
+    pub ftp: bool,
     /// Traffic from inside gets this connection mark.
     pub mark: Option<u32>,
 }
@@ -251,6 +254,10 @@ fn rules(o: Options, v6: bool) -> String {
     ] {
         t += &format!("{rule}\n");
     }
+    if o.ftp {
+        t = t.replace("-p tcp --syn -m state", "-p tcp --dport 21 --syn -m state");
+        t += "-A FORWARD -i eth1 -m state --state RELATED -j ACCEPT\n";
+    }
     if o.datagrams {
         t += "-N DATAGRAMS\n-A FORWARD -i eth1 -j DATAGRAMS\n";
         t += "-A DATAGRAMS -m state --state ESTABLISHED -j ACCEPT\n";
@@ -284,11 +291,14 @@ fn rules(o: Options, v6: bool) -> String {
         );
     }
     t += "COMMIT\n";
-    if o.zone.is_some() {
+    if o.zone.is_some() || o.ftp {
         t += "*raw\n:PREROUTING ACCEPT\n:OUTPUT ACCEPT\n";
         if let Some(zone) = o.zone {
             t += &format!("-A PREROUTING -i eth1 -j CT --zone {zone}\n");
             t += &format!("-A PREROUTING -i eth0 -j CT --zone {zone}\n");
+        }
+        if o.ftp {
+            t += "-A PREROUTING -i eth1 -p tcp --dport 21 -j CT --helper ftp\n";
         }
         t += "COMMIT\n";
     }

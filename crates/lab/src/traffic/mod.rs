@@ -2,4 +2,5 @@
 
 pub mod bulk;
 pub mod datagrams;
+pub mod ftp;
 pub mod numbered;

@@ -7,6 +7,7 @@
 
 mod alarm;
 mod control_experiment;
+mod expectations;
 mod failover;
 mod ftfw;
 mod kernel_facts;
@@ -36,6 +37,7 @@ fn scenarios() -> Vec<Scenario> {
         ftfw::SCENARIOS,
         loss::SCENARIOS,
         large::SCENARIOS,
+        expectations::SCENARIOS,
         operation::SCENARIOS,
     ]
     .concat()

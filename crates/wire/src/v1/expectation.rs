@@ -10,7 +10,10 @@
 //! | 15..18   | NAT_IPV4, PORT, L4PROTO, DIR | saved address and port; direction |
 //! | 19, 20   | HELPER_NAME, FN          | NUL-terminated                    |
 //!
-//! Source: wire protocol specification, section 4.3. There is no IPv6 NAT attribute.
+//! Source: wire protocol specification, section 4.3. There is no IPv6 NAT attribute: of
+//! a translation of IPv6 the saved port is said, and the saved address must be none.
+
+use std::net::Ipv6Addr;
 
 use flow::{Addrs, Direction, ExpectNat, Expectation, L4, Tuple, Zone};
 
@@ -40,13 +43,18 @@ pub fn check_expectation_carried(exp: &Expectation) -> Result<(), NotCarried> {
             _ => {}
         }
     }
-    if exp.nat.is_some_and(|nat| !nat.tuple.addrs.is_v4()) {
+    if exp.nat.is_some_and(|nat| has_address6(&nat)) {
         return Err(NotCarried::ExpectNat6);
     }
     if exp.zone != Zone(0) {
         return Err(NotCarried::ExpectZone);
     }
     Ok(())
+}
+
+/// A saved IPv6 address has no attribute. FTP's helper saves the port alone.
+fn has_address6(nat: &ExpectNat) -> bool {
+    matches!(nat.tuple.addrs, Addrs::V6 { src, .. } if !src.is_unspecified())
 }
 
 /// Appends a state message about an expectation, at most 300 bytes.
@@ -73,10 +81,10 @@ pub fn encode_expectation(
     if let Some(class) = exp.class {
         put_u32(out, 14, class);
     }
-    if let Some(ExpectNat { tuple, dir }) = &exp.nat
-        && tuple.addrs.is_v4()
-    {
-        put_addrs(out, 15, 15, &tuple.addrs);
+    if let Some(ExpectNat { tuple, dir }) = &exp.nat {
+        if tuple.addrs.is_v4() {
+            put_addrs(out, 15, 15, &tuple.addrs);
+        }
         put_u8(out, 17, tuple.proto.0);
         put_ports(out, 16, tuple.ports());
         put_u32(out, 18, u32::from(*dir == Direction::Reply));
@@ -143,6 +151,12 @@ pub fn decode_expectation(body: &[u8]) -> Result<Decoded<Expectation>, PayloadEr
     let family = |t: &Tuple| matches!(t.addrs, Addrs::V4 { .. });
     if family(&tuple) != family(&mask) {
         return Err(PayloadError::TwoFamilies);
+    }
+    if nat.addrs.is_none() && nat.proto.is_some() && !family(&tuple) {
+        nat.addrs = Some(Addrs::V6 {
+            src: Ipv6Addr::UNSPECIFIED,
+            dst: Ipv6Addr::UNSPECIFIED,
+        });
     }
     let nat = if nat.addrs.is_some() {
         Some(ExpectNat {

@@ -72,8 +72,8 @@ pub enum NotCarried {
     /// A translated ICMP id has no attribute.
     #[error("translated ICMP id")]
     IcmpId,
-    /// An expectation's translation has attributes for IPv4 alone.
-    #[error("translation of an IPv6 expectation")]
+    /// A saved IPv6 address of an expectation has no attribute.
+    #[error("saved IPv6 address of an expectation")]
     ExpectNat6,
     /// An expectation has no attribute for its zone.
     #[error("zone of an expectation")]
