@@ -213,6 +213,8 @@ impl<const A: usize> Record<A> {
             labels: extra.and_then(|e| e.labels),
             synproxy: extra.and_then(|e| e.synproxy),
             traffic: None,
+            // Version 1 cannot carry it, so such a flow is in no cache.
+            reply_zone: None,
         }
     }
 

@@ -7,7 +7,7 @@ mod proto_info;
 mod tuple;
 
 pub(crate) use proto_info::put_proto_info;
-pub(crate) use tuple::{decode as decode_tuple, put_tuple};
+pub(crate) use tuple::{decode as decode_tuple, put_tuple, put_zoned_tuple};
 
 use flow::{Flow, Labels, Mark, Name, SeqAdj, SeqAdjPair, Status, SynProxy, Zone};
 
@@ -22,14 +22,17 @@ pub(crate) const CTA_HELP: u16 = 5;
 pub(crate) const CTA_NAT_SRC: u16 = 6;
 pub(crate) const CTA_TIMEOUT: u16 = 7;
 pub(crate) const CTA_MARK: u16 = 8;
-const CTA_COUNTERS_ORIG: u16 = 9;
-const CTA_COUNTERS_REPLY: u16 = 10;
+pub(crate) const CTA_COUNTERS_ORIG: u16 = 9;
+pub(crate) const CTA_COUNTERS_REPLY: u16 = 10;
+pub(crate) const CTA_USE: u16 = 11;
 pub(crate) const CTA_ID: u16 = 12;
 pub(crate) const CTA_NAT_DST: u16 = 13;
 pub(crate) const CTA_TUPLE_MASTER: u16 = 14;
 pub(crate) const CTA_SEQ_ADJ_ORIG: u16 = 15;
 pub(crate) const CTA_SEQ_ADJ_REPLY: u16 = 16;
 pub(crate) const CTA_ZONE: u16 = 18;
+pub(crate) const CTA_SECCTX: u16 = 19;
+pub(crate) const CTA_TIMESTAMP: u16 = 20;
 pub(crate) const CTA_LABELS: u16 = 22;
 pub(crate) const CTA_SYNPROXY: u16 = 24;
 pub(crate) const CTA_FILTER: u16 = 25;
@@ -46,7 +49,8 @@ const CTA_COUNTERS_BYTES: u16 = 2;
 
 /// Decodes the attributes of a flow: what follows `nfgenmsg`.
 ///
-/// Unknown attributes are passed over. A DESTROY event of current kernels has
+/// Unknown attributes are passed over; what is never replicated is read by
+/// [`crate::decode_details`]. A DESTROY event of current kernels has
 /// no window scale, mark or helper: they are then `None`.
 ///
 /// # Errors
@@ -61,13 +65,15 @@ pub fn decode_flow(attributes: &[u8]) -> Result<Flow, DecodeError> {
             None => return Err(DecodeError::Missing("CTA_TUPLE_ORIG")),
         }
     };
-    let mut flow = Flow::new(tuple::decode(first)?);
-    let mut has_reply = false;
+    let (orig, orig_zone) = tuple::decode_zoned(first)?;
+    let mut flow = Flow::new(orig);
+    flow.zone = orig_zone.unwrap_or_default();
+    let (mut has_reply, mut reply_zone) = (false, None);
     let (mut seq_orig, mut seq_reply) = (None, None);
     while let Some(a) = attrs.next()? {
         match a.number {
             CTA_TUPLE_REPLY => {
-                flow.reply = tuple::decode(a)?;
+                (flow.reply, reply_zone) = tuple::decode_zoned(a)?;
                 has_reply = true;
             }
             CTA_STATUS => flow.status = Status(a.be32()?),
@@ -92,6 +98,9 @@ pub fn decode_flow(attributes: &[u8]) -> Result<Flow, DecodeError> {
     }
     if !has_reply {
         return Err(DecodeError::Missing("CTA_TUPLE_REPLY"));
+    }
+    if orig_zone.is_some() || reply_zone.is_some() {
+        flow.reply_zone = Some(reply_zone.unwrap_or_default()).filter(|z| *z != flow.zone);
     }
     flow.seq_adj = seq_orig
         .zip(seq_reply)
@@ -148,7 +157,7 @@ fn decode_synproxy(a: Attr<'_>) -> Result<Option<SynProxy>, DecodeError> {
     Ok((out != SynProxy::default()).then_some(out))
 }
 
-fn decode_counters(a: Attr<'_>) -> Result<(u64, u64), DecodeError> {
+pub(crate) fn decode_counters(a: Attr<'_>) -> Result<(u64, u64), DecodeError> {
     let (mut packets, mut bytes) = (0, 0);
     let mut nest = a.nest("CTA_COUNTERS");
     while let Some(a) = nest.next()? {

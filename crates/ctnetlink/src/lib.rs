@@ -11,16 +11,20 @@
 
 mod attr;
 mod conntrack;
+mod details;
 mod expect;
 mod header;
 mod message;
 mod request;
+mod stats;
 
 pub use conntrack::decode_flow;
+pub use details::{Counters, Details, TcpFlags, decode_details};
 pub use expect::decode_expectation;
 pub use header::{NlMessage, NlMessages, messages};
-pub use message::{EventKind, Message, decode};
+pub use message::{EventKind, Message, decode, error_text};
 pub use request::{DumpFilter, Request, TcpOptions};
+pub use stats::{CpuStats, TableStats};
 
 use thiserror::Error;
 
@@ -68,7 +72,4 @@ pub enum DecodeError {
     /// What identifies a flow is missing.
     #[error("no {0}")]
     Missing(&'static str),
-    /// The flow is in different zones in its two directions, which cannot be replicated.
-    #[error("a zone per direction")]
-    DirectionZone,
 }

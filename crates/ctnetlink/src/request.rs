@@ -12,12 +12,14 @@ use crate::conntrack::{
     CTA_PROTOINFO, CTA_SEQ_ADJ_ORIG, CTA_SEQ_ADJ_REPLY, CTA_SEQADJ_CORRECTION_POS,
     CTA_SEQADJ_OFFSET_AFTER, CTA_SEQADJ_OFFSET_BEFORE, CTA_STATUS, CTA_SYNPROXY, CTA_SYNPROXY_ISN,
     CTA_SYNPROXY_ITS, CTA_SYNPROXY_TSOFF, CTA_TIMEOUT, CTA_TUPLE_MASTER, CTA_TUPLE_ORIG,
-    CTA_TUPLE_REPLY, CTA_ZONE, put_proto_info, put_tuple,
+    CTA_TUPLE_REPLY, CTA_ZONE, put_proto_info, put_tuple, put_zoned_tuple,
 };
 use crate::header::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, ct, put_request};
 
 pub(crate) const IPCTNL_MSG_CT_NEW: u16 = 0;
 const IPCTNL_MSG_CT_GET: u16 = 1;
+pub(crate) const IPCTNL_MSG_CT_GET_STATS_CPU: u16 = 4;
+pub(crate) const IPCTNL_MSG_CT_GET_STATS: u16 = 5;
 pub(crate) const IPCTNL_MSG_CT_DELETE: u16 = 2;
 
 const CTA_NAT_V4_MINIP: u16 = 1;
@@ -89,8 +91,20 @@ impl<'a> Request<'a> {
             NLM_F_CREATE | NLM_F_EXCL,
             family(&flow.key()),
             |out| {
-                put_tuple(out, CTA_TUPLE_ORIG, &flow.orig);
-                put_tuple(out, CTA_TUPLE_REPLY, &flow.orig.inverted());
+                let plain = flow.orig.inverted();
+                match flow.reply_zone {
+                    None => {
+                        put_tuple(out, CTA_TUPLE_ORIG, &flow.orig);
+                        put_tuple(out, CTA_TUPLE_REPLY, &plain);
+                        put_zone(out, flow.zone);
+                    }
+                    // The kernel knows a zone for one direction, and the default for the other.
+                    Some(reply) => {
+                        let set = |zone: Zone| (zone != Zone(0)).then_some(zone);
+                        put_zoned_tuple(out, CTA_TUPLE_ORIG, &flow.orig, set(flow.zone));
+                        put_zoned_tuple(out, CTA_TUPLE_REPLY, &plain, set(reply));
+                    }
+                }
                 if let Some(master) = &flow.master {
                     put_tuple(out, CTA_TUPLE_MASTER, master);
                 }
@@ -104,7 +118,6 @@ impl<'a> Request<'a> {
                 put_be32(out, CTA_STATUS, status.with(Status::CONFIRMED).0);
                 put_translation(out, flow);
                 put_state(out, flow, options);
-                put_zone(out, flow.zone);
             },
         );
     }
@@ -139,6 +152,21 @@ impl<'a> Request<'a> {
             put_tuple(out, CTA_TUPLE_ORIG, &key.orig);
             put_zone(out, key.zone);
         });
+    }
+
+    /// Ask for the counters of the kernel's tables, by CPU.
+    pub fn cpu_stats(self) {
+        self.write(
+            ct(IPCTNL_MSG_CT_GET_STATS_CPU),
+            NLM_F_DUMP,
+            AF_UNSPEC,
+            |_| {},
+        );
+    }
+
+    /// Ask how many entries the table has and may have.
+    pub fn table_stats(self) {
+        self.write(ct(IPCTNL_MSG_CT_GET_STATS), 0, AF_UNSPEC, |_| {});
     }
 
     /// Ask for the entries that `filter` covers.
@@ -219,14 +247,18 @@ fn put_state(out: &mut Vec<u8>, flow: &Flow, options: TcpOptions) {
 }
 
 fn put_translation(out: &mut Vec<u8>, flow: &Flow) {
-    let ports = |pick: fn(&(u16, u16)) -> u16| {
-        matches!(flow.reply.l4, L4::Ports { .. }).then(|| pick(&flow.reply.ports()))
+    // The kernel calls an ICMP id and a GRE key a port here, too.
+    let (to_reply_src, to_reply_dst) = match flow.reply.l4 {
+        L4::Ports { src, dst } => (Some(src), Some(dst)),
+        L4::Icmp { id, .. } => (None, Some(id)),
+        L4::Gre { src_key, dst_key } => (Some(src_key), Some(dst_key)),
+        L4::None => (None, None),
     };
     if flow.source_translated() {
-        put_nat(out, CTA_NAT_SRC, flow.reply.addrs.dst(), ports(|p| p.1));
+        put_nat(out, CTA_NAT_SRC, flow.reply.addrs.dst(), to_reply_dst);
     }
     if flow.destination_translated() {
-        put_nat(out, CTA_NAT_DST, flow.reply.addrs.src(), ports(|p| p.0));
+        put_nat(out, CTA_NAT_DST, flow.reply.addrs.src(), to_reply_src);
     }
 }
 

@@ -1,7 +1,10 @@
 //! Goal: read the kernel's bytes as Debian's `conntrack` does.
 //! Method: captured events with the line that `conntrack -E` printed for each.
 
-use ctnetlink::{EventKind, Message, Request, TcpOptions, decode, decode_flow, messages};
+use ctnetlink::{
+    EventKind, Message, Request, TcpOptions, decode, decode_details, decode_expectation,
+    decode_flow, error_text, messages,
+};
 use flow::Flow;
 use proptest::prelude::*;
 
@@ -99,8 +102,11 @@ proptest! {
     fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         for message in messages(&bytes).flatten() {
             let _ = decode(&message);
+            let _ = error_text(&message);
         }
         let _ = decode_flow(&bytes);
+        let _ = decode_expectation(&bytes);
+        let _ = decode_details(&bytes);
     }
 
     #[test]

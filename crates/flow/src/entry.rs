@@ -151,8 +151,10 @@ pub struct Flow {
     pub orig: Tuple,
     /// Reply tuple; it differs from [`Tuple::inverted`] of the original where NAT translates.
     pub reply: Tuple,
-    /// Zone.
+    /// Zone, of the original direction if they differ.
     pub zone: Zone,
+    /// Zone of the reply direction, if it differs.
+    pub reply_zone: Option<Zone>,
     /// Status bits; 0 means not known.
     pub status: Status,
     /// Seconds until the entry expires.
@@ -184,6 +186,7 @@ impl Flow {
             orig,
             reply: orig.inverted(),
             zone: Zone(0),
+            reply_zone: None,
             status: Status(0),
             timeout: None,
             mark: None,
@@ -310,13 +313,16 @@ impl Flow {
         if form == LineForm::WithTimeout {
             write!(f, "{} ", self.timeout.unwrap_or(0))?;
         }
-        if let Some(state) = self.tcp_state() {
-            match state.name() {
+        if let Some(info) = &self.proto_info {
+            match info.state_name() {
                 Some(name) => write!(f, "{name} ")?,
-                None => write!(f, "UNKNOWN({}) ", state.0)?,
+                None => write!(f, "UNKNOWN({}) ", info.state_number())?,
             }
         }
         write!(f, "{}", self.orig)?;
+        if self.zone != Zone(0) && self.reply_zone.is_some() {
+            write!(f, " zone-orig={}", self.zone.0)?;
+        }
         // Of a peer's flow it may not be known whether it has been answered.
         let unreplied = !self.status.contains(Status::SEEN_REPLY);
         if unreplied && (form != LineForm::OriginalOnly || self.status != Status(0)) {
@@ -324,6 +330,9 @@ impl Flow {
         }
         if form != LineForm::OriginalOnly {
             write!(f, " {}", self.reply)?;
+            if let Some(zone) = self.reply_zone.filter(|z| *z != Zone(0)) {
+                write!(f, " zone-reply={}", zone.0)?;
+            }
         }
         if self.status.contains(Status::ASSURED) {
             f.write_str(" [ASSURED]")?;
@@ -331,7 +340,7 @@ impl Flow {
         if let Some(mark) = self.mark {
             write!(f, " mark={}", mark.0)?;
         }
-        if self.zone != Zone(0) {
+        if self.zone != Zone(0) && self.reply_zone.is_none() {
             write!(f, " zone={}", self.zone.0)?;
         }
         if let Some(helper) = self.helper {

@@ -77,6 +77,26 @@ pub struct SctpInfo {
     pub vtag_reply: u32,
 }
 
+impl SctpInfo {
+    const NAMES: [&'static str; 10] = [
+        "NONE",
+        "CLOSED",
+        "COOKIE_WAIT",
+        "COOKIE_ECHOED",
+        "ESTABLISHED",
+        "SHUTDOWN_SENT",
+        "SHUTDOWN_RECD",
+        "SHUTDOWN_ACK_SENT",
+        "HEARTBEAT_SENT",
+        "HEARTBEAT_ACKED",
+    ];
+
+    /// The kernel's name of the state, `None` for numbers that its header does not have.
+    pub fn name(&self) -> Option<&'static str> {
+        Self::NAMES.get(usize::from(self.state)).copied()
+    }
+}
+
 /// DCCP's part of a flow (kernels up to 6.15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DccpInfo {
@@ -84,6 +104,18 @@ pub struct DccpInfo {
     pub state: u8,
     /// Role of the original direction: 0 client, 1 server.
     pub role: u8,
+}
+
+impl DccpInfo {
+    const NAMES: [&'static str; 10] = [
+        "NONE", "REQUEST", "RESPOND", "PARTOPEN", "OPEN", "CLOSEREQ", "CLOSING", "TIMEWAIT",
+        "IGNORE", "INVALID",
+    ];
+
+    /// The kernel's name of the state, `None` for numbers that its header does not have.
+    pub fn name(&self) -> Option<&'static str> {
+        Self::NAMES.get(usize::from(self.state)).copied()
+    }
 }
 
 /// Protocol state, for the protocols that have one.
@@ -95,4 +127,24 @@ pub enum ProtoInfo {
     Sctp(SctpInfo),
     /// DCCP.
     Dccp(DccpInfo),
+}
+
+impl ProtoInfo {
+    /// The kernel's name of the state; `None` for numbers that this version does not know.
+    pub fn state_name(&self) -> Option<&'static str> {
+        match self {
+            ProtoInfo::Tcp(tcp) => tcp.state.name(),
+            ProtoInfo::Sctp(sctp) => sctp.name(),
+            ProtoInfo::Dccp(dccp) => dccp.name(),
+        }
+    }
+
+    /// Its number.
+    pub fn state_number(&self) -> u8 {
+        match self {
+            ProtoInfo::Tcp(tcp) => tcp.state.0,
+            ProtoInfo::Sctp(sctp) => sctp.state,
+            ProtoInfo::Dccp(dccp) => dccp.state,
+        }
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use flow::{Addrs, L4, Proto, Tuple};
+use flow::{Addrs, L4, Proto, Tuple, Zone};
 
 use crate::DecodeError;
 use crate::attr::{Attr, NLA_F_NESTED, put, put_be16, put_nest, put_u8};
@@ -85,14 +85,20 @@ fn decode_usual(payload: &[u8]) -> Option<Tuple> {
 
 #[inline]
 pub(crate) fn decode(a: Attr<'_>) -> Result<Tuple, DecodeError> {
+    Ok(decode_zoned(a)?.0)
+}
+
+/// A tuple, and the zone of this direction if the flow has one for it alone.
+#[inline]
+pub(crate) fn decode_zoned(a: Attr<'_>) -> Result<(Tuple, Option<Zone>), DecodeError> {
     match decode_usual(a.payload) {
-        Some(tuple) => Ok(tuple),
+        Some(tuple) => Ok((tuple, None)),
         None => decode_any(a),
     }
 }
 
-fn decode_any(a: Attr<'_>) -> Result<Tuple, DecodeError> {
-    let mut addrs = None;
+fn decode_any(a: Attr<'_>) -> Result<(Tuple, Option<Zone>), DecodeError> {
+    let (mut addrs, mut zone) = (None, None);
     let (mut proto, mut ports, mut icmp) = (None, (0, 0), (0, 0, 0));
     let mut nest = a.nest("CTA_TUPLE");
     while let Some(a) = nest.next()? {
@@ -112,7 +118,7 @@ fn decode_any(a: Attr<'_>) -> Result<Tuple, DecodeError> {
                     }
                 }
             }
-            CTA_TUPLE_ZONE => return Err(DecodeError::DirectionZone),
+            CTA_TUPLE_ZONE => zone = Some(Zone(a.be16()?)),
             _ => {}
         }
     }
@@ -133,11 +139,12 @@ fn decode_any(a: Attr<'_>) -> Result<Tuple, DecodeError> {
     } else {
         L4::None
     };
-    Ok(Tuple {
+    let tuple = Tuple {
         addrs: addrs.ok_or(DecodeError::Missing("CTA_TUPLE_IP"))?,
         proto,
         l4,
-    })
+    };
+    Ok((tuple, zone))
 }
 
 fn decode_ip(a: Attr<'_>) -> Result<Addrs, DecodeError> {
@@ -164,7 +171,15 @@ fn decode_ip(a: Attr<'_>) -> Result<Addrs, DecodeError> {
 
 /// Appends a tuple under `number`.
 pub(crate) fn put_tuple(out: &mut Vec<u8>, number: u16, tuple: &Tuple) {
+    put_zoned_tuple(out, number, tuple, None);
+}
+
+/// The same, with the zone of this direction.
+pub(crate) fn put_zoned_tuple(out: &mut Vec<u8>, number: u16, tuple: &Tuple, zone: Option<Zone>) {
     put_nest(out, number, |out| {
+        if let Some(zone) = zone {
+            put_be16(out, CTA_TUPLE_ZONE, zone.0);
+        }
         put_nest(out, CTA_TUPLE_IP, |out| match tuple.addrs {
             Addrs::V4 { src, dst } => {
                 put(out, CTA_IP_V4_SRC, &src.octets());
@@ -217,6 +232,6 @@ mod tests {
         put_tuple(&mut out, 1, &tuple);
         let attr = Attrs::new("test", &out).next().unwrap().unwrap();
         assert_eq!(decode_usual(attr.payload), Some(tuple));
-        assert_eq!(decode_any(attr), Ok(tuple));
+        assert_eq!(decode_any(attr), Ok((tuple, None)));
     }
 }

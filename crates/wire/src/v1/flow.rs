@@ -22,7 +22,7 @@
 //! | 22..24 | ICMP_*               | type u8, code u8, id **little-endian** u16         |
 //! | 25, 26 | TCP_WSCALE_*         | u8                                                 |
 //! | 27     | HELPER_NAME          | NUL-terminated                                     |
-//! | 28     | LABELS               | u32 words                                          |
+//! | 28     | LABELS               | u32 words; all 0 if the last label has been cleared |
 //! | 29, 30 | SNAT_IPV6, DNAT_IPV6 | as 12 and 13                                       |
 //! | 31     | SYNPROXY             | u32 its, isn, tsoff                                |
 //! | 32     | ZONE                 | u16                                                |
@@ -72,6 +72,9 @@ pub enum NotCarried {
     /// A translated ICMP id has no attribute.
     #[error("translated ICMP id")]
     IcmpId,
+    /// Only a zone for both directions has an attribute.
+    #[error("a zone per direction")]
+    DirectionZone,
     /// A saved IPv6 address of an expectation has no attribute.
     #[error("saved IPv6 address of an expectation")]
     ExpectNat6,
@@ -90,6 +93,9 @@ pub(super) fn sends_ports(proto: Proto) -> bool {
 /// The reason why it cannot; such a flow must not be replicated at all.
 pub fn check_carried(flow: &Flow) -> Result<(), NotCarried> {
     let proto = flow.orig.proto;
+    if flow.reply_zone.is_some() {
+        return Err(NotCarried::DirectionZone);
+    }
     match (flow.orig.l4, flow.reply.l4) {
         (L4::Gre { src_key, dst_key }, _) if (src_key, dst_key) != (0, 0) => {
             Err(NotCarried::GreKeys)
@@ -174,7 +180,8 @@ pub fn encode_flow(
     if let Some(helper) = &flow.helper {
         put_name(out, 27, helper, HELPER_NAME_MAX_SENT);
     }
-    if let Some(labels) = flow.labels.filter(|l| !l.is_empty()) {
+    // Also none: they may have been cleared. The original never says that.
+    if let Some(labels) = flow.labels {
         put_u32s(out, 28, &labels.0);
     }
     if let Some(s) = flow.synproxy {
