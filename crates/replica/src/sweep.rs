@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use cache::{List, Position};
-use flow::{Flow, Proto};
+use flow::{Flow, Labels, Proto};
 use wire::v1::{Mode, StateKind, check_carried};
 
 use crate::kernel::{
@@ -285,7 +285,7 @@ impl Replica {
                     return;
                 }
                 let mut merged = self.internal.flow(slot);
-                merged.merge(flow);
+                merged.merge(&with_cleared_labels(flow, &merged));
                 self.internal.store(slot, &merged, self.now.tick());
                 self.own_silently(slot);
             }
@@ -306,6 +306,7 @@ impl Replica {
         }
         let age = tick.seconds_since(self.internal.meta(slot).updated);
         let held = self.internal.flow(slot);
+        let flow = &with_cleared_labels(flow, &held);
         let mut merged = held;
         merged.merge(flow);
         let left = held.timeout.unwrap_or(0).saturating_sub(age);
@@ -450,5 +451,14 @@ impl Replica {
             self.stats.silent_ends += 1;
             self.end_entry(slot);
         }
+    }
+}
+
+/// A dumped flow without labels has none, though the kernel does not say so; its events
+/// do not say either that the last one has been cleared.
+fn with_cleared_labels(dumped: &Flow, held: &Flow) -> Flow {
+    Flow {
+        labels: dumped.labels.or(held.labels.map(|_| Labels::default())),
+        ..*dumped
     }
 }

@@ -18,7 +18,7 @@ const FILE_BYTES: usize = 100_000;
 
 /// The file: bytes that differ by position.
 fn file() -> Vec<u8> {
-    (0..FILE_BYTES).map(|n| (n * n >> 3) as u8).collect()
+    (0..FILE_BYTES).map(|n| ((n * n) >> 3) as u8).collect()
 }
 
 /// Starts a server on `node` that runs until the test ends.

@@ -11,6 +11,7 @@ mod expectations;
 mod failover;
 mod ftfw;
 mod kernel_facts;
+mod kinds;
 mod large;
 mod loss;
 mod operation;
@@ -38,6 +39,7 @@ fn scenarios() -> Vec<Scenario> {
         loss::SCENARIOS,
         large::SCENARIOS,
         expectations::SCENARIOS,
+        kinds::SCENARIOS,
         operation::SCENARIOS,
     ]
     .concat()
