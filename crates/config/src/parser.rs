@@ -10,7 +10,7 @@ use flow::{Policy, Prefix, Proto, TcpState};
 
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::lexer::{Kind, Token, tokens};
-use crate::words::{Section, WORDS, advice};
+use crate::words::{Section, WORDS, Word, advice};
 use crate::{Config, Facility, Link, Mode, Parsed, SchedulerType, Sync, Transport};
 
 /// Numbers are C `int`s to the original, which wraps larger ones silently.
@@ -19,6 +19,10 @@ const LINKS_MAX: usize = 4;
 const PATH_MAX_BYTES: usize = 256;
 /// `sizeof(sockaddr_un.sun_path) - 1`
 const SOCKET_PATH_MAX_BYTES: usize = 107;
+/// `IFNAMSIZ - 1`
+const INTERFACE_MAX_BYTES: usize = 15;
+/// `NF_CT_HELPER_NAME_LEN`
+const POLICY_MAX_BYTES: usize = 16;
 
 /// Parses a file's text.
 pub fn parse(text: &str) -> Parsed {
@@ -206,6 +210,40 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// The same; a word of `section` in another case is taken for what it means. The
+    /// original refuses it, but published files have such words.
+    fn item_in(&mut self, of: &Item<'_>, section: Section) -> Option<Item<'a>> {
+        let item = self.item(of)?;
+        let here = |w: &&Word| w.sections.contains(&section);
+        let mut words = WORDS.iter().filter(here);
+        if words.clone().any(|w| w.word == item.word) {
+            return Some(item);
+        }
+        let meant = words.find(|w| w.word.eq_ignore_ascii_case(item.word));
+        let word = meant.map_or(item.word, |w| w.word);
+        self.note_case(&item.span, item.word, word);
+        Some(Item { word, ..item })
+    }
+
+    /// Warns if a word is not spelt as it should be.
+    fn note_case(&mut self, span: &Span, text: &str, word: &str) {
+        if text != word {
+            let message = format!("`{text}` is taken for `{word}`: conntrackd would refuse it");
+            self.warn(span.clone(), message);
+        }
+    }
+
+    /// A value that is one of `words`, in any case.
+    fn one_of<'w>(&mut self, of: &Item<'_>, words: &[&'w str]) -> Option<&'w str> {
+        let token = self.value(of, &words.join(" | "))?;
+        let meant = words.iter().find(|w| w.eq_ignore_ascii_case(token.text));
+        match meant {
+            Some(word) => self.note_case(&token.span, token.text, word),
+            None => self.bad_value(of, token, &words.join(", ")),
+        }
+        meant.copied()
+    }
+
     /// Passes over the rest of a block whose brace has been read.
     fn skip_block(&mut self) {
         let mut depth = 1;
@@ -222,7 +260,17 @@ impl<'a> Parser<'a> {
     }
 
     /// A word that may not stand here: say so, pass over it and its value.
-    fn unknown(&mut self, item: &Item<'_>, section: Section) {
+    fn unknown(&mut self, item: &Item<'a>, section: Section) {
+        let is_general = |w: &Word| w.word == item.word && w.sections[0] == Section::General;
+        let is_section = matches!(section, Section::File | Section::Sync | Section::Stats);
+        if is_section && WORDS.iter().any(is_general) {
+            // What it means is clear, and the original's own manual page has one of them wrong.
+            let place = section.name();
+            let message = format!("`{}` belongs in General, not in {place}", item.word);
+            self.warn(item.span.clone(), message);
+            self.general_word(item);
+            return;
+        }
         self.error(
             item.span.clone(),
             format!("`{}` is not accepted in {}", item.word, section.name()),
@@ -345,11 +393,15 @@ impl<'a> Parser<'a> {
 
     fn file(&mut self) {
         while let Some(token) = self.next() {
+            let names = ["General", "Sync", "Stats", "Helper"];
+            let meant = names.iter().find(|n| n.eq_ignore_ascii_case(token.text));
+            let word = meant.map_or(token.text, |n| *n);
+            self.note_case(&token.span, token.text, word);
             let item = Item {
-                word: token.text,
+                word,
                 span: token.span.clone(),
             };
-            match (token.kind, token.text) {
+            match (token.kind, word) {
                 (Kind::Atom, "General") => self.general(&item),
                 (Kind::Atom, "Sync") => self.sync(&item),
                 (Kind::Atom, "Stats") => {
@@ -386,86 +438,104 @@ impl<'a> Parser<'a> {
         if !self.open(section) {
             return;
         }
-        while let Some(item) = self.item(section) {
-            match item.word {
-                "HashSize" => {
-                    self.number(&item);
-                    let message = "`HashSize` has no effect: tables are sized from `HashLimit`";
-                    self.warn(item.span.clone(), message);
-                }
-                "HashLimit" => {
-                    if let Some(n) = self.number_or_default(&item) {
-                        self.config.hash_limit = Some(n as usize);
-                    }
-                }
-                "LogFile" => {
-                    if let Some(path) = self.log_file(&item, "/var/log/conntrackd.log") {
-                        self.config.log_file = Some(path);
-                    }
-                }
-                "Syslog" => {
-                    if let Some(facility) = self.syslog(&item) {
-                        self.config.syslog = facility;
-                    }
-                }
-                "LockFile" => {
-                    if let Some(path) = self.path(&item, PATH_MAX_BYTES) {
-                        self.config.lock_file = path;
-                    }
-                }
-                "UNIX" => self.unix(&item),
-                "NetlinkBufferSize" | "SocketBufferSize" => {
-                    if let Some(n) = self.number(&item) {
-                        self.config.netlink_buffer = Some(n as usize);
-                    }
-                }
-                "NetlinkBufferSizeMaxGrowth"
-                | "SocketBufferSizeMaxGrown"
-                | "SocketBufferSizeMaxGrowth" => {
-                    if let Some(n) = self.number(&item) {
-                        self.config.netlink_buffer_max = n as usize;
-                    }
-                }
-                "NetlinkOverrunResync" => self.overrun_resync(&item),
-                "NetlinkEventsReliable" => {
-                    if let Some(on) = self.switch(&item) {
-                        self.config.events_reliable = on;
-                    }
-                }
-                "EventIterationLimit" => {
-                    self.config.event_iteration_limit = self.number_or_default(&item);
-                }
-                "ConntrackEvents" => {
-                    self.config.conntrack_events = self.switch(&item).unwrap_or(true);
-                }
-                "PollSecs" => match self.number(&item) {
-                    Some(0) => self.error(
-                        item.span.clone(),
-                        "`PollSecs` is 0",
-                        "at least 1; leave it out to listen to events",
-                    ),
-                    n => self.config.poll_secs = n,
-                },
-                "Nice" => {
-                    let token = self.value(&item, "-20");
-                    if let Some(token) = token
-                        && token.text.parse::<i32>().is_err()
-                    {
-                        self.bad_value(&item, token, "a number with its sign");
-                    }
-                    let message = "`Nice` has no effect: set it from outside with nice(1)";
-                    self.warn(item.span.clone(), message);
-                }
-                "Scheduler" => self.scheduler(&item),
-                "Systemd" => {
-                    if let Some(on) = self.switch(&item) {
-                        self.config.systemd = Some(on);
-                    }
-                }
-                "Filter" => self.filter(&item),
-                _ => self.unknown(&item, Section::General),
+        while let Some(item) = self.item_in(section, Section::General) {
+            if !self.general_word(&item) {
+                self.unknown(&item, Section::General);
             }
         }
+    }
+
+    /// A word of General; false if it is none.
+    fn general_word(&mut self, item: &Item<'a>) -> bool {
+        match item.word {
+            "HashSize" => {
+                self.number(item);
+                let message = "`HashSize` has no effect: tables are sized from `HashLimit`";
+                self.warn(item.span.clone(), message);
+            }
+            "HashLimit" => {
+                if let Some(n) = self.number_or_default(item) {
+                    self.config.hash_limit = Some(n as usize);
+                }
+            }
+            "LogFile" => {
+                if let Some(path) = self.log_file(item, "/var/log/conntrackd.log") {
+                    self.config.log_file = Some(path);
+                }
+            }
+            "Syslog" => {
+                if let Some(facility) = self.syslog(item) {
+                    self.config.syslog = facility;
+                }
+            }
+            "LockFile" => {
+                if let Some(path) = self.path(item, PATH_MAX_BYTES) {
+                    self.config.lock_file = path;
+                }
+            }
+            "UNIX" => self.unix(item),
+            "NetlinkBufferSize" | "SocketBufferSize" => {
+                if let Some(n) = self.number(item) {
+                    self.config.netlink_buffer = Some(n as usize);
+                }
+            }
+            "NetlinkBufferSizeMaxGrowth"
+            | "SocketBufferSizeMaxGrown"
+            | "SocketBufferSizeMaxGrowth" => {
+                if let Some(n) = self.number(item) {
+                    self.config.netlink_buffer_max = n as usize;
+                }
+            }
+            "NetlinkOverrunResync" => self.overrun_resync(item),
+            "NetlinkEventsReliable" => {
+                if let Some(on) = self.switch(item) {
+                    self.config.events_reliable = on;
+                }
+            }
+            "EventIterationLimit" => {
+                self.config.event_iteration_limit = self.number_or_default(item);
+            }
+            "ConntrackEvents" => {
+                self.config.conntrack_events = self.switch(item).unwrap_or(true);
+            }
+            "PollSecs" => match self.number(item) {
+                Some(0) => self.error(
+                    item.span.clone(),
+                    "`PollSecs` is 0",
+                    "at least 1; leave it out to listen to events",
+                ),
+                n => self.config.poll_secs = n,
+            },
+            "Nice" => {
+                let token = self.value(item, "-20");
+                if let Some(token) = token
+                    && token.text.parse::<i32>().is_err()
+                {
+                    self.bad_value(item, token, "a number with its sign");
+                }
+                let message = "`Nice` has no effect: set it from outside with nice(1)";
+                self.warn(item.span.clone(), message);
+            }
+            "Scheduler" => self.scheduler(item),
+            "Systemd" => {
+                if let Some(on) = self.switch(item) {
+                    self.config.systemd = Some(on);
+                }
+            }
+            "Filter" => self.filter(item),
+            // CloudStack's files have it here, beside `Sync`.
+            "Stats" => {
+                self.warn(
+                    item.span.clone(),
+                    "`Stats` belongs outside General: passed over here",
+                );
+                if self.open(item) {
+                    self.stats(item);
+                }
+            }
+            _ => return false,
+        }
+        true
     }
 
     fn log_file(&mut self, item: &Item<'_>, default: &str) -> Option<PathBuf> {
@@ -503,7 +573,7 @@ impl<'a> Parser<'a> {
         if !self.open(section) {
             return;
         }
-        while let Some(item) = self.item(section) {
+        while let Some(item) = self.item_in(section, Section::Unix) {
             match item.word {
                 "Path" => {
                     if let Some(path) = self.path(&item, SOCKET_PATH_MAX_BYTES) {
@@ -540,7 +610,7 @@ impl<'a> Parser<'a> {
             return;
         }
         let (mut class, mut priority) = (None, None);
-        while let Some(item) = self.item(section) {
+        while let Some(item) = self.item_in(section, Section::Scheduler) {
             match item.word {
                 "Type" => {
                     let Some(token) = self.name(&item) else {
@@ -583,27 +653,26 @@ impl<'a> Parser<'a> {
     }
 
     fn filter(&mut self, section: &Item<'_>) {
-        if self.peek().is_some_and(|t| t.text == "From") {
+        if self
+            .peek()
+            .is_some_and(|t| t.text.eq_ignore_ascii_case("From"))
+        {
             self.at += 1;
             let from = Item {
                 word: "From",
                 span: section.span.clone(),
             };
-            if let Some(token) = self.value(&from, "Userspace | Kernelspace") {
-                match token.text {
-                    "Userspace" => {}
-                    "Kernelspace" => self.warn(
-                        token.span.clone(),
-                        "events are filtered in user space, with the same meaning",
-                    ),
-                    _ => self.bad_value(&from, token, "Userspace, Kernelspace"),
-                }
+            if self.one_of(&from, &["Userspace", "Kernelspace"]) == Some("Kernelspace") {
+                self.warn(
+                    section.span.clone(),
+                    "events are filtered in user space, with the same meaning",
+                );
             }
         }
         if !self.open(section) {
             return;
         }
-        while let Some(item) = self.item(section) {
+        while let Some(item) = self.item_in(section, Section::Filter) {
             match item.word {
                 "Protocol" => self.filter_protocol(&item),
                 "Address" => self.filter_address(&item),
@@ -614,15 +683,10 @@ impl<'a> Parser<'a> {
     }
 
     fn policy(&mut self, of: &Item<'_>) -> Option<Policy> {
-        let token = self.value(of, "Accept | Ignore")?;
-        match token.text {
-            "Accept" => Some(Policy::Accept),
-            "Ignore" => Some(Policy::Ignore),
-            _ => {
-                self.bad_value(of, token, "Accept, Ignore");
-                None
-            }
-        }
+        Some(match self.one_of(of, &["Accept", "Ignore"])? {
+            "Accept" => Policy::Accept,
+            _ => Policy::Ignore,
+        })
     }
 
     fn filter_protocol(&mut self, section: &Item<'_>) {
@@ -659,7 +723,7 @@ impl<'a> Parser<'a> {
             return;
         }
         let mut found = Vec::new();
-        while let Some(item) = self.item(section) {
+        while let Some(item) = self.item_in(section, Section::FilterAddress) {
             let v6 = match item.word {
                 "IPv4_address" => false,
                 "IPv6_address" => true,
@@ -693,14 +757,10 @@ impl<'a> Parser<'a> {
         }
         let mut found = Vec::new();
         let mut group_open = None;
-        while let Some(item) = self.item(section) {
+        while let Some(item) = self.item_in(section, Section::FilterState) {
             if item.word == "for" {
                 group_open = None;
-                if let Some(token) = self.value(&item, "TCP")
-                    && token.text != "TCP"
-                {
-                    self.bad_value(&item, token, "TCP");
-                }
+                self.one_of(&item, &["TCP"]);
                 continue;
             }
             group_open = Some(item.span.clone());
@@ -728,7 +788,7 @@ impl<'a> Parser<'a> {
         self.sync_span = Some(section.span.clone());
         let mut sync = self.config.sync.take().unwrap_or_else(sync_defaults);
         if self.open(section) {
-            while let Some(item) = self.item(section) {
+            while let Some(item) = self.item_in(section, Section::Sync) {
                 match item.word {
                     "Mode" => self.mode(&item, &mut sync),
                     "Multicast" => self.link(&item, Transport::Multicast, &mut sync),
@@ -786,7 +846,7 @@ impl<'a> Parser<'a> {
         if !self.open(item) {
             return;
         }
-        while let Some(item) = self.item(item) {
+        while let Some(item) = self.item_in(item, section) {
             if !self.mode_word(&item, section, sync) {
                 self.unknown(&item, section);
             }
@@ -856,12 +916,15 @@ impl<'a> Parser<'a> {
             default: false,
             line: self.text[..section.span.start].matches('\n').count() + 1,
         };
-        if self.peek().is_some_and(|t| t.text == "Default") {
+        if self
+            .peek()
+            .is_some_and(|t| t.text.eq_ignore_ascii_case("Default"))
+        {
             self.at += 1;
             link.default = true;
         }
         if self.open(section) {
-            while let Some(item) = self.item(section) {
+            while let Some(item) = self.item_in(section, home) {
                 self.link_word(&item, home, &mut link);
             }
         }
@@ -891,8 +954,17 @@ impl<'a> Parser<'a> {
             return self.unknown(item, section);
         }
         match item.word {
-            "IPv4_address" => link.address = self.address(item, false).or(link.address),
-            "IPv6_address" => link.address = self.address(item, true).or(link.address),
+            "IPv4_address" | "IPv6_address" => {
+                let v6 = item.word == "IPv6_address";
+                let other = link.address.filter(|a| a.is_ipv6() != v6);
+                match self.address(item, v6) {
+                    Some(_) if other.is_some() && section == Section::Multicast => self.warn(
+                        item.span.clone(),
+                        "IPv4 and IPv6 in one `Multicast`: the later one is ignored",
+                    ),
+                    address => link.address = address.or(link.address),
+                }
+            }
             "IPv4_Destination_Address" => {
                 link.destination = self.address(item, false).or(link.destination);
             }
@@ -913,6 +985,13 @@ impl<'a> Parser<'a> {
             }
             "Interface" => {
                 if let Some(token) = self.name(item) {
+                    if token.text.len() > INTERFACE_MAX_BYTES {
+                        self.error(
+                            token.span.clone(),
+                            format!("interface name of {} characters", token.text.len()),
+                            format!("at most {INTERFACE_MAX_BYTES} characters"),
+                        );
+                    }
                     link.interface = Some(token.text.to_owned());
                 }
             }
@@ -990,14 +1069,13 @@ impl<'a> Parser<'a> {
         if !self.open(section) {
             return;
         }
-        while let Some(item) = self.item(section) {
+        while let Some(item) = self.item_in(section, Section::Options) {
             match item.word {
                 "TCPWindowTracking" => {
                     sync.window_tracking = self.switch(&item).unwrap_or(false);
                 }
                 "AliveTrailer" => sync.alive_trailer = self.switch(&item).unwrap_or(true),
                 "ExpectationSync" => {
-                    self.later(&item);
                     if self.peek().is_some_and(|t| t.kind == Kind::Open) {
                         self.at += 1;
                         let mut names = Vec::new();
@@ -1016,23 +1094,13 @@ impl<'a> Parser<'a> {
     }
 
     fn stats(&mut self, section: &Item<'_>) {
-        while let Some(item) = self.item(section) {
+        while let Some(item) = self.item_in(section, Section::Stats) {
             match item.word {
                 "LogFile" => {
                     self.log_file(&item, "/var/log/conntrackd-stats.log");
                 }
                 "Syslog" => {
                     self.syslog(&item);
-                }
-                // The original's manual page documents it here, and refuses it.
-                "NetlinkEventsReliable" => {
-                    if let Some(on) = self.switch(&item) {
-                        self.config.events_reliable = on;
-                        self.warn(
-                            item.span.clone(),
-                            "`NetlinkEventsReliable` belongs in General",
-                        );
-                    }
                 }
                 _ => self.unknown(&item, Section::Stats),
             }
@@ -1041,7 +1109,7 @@ impl<'a> Parser<'a> {
 
     /// Helper blocks are read for their syntax only.
     fn helper(&mut self, section: &Item<'_>) {
-        while let Some(item) = self.item(section) {
+        while let Some(item) = self.item_in(section, Section::Helper) {
             match item.word {
                 "Setup" => {
                     self.switch(&item);
@@ -1050,15 +1118,23 @@ impl<'a> Parser<'a> {
                     self.number(&item);
                 }
                 "Type" => {
-                    for _ in 0..3 {
-                        self.name(&item);
-                    }
+                    self.name(&item);
+                    self.one_of(&item, &["inet", "inet6"]);
+                    self.one_of(&item, &["tcp", "udp"]);
                     if self.open(&item) {
                         self.helper(&item);
                     }
                 }
                 "Policy" => {
-                    self.name(&item);
+                    if let Some(token) = self.name(&item)
+                        && token.text.len() > POLICY_MAX_BYTES
+                    {
+                        self.error(
+                            token.span.clone(),
+                            format!("policy name of {} characters", token.text.len()),
+                            format!("at most {POLICY_MAX_BYTES} characters"),
+                        );
+                    }
                     if self.open(&item) {
                         self.helper(&item);
                     }

@@ -106,15 +106,162 @@ fn a_brace_that_is_not_closed_is_shown_where_it_opens() {
 }
 
 #[test]
-fn a_word_in_another_case_or_section_gets_the_right_advice() {
+fn a_word_in_another_case_is_taken_for_what_it_means() {
+    let text = GOOD
+        .replace("LockFile", "Lockfile")
+        .replace("UNIX", "Unix")
+        .replace("IPv4_Destination_Address", "IPv4_destination_address")
+        .replace("Ignore", "ignore")
+        .replace("for TCP", "For tcp")
+        .replace("General", "GENERAL");
+    let parsed = parse(&text);
+    let good = parse(GOOD).config.unwrap();
+    assert_eq!(parsed.config, Some(good));
+    let found: Vec<_> = parsed.diagnostics.iter().map(|d| &d.message).collect();
+    assert_eq!(found.len(), 7, "{found:?}");
+    assert_eq!(
+        found[1],
+        "`Lockfile` is taken for `LockFile`: conntrackd would refuse it"
+    );
+}
+
+#[test]
+fn a_word_of_general_is_understood_in_another_section() {
+    let text = GOOD.replace("Mode NOTRACK", "NetlinkEventsReliable on\nMode NOTRACK");
+    let parsed = parse(&text);
+    assert!(parsed.config.unwrap().events_reliable);
+    assert_eq!(
+        parsed.diagnostics[0].message,
+        "`NetlinkEventsReliable` belongs in General, not in Sync"
+    );
+    let stats = parse("Stats { NetlinkEventsReliable yes LogFile on }");
+    assert!(stats.config.unwrap().events_reliable);
+}
+
+#[test]
+fn published_files_are_accepted() {
+    // As OpenStack Neutron, CloudStack and VyOS write them.
+    let neutron = "General {
+    HashSize 32768
+    HashLimit 131072
+    Syslog on
+    LockFile /var/lock/conntrackd.lock
+    UNIX {
+        Path /var/lib/neutron/ha_confs/x/ctl
+        Backlog 20
+    }
+    SocketBufferSize 262142
+    SocketBufferSizeMaxGrown 655355
+    Filter From Kernelspace {
+        Protocol Accept {
+            TCP
+            SCTP
+            UDP
+            ICMP
+            IPv6-ICMP
+        }
+        Address Ignore {
+            IPv4_address 127.0.0.1
+            IPv6_address ::1
+            IPv4_address 169.254.192.5
+        }
+    }
+}
+Sync {
+    Mode FTFW {
+    }
+    Multicast Default {
+        IPv4_address 225.0.0.50
+        IPv4_interface 169.254.192.5
+        Group 3780
+        Interface ha-12345678-90
+        SndSocketBuffer 24985600
+        RcvSocketBuffer 24985600
+        Checksum on
+    }
+}
+";
+    let cloudstack = "General {
+    HashLimit 131072
+    LogFile on
+    UNIX { Path /var/run/conntrackd.ctl }
+    Stats {
+        LogFile on
+    }
+}
+Sync {
+    Mode FTFW { DisableExternalCache Off }
+    Multicast {
+        IPv4_address 225.0.0.50
+        Group 3780
+        IPv4_interface 10.1.1.1
+        Interface eth0
+    }
+}
+";
+    let vyos = "Sync {
+    Mode FTFW { StartupResync on }
+    UDP {
+        IPv4_address 192.0.2.1
+        IPv4_address 192.0.2.1
+        IPv4_Destination_Address 192.0.2.2
+        Port 3780
+        Interface eth0.100
+    }
+    Options {
+        ExpectationSync {
+            ftp
+            h.323
+        }
+    }
+}
+General {
+    Nice -20
+    Systemd on
+}
+Helper {
+    Type rpc inet tcp {
+        QueueNum 3
+        QueueLen 10240
+        Policy rpc {
+            ExpectMax 1
+            ExpectTimeout 300
+        }
+    }
+}
+";
+    for text in [neutron, cloudstack, vyos] {
+        let parsed = parse(text);
+        let errors = |d: &&Diagnostic| d.severity == Severity::Error;
+        let errors: Vec<_> = parsed.diagnostics.iter().filter(errors).collect();
+        assert!(errors.is_empty(), "{errors:?}\n{text}");
+    }
+    let names = parse(vyos).config.unwrap().sync.unwrap().expectation_sync;
+    assert_eq!(names, Some(vec!["ftp".to_owned(), "h.323".to_owned()]));
+}
+
+#[test]
+fn advice_names_the_right_place_or_word() {
     let help = |text: &str| {
         let parsed = parse(text);
         let helps = parsed.diagnostics.into_iter().filter_map(|d| d.help);
         helps.collect::<Vec<_>>().join("; ")
     };
-    assert!(help("General { Lockfile /x }").contains("write `LockFile`"));
-    assert!(
-        help("Sync { NetlinkEventsReliable on Mode NOTRACK { } }").contains("belongs in General")
+    assert!(help("General { Mode NOTRACK { } }").contains("`Mode` belongs in Sync"));
+    assert!(help("General { HashLimt 5 }").contains("did you mean `HashLimit`?"));
+    assert!(help("Helper { Type ftp inet4 tcp { } }").contains("inet, inet6"));
+    assert!(help("General { Filter { Address Acept { } } }").contains("Accept, Ignore"));
+}
+
+#[test]
+fn one_multicast_link_has_one_family() {
+    let found = messages(
+        "Sync { Mode NOTRACK { } Multicast { IPv4_address 225.0.0.50 IPv6_address ff02::1 \
+         Group 3780 Interface eth0 } }",
+    );
+    assert_eq!(
+        found,
+        ["IPv4 and IPv6 in one `Multicast`: the later one is ignored"]
     );
 }
 
