@@ -8,15 +8,15 @@
 //! Two differences are deliberate: a word without a dash is refused (to the
 //! original `conntrackd stop` means `-t`), and so is an unknown option.
 
-use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use config::{Config, Severity};
+use config::Config;
 use control::{CacheKind, Object, Request, StatsKind};
 
-const CONFIG_DEFAULT: &str = "/etc/conntrackd/conntrackd.conf";
+use crate::Outcome;
+use crate::load::{CONFIG_DEFAULT, load};
 
 const USAGE: &str = "\
 Usage: conntrackd [commands] [options]
@@ -41,23 +41,6 @@ Client mode commands:
   -B                        send a bulk update to the other node
   -t                        flush the kernel table after PurgeTimeout
 ";
-
-/// What the arguments ask for.
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "one value, made once")]
-pub enum Outcome {
-    /// All is done: end with this status.
-    Exit(u8),
-    /// Run the daemon.
-    Daemon {
-        /// Configuration.
-        config: Config,
-        /// Warnings about it, one text each.
-        warnings: Vec<String>,
-        /// Go to the background.
-        background: bool,
-    },
-}
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Parsed {
@@ -103,7 +86,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     };
     let path = parsed.config.unwrap_or_else(|| CONFIG_DEFAULT.into());
     let (config, warnings) = match load(&path) {
-        Ok(loaded) => loaded,
+        Ok(loaded) => (loaded.config, loaded.warnings),
         Err(text) => {
             eprintln!("{text}");
             return Outcome::Exit(1);
@@ -233,33 +216,6 @@ fn statistics(sub: Option<&str>) -> Result<StatsKind, Stop> {
 
 fn unknown_parameter(sub: &str, letter: char) -> Stop {
     Stop::Message(format!("unknown parameter `{sub}' for option `-{letter}'"))
-}
-
-/// Reads a configuration; an error is the text to show.
-fn load(path: &Path) -> Result<(Config, Vec<String>), String> {
-    let file = path.display().to_string();
-    let bytes = fs::read(path).map_err(|e| format!("can't open config file '{file}': {e}"))?;
-    // Bytes that are no UTF-8 become characters that belong nowhere, with their place.
-    let text = String::from_utf8_lossy(&bytes);
-    let parsed = config::parse(&text);
-    let shown = |severity| {
-        let wanted = parsed
-            .diagnostics
-            .iter()
-            .filter(move |d| d.severity == severity);
-        wanted.map(|d| config::render(d, &file, &text))
-    };
-    match parsed.config {
-        Some(ref config) => {
-            let one_line = |d: &config::Diagnostic| {
-                let line = text[..d.span.start].matches('\n').count() + 1;
-                format!("{file}:{line}: {}", d.message)
-            };
-            let warnings = parsed.diagnostics.iter().map(one_line).collect();
-            Ok((config.clone(), warnings))
-        }
-        None => Err(shown(Severity::Error).collect::<Vec<_>>().join("\n")),
-    }
 }
 
 /// Sends a request and copies the reply to standard output.

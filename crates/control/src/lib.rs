@@ -1,10 +1,15 @@
-//! What crosses the control socket: the original's request codes and reply forms.
+//! What crosses the control socket: the original's request codes and reply forms, and ours.
 //!
-//! A client sends one native-endian `i32`; the daemon answers with text until it
-//! closes the connection. There is no status in the reply. The forms of the texts
-//! are a contract: scripts and monitoring read them by column and by word.
+//! The original's client sends one native-endian `i32` ([`Request`]); the daemon answers with
+//! text ([`reply`]) until it closes the connection. There is no status in the reply. The
+//! forms of the texts are a contract: scripts and monitoring read them by column and by word.
+//! Our own command line speaks another protocol on the same socket ([`call`]).
 
+pub mod call;
+mod query;
 pub mod reply;
 mod request;
+pub mod rows;
 
+pub use query::{BadTerm, FIELDS, Query};
 pub use request::{CacheKind, Object, Request, StatsKind};

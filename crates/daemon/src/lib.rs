@@ -13,8 +13,11 @@
 
 mod kernel;
 mod links;
+mod listing;
 mod log;
+mod report;
 mod run;
+mod serve;
 mod session;
 mod settings;
 mod sysctl;

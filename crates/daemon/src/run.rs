@@ -5,31 +5,28 @@
 //! of that has worked, so a client can connect as soon as it returns.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use config::{Config, SchedulerType};
 use ctnetlink::TcpOptions;
-use replica::{DumpScope, Replica};
+use replica::Replica;
 use rustix::fs::{FlockOperation, Mode};
-use sys::netlink::{Netlink, RECEIVE_BYTES};
+use sys::netlink::Netlink;
 use sys::process::{Fork, RealTime};
 use sys::signal::Signals;
 
-use crate::kernel::{DumpSocket, Dumped, EventSocket};
+use crate::kernel::{DumpSocket, EventSocket};
 use crate::links::Links;
 use crate::log::Log;
 use crate::settings::{settings, sync_section};
 use crate::sysctl::EventsSetting;
 use crate::turn::{self, Core};
 use crate::writer::Writer;
-
-/// A control client that does not read a dump of the kernel table is given up after this.
-const DUMP_WRITE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -300,33 +297,4 @@ fn open_events(
         EventsSetting::untouched()
     };
     Ok((Some(socket), setting))
-}
-
-/// Writes a table of the kernel to a control client, for a daemon without an internal cache.
-pub(crate) fn dump_kernel_to(stream: &UnixStream, scope: DumpScope) {
-    let _ = try_dump_kernel_to(stream, scope);
-}
-
-fn try_dump_kernel_to(stream: &UnixStream, scope: DumpScope) -> Result<()> {
-    stream.set_nonblocking(false)?;
-    stream.set_write_timeout(Some(DUMP_WRITE_LIMIT))?;
-    let mut out = BufWriter::new(stream);
-    let mut socket = DumpSocket::open()?;
-    socket.start(scope)?;
-    let mut buffer = vec![0; RECEIVE_BYTES];
-    let (mut dumped, mut text) = (Dumped::default(), String::new());
-    while socket.is_running() {
-        dumped.clear();
-        socket.read(&mut buffer, &mut dumped);
-        text.clear();
-        for flow in &dumped.flows {
-            control::reply::kernel_line(&mut text, flow);
-        }
-        for expectation in &dumped.expectations {
-            control::reply::kernel_expectation_line(&mut text, expectation);
-        }
-        out.write_all(text.as_bytes())?;
-    }
-    out.flush()?;
-    Ok(())
 }

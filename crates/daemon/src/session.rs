@@ -7,9 +7,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use control::Request;
+use control::call::{self, Tail};
+use control::{Query, Request};
 use replica::CommandId;
 use rustix::event::epoll::EventFlags;
+
+use crate::listing::json_line;
 
 /// A client that has not said what it wants after this long is shown out.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
@@ -21,20 +24,47 @@ pub(crate) const HIGH_MARK: usize = 64 * 1024;
 pub(crate) enum State {
     /// Its request.
     Reading(Vec<u8>),
-    /// The end of a command.
-    Waiting(CommandId),
+    /// The line of a call (`control::call`).
+    Calling(Vec<u8>),
+    /// The end of a command, and its tail if it came by a call.
+    Waiting { id: CommandId, is_call: bool },
     /// A dump, from a position on.
     Dumping(Dump),
+    /// Events, as they happen.
+    Following(Follow),
     /// Nothing but what is in the buffer.
     Replying,
 }
 
 /// A dump under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Dump {
     pub(crate) which: replica::Which,
-    pub(crate) xml: bool,
+    pub(crate) form: Form,
     pub(crate) at: At,
+    pub(crate) rows: u64,
+}
+
+/// Form of a dump's entries.
+#[derive(Debug)]
+pub(crate) enum Form {
+    /// The original's lines.
+    Line,
+    /// The original's XML.
+    Xml,
+    /// Our rows, of what the query chooses.
+    Ours { json: bool, query: Query },
+}
+
+/// A client that follows events.
+#[derive(Debug)]
+pub(crate) struct Follow {
+    pub(crate) json: bool,
+    pub(crate) query: Query,
+    /// It has no query: expectations are shown, too.
+    pub(crate) everything: bool,
+    /// Events that it was too slow for.
+    pub(crate) lost: u64,
 }
 
 /// How far a dump has come.
@@ -59,12 +89,14 @@ pub(crate) struct Session {
 }
 
 /// What reading brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     /// Not all yet.
     Nothing,
     /// A request.
     Request(Request),
+    /// A call, as a line.
+    Call(Vec<u8>),
     /// A code that nobody knows.
     Unknown,
     /// The client went away too early.
@@ -85,8 +117,11 @@ impl Session {
         })
     }
 
-    /// Reads on; the request is complete with its fourth byte.
+    /// Reads on; a request is complete with its fourth byte, a call with the end of its line.
     pub(crate) fn read(&mut self) -> Asked {
+        if let State::Calling(_) = self.state {
+            return self.read_call();
+        }
         let State::Reading(have) = &mut self.state else {
             // What a client says after its request means nothing; that it has gone does.
             let mut rest = [0; 64];
@@ -110,6 +145,10 @@ impl Session {
                 let Ok(code) = <[u8; 4]>::try_from(have.as_slice()) else {
                     return Asked::Nothing;
                 };
+                if i32::from_ne_bytes(code) == call::CODE {
+                    self.state = State::Calling(Vec::new());
+                    return self.read_call();
+                }
                 self.state = State::Replying;
                 match Request::from_code(i32::from_ne_bytes(code)) {
                     Some(request) => Asked::Request(request),
@@ -124,9 +163,53 @@ impl Session {
         }
     }
 
+    fn read_call(&mut self) -> Asked {
+        let State::Calling(line) = &mut self.state else {
+            return Asked::Nothing;
+        };
+        let mut buffer = [0; 4096];
+        loop {
+            match (&self.stream).read(&mut buffer) {
+                Ok(0) => {
+                    self.broken = true;
+                    return Asked::Cut;
+                }
+                Ok(n) => line.extend_from_slice(&buffer[..n]),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Asked::Nothing,
+                Err(_) => {
+                    self.broken = true;
+                    return Asked::Cut;
+                }
+            }
+            let end = line.iter().position(|b| *b == b'\n');
+            if end.is_some() || line.len() > call::CALL_MAX_BYTES {
+                line.truncate(end.unwrap_or(0));
+                let line = std::mem::take(line);
+                self.state = State::Replying;
+                return Asked::Call(line);
+            }
+        }
+    }
+
     /// Appends to the reply.
-    pub(crate) fn reply(&mut self, text: &str) {
-        self.out.extend_from_slice(text.as_bytes());
+    pub(crate) fn reply(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// Appends a line of JSON to the reply.
+    pub(crate) fn reply_json(&mut self, row: &impl serde::Serialize) {
+        json_line(&mut self.out, row);
+    }
+
+    /// Ends the reply to a call.
+    pub(crate) fn reply_tail(&mut self, tail: &Tail) {
+        self.out.push(b'\n');
+        json_line(&mut self.out, tail);
+    }
+
+    /// Bytes of the reply that the client has not read.
+    pub(crate) fn unread(&self) -> usize {
+        self.out.len()
     }
 
     /// True if a dump should go on.
@@ -164,8 +247,8 @@ impl Session {
 
     /// True if the connection can be closed.
     pub(crate) fn is_over(&self) -> bool {
-        let silent =
-            matches!(self.state, State::Reading(_)) && self.since.elapsed() > REQUEST_LIMIT;
+        let asks = matches!(self.state, State::Reading(_) | State::Calling(_));
+        let silent = asks && self.since.elapsed() > REQUEST_LIMIT;
         let served = matches!(self.state, State::Replying) && self.out.is_empty();
         self.broken || silent || served
     }

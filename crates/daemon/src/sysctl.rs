@@ -10,6 +10,11 @@ fn read(name: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
+/// Flows in the kernel table now; `None` if there is no connection tracking yet.
+pub(crate) fn flows() -> Option<u64> {
+    read("nf_conntrack_count")
+}
+
 /// Most flows of the kernel table; `None` if there is no connection tracking yet.
 pub(crate) fn flows_max() -> Option<usize> {
     read("nf_conntrack_max").map(|n| n as usize)

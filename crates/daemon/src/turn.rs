@@ -12,21 +12,17 @@ use std::thread;
 use std::time::{Duration, Instant as OsInstant};
 
 use anyhow::{Context, Result};
-use control::reply::{self, CacheReport, NetworkReport, PeerReport, Report, RuntimeReport};
-use control::{CacheKind, Object, Request, StatsKind};
 use replica::{
-    Age, CacheStats, Command, CommandId, DumpEnd, DumpScope, Event, ExpectationEvent, Instant,
-    KernelEvent, Level, LinkId, Objects, Progress, Replica, Which,
+    DumpEnd, Event, ExpectationEvent, Instant, KernelEvent, Level, LinkId, Progress, Replica,
 };
 use rustix::event::epoll::{self, EventData, EventFlags};
 use sys::netlink::{Netlink, RECEIVE_BYTES};
 use sys::signal::{Signal, Signals};
-use wire::v1::{Control, Flags, Role};
 
 use crate::kernel::{DumpSocket, Dumped, EventSocket, Read};
 use crate::links::Links;
 use crate::log::Log;
-use crate::session::{Asked, At, Dump, HIGH_MARK, Session, State};
+use crate::session::Session;
 use crate::writer::{BATCH, Writer};
 
 const EVENTS: u64 = 0;
@@ -47,7 +43,7 @@ const ITEMS_PER_TURN: usize = 1024;
 /// How long events gather when they come fast.
 const GATHER: Duration = Duration::from_millis(1);
 /// Clients at a time; the oldest that has not asked anything yet makes room.
-const SESSIONS_MAX: usize = 64;
+pub(crate) const SESSIONS_MAX: usize = 64;
 
 /// Everything the core thread owns.
 pub(crate) struct Core {
@@ -65,21 +61,24 @@ pub(crate) struct Core {
     pub(crate) start: OsInstant,
 }
 
-struct Loop {
-    core: Core,
-    epoll: std::os::fd::OwnedFd,
-    sessions: BTreeMap<u64, Session>,
-    next_session: u64,
-    next_command: u64,
-    events: Vec<KernelEvent>,
-    expectations: Vec<ExpectationEvent>,
+/// The core and what of it lasts from turn to turn.
+pub(crate) struct Loop {
+    pub(crate) core: Core,
+    pub(crate) epoll: std::os::fd::OwnedFd,
+    pub(crate) sessions: BTreeMap<u64, Session>,
+    pub(crate) next_session: u64,
+    pub(crate) next_command: u64,
+    /// Events of this turn.
+    pub(crate) events: Vec<KernelEvent>,
+    /// See `events`.
+    pub(crate) expectations: Vec<ExpectationEvent>,
     dumped: Dumped,
     buffer: Vec<u8>,
     events_at: OsInstant,
     watchdog_at: OsInstant,
-    local_read_failed: u64,
-    local_unknown: u64,
-    stopping: bool,
+    pub(crate) local_read_failed: u64,
+    pub(crate) local_unknown: u64,
+    pub(crate) stopping: bool,
 }
 
 /// Runs until told to stop.
@@ -129,7 +128,7 @@ impl Loop {
         Ok(())
     }
 
-    fn add(&self, source: impl AsFd, token: u64) -> Result<()> {
+    pub(crate) fn add(&self, source: impl AsFd, token: u64) -> Result<()> {
         epoll::add(
             &self.epoll,
             source,
@@ -250,6 +249,10 @@ impl Loop {
         self.core
             .replica
             .handle_expectations(now, &self.expectations);
+        self.show_events();
+        let Some(socket) = &mut self.core.events else {
+            return false;
+        };
         if read == Read::Overrun {
             self.core.replica.handle_overrun(now);
             if let Some(bytes) = socket.grow() {
@@ -383,15 +386,10 @@ impl Loop {
 
     /// Log lines, and clients whose command is done.
     fn hear(&mut self) {
+        let mut last = None;
         while let Some(event) = self.core.replica.poll_event() {
             match &event {
-                Event::Done(id) => {
-                    for session in self.sessions.values_mut() {
-                        if matches!(session.state, State::Waiting(w) if w == *id) {
-                            session.state = State::Replying;
-                        }
-                    }
-                }
+                Event::Done(id) => self.command_done(*id, last.as_ref()),
                 Event::Clash(_)
                 | Event::Refused { .. }
                 | Event::ExpectationRefused { .. }
@@ -401,6 +399,7 @@ impl Loop {
                 }
                 _ => self.core.log.line(event.level(), &event.to_string()),
             }
+            last = Some(event);
         }
     }
 
@@ -410,327 +409,6 @@ impl Loop {
         {
             self.watchdog_at = OsInstant::now();
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
-        }
-    }
-
-    // ---- control ----
-
-    fn accept(&mut self) {
-        let Some(control) = &self.core.control else {
-            return;
-        };
-        let Ok((stream, _)) = control.accept() else {
-            return;
-        };
-        if self.sessions.len() >= SESSIONS_MAX {
-            let idle = self
-                .sessions
-                .iter()
-                .find_map(|(n, s)| matches!(s.state, State::Reading(_)).then_some(*n));
-            // Without an idle one the new client has to try again.
-            let Some(idle) = idle else { return };
-            self.sessions.remove(&idle);
-        }
-        let token = self.next_session;
-        self.next_session += 1;
-        if let Ok(session) = Session::new(stream)
-            && self.add(&session.stream, token).is_ok()
-        {
-            self.sessions.insert(token, session);
-        }
-    }
-
-    fn serve(&mut self, token: u64, now: Instant) {
-        let Some(session) = self.sessions.get_mut(&token) else {
-            return;
-        };
-        match session.read() {
-            Asked::Nothing => {}
-            Asked::Cut => self.local_read_failed += 1,
-            Asked::Unknown => self.local_unknown += 1,
-            Asked::Request(request) => self.answer(token, now, request),
-        }
-    }
-
-    fn answer(&mut self, token: u64, now: Instant, request: Request) {
-        let command = match request {
-            // What is not replicated has nothing to be done with.
-            Request::Commit(Object::Expectations)
-            | Request::FlushKernel(Object::Expectations)
-            | Request::Resync(Object::Expectations)
-            | Request::Dump {
-                object: Object::Expectations,
-                ..
-            } if self.core.replica.settings().expectations.is_none() => return,
-            Request::Stats(StatsKind::Process) => return,
-            Request::Commit(object) => Command::Commit(objects(object)),
-            Request::FlushCache(None) => Command::FlushCaches,
-            Request::FlushCache(Some(CacheKind::Internal)) => Command::FlushInternal,
-            Request::FlushCache(Some(CacheKind::External)) => Command::FlushExternal,
-            Request::FlushKernel(object) => Command::FlushKernel(objects(object)),
-            Request::ScheduleFlush => Command::ScheduleFlush,
-            Request::Resync(object) => Command::Resync(objects(object)),
-            Request::Bulk => Command::Bulk,
-            Request::RequestResync => Command::RequestResync,
-            Request::Stop => {
-                self.stopping = true;
-                return;
-            }
-            Request::Stats(kind) => {
-                let text = self.stats(kind);
-                if let Some(session) = self.sessions.get_mut(&token) {
-                    session.reply(&text);
-                }
-                return;
-            }
-            Request::Dump { cache, object, xml } => {
-                return self.start_dump(token, cache, object, xml);
-            }
-        };
-        let id = CommandId(self.next_command);
-        self.next_command += 1;
-        if let Some(session) = self.sessions.get_mut(&token) {
-            session.state = State::Waiting(id);
-        }
-        self.core.replica.handle_command(now, id, command);
-    }
-
-    fn start_dump(&mut self, token: u64, cache: CacheKind, object: Object, xml: bool) {
-        let settings = self.core.replica.settings();
-        let is_expectations = object == Object::Expectations;
-        let which = match cache {
-            CacheKind::Internal if settings.internal_cache => Which::Internal,
-            CacheKind::External if settings.external_cache => Which::External,
-            CacheKind::Internal => {
-                // Its own conversation with the kernel, so it gets its own thread.
-                if let Some(session) = self.sessions.remove(&token) {
-                    let scope = if is_expectations {
-                        DumpScope::Expectations
-                    } else {
-                        DumpScope::All
-                    };
-                    thread::spawn(move || crate::run::dump_kernel_to(&session.stream, scope));
-                }
-                return;
-            }
-            CacheKind::External => return,
-        };
-        if let Some(session) = self.sessions.get_mut(&token) {
-            session.state = State::Dumping(Dump {
-                which,
-                xml,
-                at: if is_expectations {
-                    At::Expectations(None)
-                } else {
-                    At::Flows(cache::Position::default())
-                },
-            });
-        }
-    }
-
-    /// Fills the buffers of clients that read a dump.
-    fn dump_to_clients(&mut self) {
-        for session in self.sessions.values_mut() {
-            if !session.wants_more() {
-                continue;
-            }
-            let State::Dumping(mut dump) = session.state else {
-                continue;
-            };
-            let mut text = String::with_capacity(HIGH_MARK);
-            while text.len() < HIGH_MARK {
-                match next_part(&self.core.replica, &dump, &mut text) {
-                    Some(at) => {
-                        dump.at = at;
-                        session.state = State::Dumping(dump);
-                    }
-                    None => {
-                        session.state = State::Replying;
-                        break;
-                    }
-                }
-            }
-            session.reply(&text);
-        }
-    }
-
-    fn close_sessions(&mut self) -> Result<()> {
-        for (token, session) in &mut self.sessions {
-            session.write();
-            if let Some(flags) = session.watch() {
-                let data = EventData::new_u64(*token);
-                epoll::modify(&self.epoll, &session.stream, data, flags)?;
-            }
-        }
-        self.sessions.retain(|_, session| !session.is_over());
-        Ok(())
-    }
-
-    fn stats(&self, kind: StatsKind) -> String {
-        match kind {
-            StatsKind::General => reply::general(&self.report()),
-            StatsKind::Network => reply::network(&self.report()),
-            StatsKind::Cache => reply::cache_stats(&self.report()),
-            StatsKind::Link => reply::links(&self.report().links),
-            StatsKind::Runtime => reply::runtime(&self.runtime()),
-            StatsKind::Queue => reply::queues(self.core.replica.owed() as u64),
-            StatsKind::ResendQueue => self.resend_queue(),
-            StatsKind::Process => String::new(),
-            StatsKind::Expectations => self.expectations().map_or_else(String::new, |caches| {
-                reply::general(&Report {
-                    internal: caches.0,
-                    external: caches.1,
-                    ..self.report()
-                })
-            }),
-        }
-    }
-
-    fn report(&self) -> Report {
-        let replica = &self.core.replica;
-        let stats = replica.stats();
-        let settings = replica.settings();
-        let cache =
-            |enabled, which, counters| cache_report(enabled, replica.len(which) as u64, counters);
-        let current = replica.current_link().0;
-        let r = stats.receive;
-        Report {
-            internal: cache(settings.internal_cache, Which::Internal, stats.internal),
-            external: cache(settings.external_cache, Which::External, stats.external),
-            traffic: (stats.traffic_bytes, stats.traffic_packets),
-            links: (self.core.links.list.iter().enumerate())
-                .map(|(n, link)| link.report(n == current))
-                .collect(),
-            network: NetworkReport {
-                malformed: r.malformed,
-                wrong_version: r.wrong_version,
-                bad_header: r.bad_header,
-                bad_payload: r.bad_payload,
-                bad_type: r.bad_type,
-                truncated: r.truncated,
-                bad_size: r.bad_size,
-                lost: r.lost,
-                before: r.before,
-                peer: self.peer(),
-            },
-        }
-    }
-
-    /// The caches of expectations, if they are replicated.
-    fn expectations(&self) -> Option<(CacheReport, CacheReport)> {
-        let replica = &self.core.replica;
-        let (internal, external) = replica.expectation_stats()?;
-        let settings = replica.settings();
-        let active = |which| replica.expectations_len(which) as u64;
-        Some((
-            cache_report(settings.internal_cache, active(Which::Internal), internal),
-            cache_report(settings.external_cache, active(Which::External), external),
-        ))
-    }
-
-    fn peer(&self) -> PeerReport {
-        let replica = &self.core.replica;
-        let stats = replica.stats();
-        let (epoch, role) = replica.peer();
-        PeerReport {
-            epoch: epoch.map(|e| e.0),
-            role: match role {
-                Role::Unknown => "unknown",
-                Role::Primary => "primary",
-                Role::Backup => "backup",
-            },
-            restarts: stats.peer_restarts,
-            confirmed: replica.confirmed() as u64,
-            unconfirmed: replica.unconfirmed() as u64,
-            absent: stats.external_absent,
-            late_used: stats.receive.late_used,
-            bad_trailers: stats.receive.bad_trailers,
-        }
-    }
-
-    /// Only FT-FW has one. The flows in it are counted, not listed: they may be millions.
-    fn resend_queue(&self) -> String {
-        if self.core.replica.settings().mode != wire::v1::Mode::Ftfw {
-            return String::new();
-        }
-        let (flows, controls) = self.core.replica.unacknowledged();
-        let controls = controls.iter().map(|(seq, control)| {
-            let flags = match control {
-                Control::Resync => Flags::RESYNC,
-                Control::Nack(..) => Flags::NACK,
-                Control::Ack(..) => Flags::ACK,
-                Control::Alive => Flags::ALIVE,
-            };
-            (seq.0, flags.0)
-        });
-        reply::resend_queue(flows as u64, controls)
-    }
-
-    fn runtime(&self) -> RuntimeReport {
-        let stats = self.core.replica.stats();
-        let events = self.core.events.as_ref();
-        RuntimeReport {
-            uptime_secs: self.core.start.elapsed().as_secs(),
-            events_received: stats.events_received,
-            events_filtered: stats.events_filtered,
-            events_unknown: events.map_or(0, |e| e.unknown),
-            events_failed: events.map_or(0, |e| e.failed),
-            overruns: stats.overruns,
-            kernel_flushes: stats.kernel_flushes,
-            resyncs: stats.resyncs,
-            buffer_bytes: events.map_or(0, |e| e.buffer_bytes() as u64),
-            local_read_failed: self.local_read_failed,
-            local_unknown: self.local_unknown,
-        }
-    }
-}
-
-fn objects(object: Object) -> Objects {
-    match object {
-        Object::Flows => Objects::Flows,
-        Object::Expectations => Objects::Expectations,
-        Object::All => Objects::All,
-    }
-}
-
-fn cache_report(enabled: bool, active: u64, c: CacheStats) -> CacheReport {
-    CacheReport {
-        enabled,
-        active,
-        created: c.created,
-        create_failed: c.create_failed,
-        updated: c.updated,
-        update_failed: c.update_failed,
-        destroyed: c.destroyed,
-        destroy_failed: c.destroy_failed,
-    }
-}
-
-/// Appends the next entries of a dump; `None` at its end.
-fn next_part(replica: &Replica, dump: &Dump, text: &mut String) -> Option<At> {
-    const ENTRIES: usize = 64;
-    match dump.at {
-        At::Flows(position) => {
-            let line = |flow: &flow::Flow, age: Age| match (dump.xml, dump.which) {
-                (true, which) => reply::flow_element(text, flow, which == Which::Internal),
-                (false, Which::Internal) => reply::internal_line(text, flow, age.active_secs),
-                (false, Which::External) => {
-                    reply::external_line(text, flow, age.active_secs, age.expires_secs);
-                }
-            };
-            let next = replica.walk(dump.which, position, ENTRIES, line);
-            next.map(At::Flows)
-        }
-        At::Expectations(behind) => {
-            let line = |e: &flow::Expectation, age: Age| {
-                if dump.xml {
-                    reply::expectation_element(text, e);
-                } else {
-                    reply::expectation_line(text, e, age.active_secs);
-                }
-            };
-            let next = replica.walk_expectations(dump.which, behind, ENTRIES, line);
-            next.map(|key| At::Expectations(Some(key)))
         }
     }
 }

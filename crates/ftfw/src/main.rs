@@ -1,48 +1,25 @@
 //! ftfw's one program. Called as `conntrackd`, or with `conntrackd` as its first
-//! word, it takes the original's arguments.
+//! word, it takes the original's arguments; otherwise ours.
 
 use std::env;
 use std::path::Path;
 use std::process::ExitCode;
 
-use cli::compat::{self, Outcome};
-
-const HELP: &str = "\
-ftfw keeps the connections of a Linux stateful firewall alive when the firewall fails.
-
-Usage: ftfw conntrackd ARGUMENTS    what conntrackd does with these arguments
-       ftfw --version
-       ftfw --help
-
-Under the name `conntrackd` (a link to this program) it takes conntrackd's arguments
-directly: `conntrackd -h` lists them.
-";
+use cli::{Outcome, compat, own};
 
 fn main() -> ExitCode {
-    let mut arguments: Vec<String> = env::args_os()
+    let arguments: Vec<String> = env::args_os()
         .map(|a| a.to_string_lossy().into_owned())
         .collect();
     let name = arguments.first().map(Path::new).and_then(Path::file_name);
-    let called_as_conntrackd = name.is_some_and(|n| n == "conntrackd");
-    let words = if called_as_conntrackd { 1 } else { 2 };
-    if !called_as_conntrackd {
-        match arguments.get(1).map(String::as_str) {
-            Some("conntrackd") => {}
-            Some("--version" | "-V") => {
-                println!("ftfw {}", env!("CARGO_PKG_VERSION"));
-                return ExitCode::SUCCESS;
-            }
-            Some("--help" | "-h") => {
-                print!("{HELP}");
-                return ExitCode::SUCCESS;
-            }
-            Some(_) | None => {
-                eprint!("{HELP}");
-                return ExitCode::FAILURE;
-            }
-        }
-    }
-    match compat::run(&arguments.split_off(words.min(arguments.len()))) {
+    let (outcome, name) = if name.is_some_and(|n| n == "conntrackd") {
+        (compat::run(&arguments[1..]), "conntrackd")
+    } else if arguments.get(1).is_some_and(|word| word == "conntrackd") {
+        (compat::run(&arguments[2..]), "conntrackd")
+    } else {
+        (own::run(&arguments), "ftfw")
+    };
+    match outcome {
         Outcome::Exit(status) => ExitCode::from(status),
         Outcome::Daemon {
             config,
@@ -52,7 +29,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => {
                 if !background {
-                    eprintln!("conntrackd: {e:#}");
+                    eprintln!("{name}: {e:#}");
                 }
                 ExitCode::FAILURE
             }

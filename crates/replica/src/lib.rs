@@ -227,6 +227,16 @@ impl Replica {
         &self.settings
     }
 
+    /// What the HA manager's commands make of this replica.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// True while a commit is under way.
+    pub fn is_committing(&self) -> bool {
+        self.commit.is_some()
+    }
+
     /// Number of flows in a cache that have not ended.
     pub fn len(&self, which: Which) -> usize {
         let cache = self.cache(which);

@@ -1,0 +1,236 @@
+//! Our arguments, as clap reads them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use control::call::{Flush, Objects, Table};
+
+use crate::load::CONFIG_DEFAULT;
+
+const EXAMPLES: &str = "\
+Examples:
+  ftfw check                          is the configuration good?
+  ftfw run                            replicate
+  ftfw status                         how are we, and how is the peer?
+  ftfw flows external state=ESTABLISHED dport=443
+  ftfw commit                         become primary: peer's flows into the kernel
+
+Called as `conntrackd`, or as `ftfw conntrackd ...`, it takes conntrackd's arguments.
+Exit status: 0 done, 1 not done, 2 wrong arguments, 3 the kernel refused a part.";
+
+const FLOWS: &str = "\
+Filters, all of which must hold (FIELD!=VALUE: must not):
+  proto=tcp|6      family=ipv4|ipv6   src= dst= reply-src= reply-dst=ADDRESS[/LENGTH]
+  sport= dport= reply-sport= reply-dport=N[-M]   type= code= icmp-id=N[-M]
+  state=NAME       status=NAME        nat=any|src|dst|none   related=yes|no
+  zone=N[-M]       mark=VALUE[/MASK]  label=N   helper=NAME  timeout=N[-M]   id=N[-M]
+
+Examples:
+  ftfw flows kernel proto=udp timeout=0-30
+  ftfw flows internal src=10.0.0.0/8 nat=src -o json
+  ftfw flows external mark=0x100/0xff00 status!=ASSURED";
+
+const EVENTS: &str = "\
+Examples:
+  ftfw events proto=tcp dport=22
+  ftfw events -o json | jq 'select(.event == \"destroy\")'
+
+Runs until Ctrl-C. A client that is too slow is told how many events it has missed.";
+
+const COMMIT: &str = "\
+Examples:
+  ftfw commit
+  ftfw commit --only expectations
+
+Waits for the end. Exit status 3: the kernel refused a part, and the log says why.";
+
+const FLUSH: &str = "\
+Examples:
+  ftfw flush external        forget what the peer has said, after a commit
+  ftfw flush kernel-later    become backup: empty the kernel's table in PurgeTimeout seconds";
+
+const RESYNC: &str = "\
+Examples:
+  ftfw resync kernel    read the kernel's table again, after becoming primary
+  ftfw resync peer      ask the peer for everything, after becoming backup";
+
+/// Keeps the connections of a Linux stateful firewall alive when the firewall fails.
+#[derive(Debug, Parser)]
+#[command(name = "ftfw", version, after_help = EXAMPLES, max_term_width = 100)]
+pub(crate) struct Arguments {
+    /// Configuration file, which also says where the daemon listens
+    #[arg(short = 'C', long, global = true, value_name = "FILE", default_value = CONFIG_DEFAULT)]
+    pub(crate) config: PathBuf,
+    #[command(subcommand)]
+    pub(crate) action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Action {
+    /// Replicate: run the daemon
+    Run {
+        /// Go to the background once everything works
+        #[arg(short = 'd', long)]
+        background: bool,
+    },
+    /// Check a configuration file: touches nothing, 0 if it is good
+    Check {
+        /// The file, if it is not that of -C
+        file: Option<PathBuf>,
+    },
+    /// Show how this replica, its links and its peer are
+    Status {
+        #[command(flatten)]
+        form: Output,
+    },
+    /// List flows
+    #[command(after_help = FLOWS)]
+    Flows {
+        /// Which table
+        table: Which,
+        /// Filters, FIELD=VALUE
+        filter: Vec<String>,
+        #[command(flatten)]
+        form: Output,
+    },
+    /// List expectations
+    Expectations {
+        /// Which table
+        table: Which,
+        #[command(flatten)]
+        form: Output,
+    },
+    /// Put the flows of the peer into the kernel: become primary
+    #[command(after_help = COMMIT)]
+    Commit {
+        #[command(flatten)]
+        only: Only,
+    },
+    /// Empty a cache, or the kernel's table
+    #[command(after_help = FLUSH)]
+    Flush {
+        /// What
+        what: What,
+        #[command(flatten)]
+        only: Only,
+    },
+    /// Learn again what the kernel, or the peer, has
+    #[command(after_help = RESYNC)]
+    Resync {
+        /// From whom
+        from: From,
+        #[command(flatten)]
+        only: Only,
+    },
+    /// Send the peer all flows
+    Bulk,
+    /// Show what the kernel tells of, as it happens
+    #[command(after_help = EVENTS)]
+    Events {
+        /// Filters, FIELD=VALUE, as for flows
+        filter: Vec<String>,
+        #[command(flatten)]
+        form: Output,
+    },
+    /// End the daemon
+    Stop,
+}
+
+/// Form of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// For people
+    Text,
+    /// One JSON object a line, see docs/json.md
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Output {
+    /// Form of the answer
+    #[arg(short, long, value_enum, default_value_t = Form::Text)]
+    pub(crate) output: Form,
+}
+
+impl Output {
+    pub(crate) fn is_text(self) -> bool {
+        self.output == Form::Text
+    }
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Only {
+    /// Of one kind of object alone
+    #[arg(long, value_enum)]
+    only: Option<Kind>,
+}
+
+impl Only {
+    pub(crate) fn objects(self) -> Objects {
+        match self.only {
+            None => Objects::All,
+            Some(Kind::Flows) => Objects::Flows,
+            Some(Kind::Expectations) => Objects::Expectations,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kind {
+    Flows,
+    Expectations,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Which {
+    /// The kernel's
+    Kernel,
+    /// What our kernel has told the daemon of
+    Internal,
+    /// What the peer has told the daemon of
+    External,
+}
+
+impl std::convert::From<Which> for Table {
+    fn from(which: Which) -> Table {
+        match which {
+            Which::Kernel => Table::Kernel,
+            Which::Internal => Table::Internal,
+            Which::External => Table::External,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum What {
+    /// The internal cache
+    Internal,
+    /// The external cache
+    External,
+    /// Both caches
+    Caches,
+    /// What the filter covers of the kernel's table, now
+    Kernel,
+    /// The same after PurgeTimeout
+    KernelLater,
+}
+
+impl std::convert::From<What> for Flush {
+    fn from(what: What) -> Flush {
+        match what {
+            What::Internal => Flush::Internal,
+            What::External => Flush::External,
+            What::Caches => Flush::Caches,
+            What::Kernel => Flush::Kernel,
+            What::KernelLater => Flush::KernelLater,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum From {
+    /// The kernel's table into the internal cache
+    Kernel,
+    /// The peer's flows into the external cache
+    Peer,
+}

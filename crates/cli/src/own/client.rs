@@ -1,0 +1,168 @@
+//! One call and its answer (`control::call`).
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use control::call::{CODE, Call, Head, Outcome, PROTOCOL, Tail, Task};
+
+use crate::load::load;
+
+/// Why a command was not done, and what to do about it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) error: String,
+    pub(crate) help: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn plain(error: impl Into<String>) -> Failure {
+        Failure {
+            error: error.into(),
+            help: None,
+        }
+    }
+
+    fn with_help(error: String, help: &str) -> Failure {
+        Failure {
+            error,
+            help: Some(help.to_owned()),
+        }
+    }
+}
+
+/// Sends a call to the daemon of a configuration, and each row of the answer to `see`,
+/// until that returns false. `None` if the answer was not read to its end.
+pub(crate) fn ask(
+    config: &Path,
+    call: &Call,
+    see: impl FnMut(&str) -> bool,
+) -> Result<Option<Tail>, Failure> {
+    let loaded = load(config)
+        .map_err(|text| Failure::with_help(text, "-C FILE names another configuration file"))?;
+    let path = loaded.config.control_path.ok_or_else(|| {
+        Failure::with_help(
+            format!("{}: no `UNIX {{ Path }}` in General", config.display()),
+            "without it the daemon cannot be reached",
+        )
+    })?;
+    let mut stream = UnixStream::connect(&path).map_err(|e| {
+        let help = match e.kind() {
+            std::io::ErrorKind::PermissionDenied => "be root",
+            _ => "is it running? `ftfw run` starts it, its log says why it ended",
+        };
+        Failure::with_help(format!("no daemon at {}: {e}", path.display()), help)
+    })?;
+    let cut = |e: std::io::Error| Failure::plain(format!("the daemon: {e}"));
+    let mut request = CODE.to_ne_bytes().to_vec();
+    let line = serde_json::to_string(call).map_err(|e| Failure::plain(e.to_string()))?;
+    request.extend_from_slice(line.as_bytes());
+    request.push(b'\n');
+    stream.write_all(&request).map_err(cut)?;
+    read_answer(BufReader::new(stream), &call.task, see)
+}
+
+fn read_answer(
+    mut answer: impl BufRead,
+    task: &Task,
+    mut see: impl FnMut(&str) -> bool,
+) -> Result<Option<Tail>, Failure> {
+    let mut next = || -> Result<Option<String>, Failure> {
+        let mut line = String::new();
+        let read = answer.read_line(&mut line);
+        match read.map_err(|e| Failure::plain(format!("the daemon: {e}")))? {
+            0 => Ok(None),
+            _ => Ok(Some(line.trim_end_matches('\n').to_owned())),
+        }
+    };
+    let unreadable = |line: &str| {
+        Failure::with_help(
+            format!("unreadable answer: {line}"),
+            "is the daemon of the same version?",
+        )
+    };
+    let Some(line) = next()? else {
+        return Err(Failure::with_help(
+            "the daemon does not speak ftfw's protocol".to_owned(),
+            "is it conntrackd? Then use `ftfw conntrackd` with conntrackd's arguments",
+        ));
+    };
+    let head: Head = serde_json::from_str(&line).map_err(|_| unreadable(&line))?;
+    if head.status == Outcome::Error || head.protocol != PROTOCOL {
+        return Err(Failure {
+            error: head
+                .error
+                .unwrap_or_else(|| format!("the daemon is ftfw {}", head.version)),
+            help: head.help,
+        });
+    }
+    loop {
+        match next()? {
+            Some(line) if line.is_empty() => break,
+            Some(line) => {
+                if !see(&line) {
+                    return Ok(None);
+                }
+            }
+            None if matches!(task, Task::Events { .. }) => {
+                return Err(Failure::plain("the daemon has ended"));
+            }
+            None => {
+                return Err(Failure::with_help(
+                    "the answer breaks off".to_owned(),
+                    "has the daemon ended? Its log says why",
+                ));
+            }
+        }
+    }
+    let line = next()?.unwrap_or_default();
+    let tail: Tail = serde_json::from_str(&line).map_err(|_| unreadable(&line))?;
+    if tail.status == Outcome::Error {
+        return Err(Failure {
+            error: tail.error.unwrap_or_default(),
+            help: tail.help,
+        });
+    }
+    Ok(Some(tail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(answer: &str) -> Result<(Vec<String>, Option<Tail>), Failure> {
+        let mut rows = Vec::new();
+        let tail = read_answer(answer.as_bytes(), &Task::Bulk, |row| {
+            rows.push(row.to_owned());
+            true
+        })?;
+        Ok((rows, tail))
+    }
+
+    const HEAD: &str = r#"{"protocol":1,"version":"0.1.0","status":"ok"}"#;
+
+    #[test]
+    fn rows_come_between_head_and_tail() {
+        let tail = r#"{"status":"ok","rows":2}"#;
+        let (rows, end) = read(&format!("{HEAD}\na\nb\n\n{tail}\n")).unwrap();
+        assert_eq!(rows, ["a", "b"]);
+        assert_eq!(end, Some(Tail::ok(2)));
+    }
+
+    #[test]
+    fn whatever_is_wrong_is_said_with_what_to_do() {
+        let error = |answer: &str| read(answer).unwrap_err();
+        assert!(error("").help.unwrap().contains("conntrackd"));
+        assert!(error("hello\n").error.contains("unreadable"));
+        let breaks = format!("{HEAD}\nrow\n");
+        assert!(error(&breaks).error.contains("breaks off"));
+        let refused = r#"{"protocol":1,"version":"1","status":"error","error":"no","help":"do"}"#;
+        let refused = error(&format!("{refused}\n"));
+        assert_eq!(
+            (refused.error.as_str(), refused.help.as_deref()),
+            ("no", Some("do"))
+        );
+        let late = r#"{"status":"error","rows":0,"error":"late"}"#;
+        assert_eq!(error(&format!("{HEAD}\n\n{late}\n")).error, "late");
+    }
+}

@@ -1,0 +1,228 @@
+//! `ftfw run | check | status | flows | expectations | commit | flush | resync | bulk | events | stop`.
+
+mod arguments;
+mod client;
+mod text;
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap::{CommandFactory, Parser};
+use control::Query;
+use control::call::{Call, Outcome as Status, Tail, Task};
+
+use crate::Outcome;
+use crate::load::load;
+use arguments::{Action, Arguments, Form};
+use client::Failure;
+
+/// Exit status of a command that could not be done.
+const FAILED: u8 = 1;
+/// Exit status of a commit that the kernel refused in part.
+const PARTIAL: u8 = 3;
+
+/// The command line, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// Acts on the arguments, the program's name first.
+pub fn run(arguments: &[String]) -> Outcome {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(e) => {
+            // Help and version are no errors; where they go cannot be helped.
+            let _ = e.print();
+            return Outcome::Exit(u8::try_from(e.exit_code()).unwrap_or(FAILED));
+        }
+    };
+    match act(&arguments) {
+        Ok(outcome) => outcome,
+        Err(failure) => {
+            eprintln!("ftfw: {}", failure.error);
+            if let Some(help) = failure.help {
+                eprintln!("      {help}");
+            }
+            Outcome::Exit(FAILED)
+        }
+    }
+}
+
+fn act(arguments: &Arguments) -> Result<Outcome, Failure> {
+    let path = arguments.config.as_path();
+    match &arguments.action {
+        Action::Run { background } => {
+            let loaded = load(path).map_err(Failure::plain)?;
+            Ok(Outcome::Daemon {
+                config: loaded.config,
+                warnings: loaded.warnings,
+                background: *background,
+            })
+        }
+        Action::Check { file } => Ok(check(file.as_deref().unwrap_or(path))),
+        Action::Status { form } if form.is_text() => {
+            let mut rows = Vec::new();
+            client::ask(path, &Call::new(Task::Status, true), |line| {
+                rows.push(line.to_owned());
+                true
+            })?;
+            let row = rows
+                .first()
+                .ok_or_else(|| Failure::plain("an empty answer"))?;
+            let status = serde_json::from_str(row);
+            let status = status.map_err(|e| Failure::plain(format!("unreadable answer: {e}")))?;
+            print!("{}", text::status(&status));
+            Ok(Outcome::Exit(0))
+        }
+        action => {
+            let (task, form) = task(action)?;
+            let call = Call::new(task, form == Form::Json);
+            let mut out = io::stdout().lock();
+            // A reader that has seen enough (`| head`) is no failure.
+            let tail = client::ask(path, &call, |line| writeln!(out, "{line}").is_ok())?;
+            Ok(tail.map_or(Outcome::Exit(0), |tail| {
+                if let Some(words) = text::done(&tail) {
+                    let _ = writeln!(out, "{words}");
+                }
+                Outcome::Exit(exit_status(&tail))
+            }))
+        }
+    }
+}
+
+fn exit_status(tail: &Tail) -> u8 {
+    match tail.status {
+        Status::Ok => 0,
+        Status::Partial => PARTIAL,
+        Status::Error => FAILED,
+    }
+}
+
+/// What is sent to the daemon, and the form of the rows.
+fn task(action: &Action) -> Result<(Task, Form), Failure> {
+    let good = |filter: &[String]| -> Result<Vec<String>, Failure> {
+        Query::parse(filter).map_err(|e| Failure::plain(e.to_string()))?;
+        Ok(filter.to_vec())
+    };
+    let plain = |task| Ok((task, Form::Text));
+    match action {
+        Action::Status { form } => Ok((Task::Status, form.output)),
+        Action::Flows {
+            table,
+            filter,
+            form,
+        } => Ok((
+            Task::Flows {
+                table: (*table).into(),
+                filter: good(filter)?,
+            },
+            form.output,
+        )),
+        Action::Expectations { table, form } => Ok((
+            Task::Expectations {
+                table: (*table).into(),
+            },
+            form.output,
+        )),
+        Action::Events { filter, form } => Ok((
+            Task::Events {
+                filter: good(filter)?,
+            },
+            form.output,
+        )),
+        Action::Commit { only } => plain(Task::Commit {
+            objects: only.objects(),
+        }),
+        Action::Flush { what, only } => plain(Task::Flush {
+            what: (*what).into(),
+            objects: only.objects(),
+        }),
+        Action::Resync { from, only } => plain(match from {
+            arguments::From::Kernel => Task::ResyncKernel {
+                objects: only.objects(),
+            },
+            arguments::From::Peer => Task::ResyncPeer,
+        }),
+        Action::Bulk => plain(Task::Bulk),
+        Action::Stop => plain(Task::Stop),
+        Action::Run { .. } | Action::Check { .. } => {
+            Err(Failure::plain("this is not for the daemon"))
+        }
+    }
+}
+
+fn check(path: &Path) -> Outcome {
+    match load(path) {
+        Ok(loaded) => {
+            if !loaded.shown.is_empty() {
+                println!("{}", loaded.shown);
+            }
+            let warnings = match loaded.warnings.len() {
+                0 => "no warnings".to_owned(),
+                1 => "1 warning".to_owned(),
+                n => format!("{n} warnings"),
+            };
+            println!("{}: good, {warnings}", path.display());
+            Outcome::Exit(0)
+        }
+        Err(text) => {
+            eprintln!("{text}");
+            Outcome::Exit(FAILED)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use control::call::{Objects, Table};
+
+    use super::*;
+
+    fn parsed(line: &str) -> Arguments {
+        Arguments::try_parse_from(line.split(' ')).unwrap()
+    }
+
+    fn asked(line: &str) -> (Task, Form) {
+        match task(&parsed(line).action) {
+            Ok(asked) => asked,
+            Err(failure) => panic!("{line}: {}", failure.error),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn words_become_tasks() {
+        let flows = Task::Flows {
+            table: Table::External,
+            filter: vec!["proto=tcp".into(), "dport!=22".into()],
+        };
+        assert_eq!(
+            asked("ftfw flows external proto=tcp dport!=22 -o json"),
+            (flows, Form::Json)
+        );
+        let objects = Objects::Expectations;
+        assert_eq!(
+            asked("ftfw commit --only expectations").0,
+            Task::Commit { objects }
+        );
+        assert_eq!(asked("ftfw -C /x resync peer").0, Task::ResyncPeer);
+        assert_eq!(parsed("ftfw bulk -C /x").config, Path::new("/x"));
+    }
+
+    #[test]
+    fn a_bad_filter_is_refused_before_anybody_is_asked() {
+        let failure = task(&parsed("ftfw flows kernel dport=http").action).unwrap_err();
+        assert!(failure.error.contains("dport=N[-M]"), "{}", failure.error);
+    }
+
+    #[test]
+    fn a_table_must_be_named() {
+        assert!(Arguments::try_parse_from(["ftfw", "flows"]).is_err());
+        assert!(Arguments::try_parse_from(["ftfw", "flows", "proto=tcp"]).is_err());
+        assert!(Arguments::try_parse_from(["ftfw", "dance"]).is_err());
+    }
+}

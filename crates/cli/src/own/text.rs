@@ -1,0 +1,224 @@
+//! Answers for people.
+
+use std::fmt::Write;
+
+use control::call::Tail;
+use serde_json::Value;
+
+/// What a command did, if there is more to say than that it is done.
+pub(crate) fn done(tail: &Tail) -> Option<String> {
+    let c = tail.commit.as_ref()?;
+    let mut text = format!("{} created", c.created);
+    if c.updated > 0 {
+        let _ = write!(text, ", {} were there already", c.updated);
+    }
+    if c.failed > 0 {
+        let _ = write!(text, ", {} refused by the kernel (see the log)", c.failed);
+    }
+    let _ = write!(text, ", in {:.3} s", c.seconds);
+    Some(text)
+}
+
+/// The row of `status`.
+pub(crate) fn status(s: &Value) -> String {
+    let number = |v: &Value, key: &str| v[key].as_u64().unwrap_or(0);
+    let word = |v: &Value, key: &str| v[key].as_str().unwrap_or("?").to_owned();
+    let mut out = String::new();
+    let mut line = |name: &str, text: String| {
+        let _ = writeln!(out, "{name:<14} {text}");
+    };
+    line(
+        "ftfw",
+        format!(
+            "{}, mode {}, role {}, up {}, pid {}",
+            word(s, "version"),
+            word(s, "mode"),
+            word(s, "role"),
+            duration(number(s, "uptime")),
+            number(s, "pid"),
+        ),
+    );
+    let peer = &s["peer"];
+    let heard = s["links"].as_array().into_iter().flatten();
+    let heard: u64 = heard.map(|l| number(l, "packets_received")).sum();
+    let who = match (peer["is_ftfw"].as_bool(), heard) {
+        (_, 0) => "has not been heard yet".to_owned(),
+        (Some(true), _) => format!("ftfw, role {}", word(peer, "role")),
+        _ => "without trailer: conntrackd, or ftfw in Mode ALARM".to_owned(),
+    };
+    line(
+        "peer",
+        format!(
+            "{who}; {} restarts seen, {} messages lost, {} malformed",
+            number(peer, "restarts"),
+            number(peer, "lost"),
+            number(peer, "malformed"),
+        ),
+    );
+    let unconfirmed = number(peer, "unconfirmed");
+    for (key, name, more) in [
+        ("internal", "internal", String::new()),
+        (
+            "external",
+            "external",
+            if unconfirmed > 0 {
+                format!(", {unconfirmed} unconfirmed since the peer started again")
+            } else {
+                String::new()
+            },
+        ),
+        ("internal_expectations", "expected here", String::new()),
+        ("external_expectations", "expected there", String::new()),
+    ] {
+        let cache = &s[key];
+        if cache.is_null() {
+            continue;
+        }
+        let failed = number(cache, "create_failed");
+        let failed = if failed > 0 {
+            format!(", {failed} NOT TAKEN")
+        } else {
+            String::new()
+        };
+        let off = if cache["enabled"].as_bool() == Some(false) {
+            "no cache; "
+        } else {
+            ""
+        };
+        line(
+            name,
+            format!(
+                "{off}{} now; {} created, {} updated, {} ended{failed}{more}",
+                number(cache, "entries"),
+                number(cache, "created"),
+                number(cache, "updated"),
+                number(cache, "destroyed"),
+            ),
+        );
+    }
+    line(
+        "to the peer",
+        format!(
+            "{} owed, {} not acknowledged",
+            number(s, "owed"),
+            number(s, "unacknowledged")
+        ),
+    );
+    line(
+        "kernel",
+        format!(
+            "{} of {} flows",
+            number(s, "kernel_flows"),
+            number(s, "kernel_max")
+        ),
+    );
+    for link in s["links"].as_array().into_iter().flatten() {
+        let active = if link["active"].as_bool() == Some(true) {
+            "active"
+        } else {
+            "spare"
+        };
+        line(
+            "link",
+            format!(
+                "{} ({}, {active}) {}; sent {} datagrams, received {}, errors {}",
+                word(link, "device"),
+                word(link, "transport"),
+                word(link, "state"),
+                number(link, "packets_sent"),
+                number(link, "packets_received"),
+                number(link, "send_errors") + number(link, "receive_errors"),
+            ),
+        );
+    }
+    if s["committing"].as_bool() == Some(true) {
+        line("commit", "is running".to_owned());
+    }
+    for (key, text) in [
+        ("overruns", "times the kernel dropped events"),
+        (
+            "not_carried",
+            "events about what the protocol cannot carry: not replicated",
+        ),
+        ("masterless", "expectations whose master is not replicated"),
+        (
+            "without_helper",
+            "flows made without the helper that this kernel lacks",
+        ),
+        (
+            "clashes",
+            "flows not made: another flow holds the reply tuple",
+        ),
+        (
+            "deletes_refused",
+            "deletes of the peer not obeyed: the flow lives here",
+        ),
+    ] {
+        if number(s, key) > 0 {
+            line("note", format!("{} {text}", number(s, key)));
+        }
+    }
+    out
+}
+
+fn duration(secs: u64) -> String {
+    match (secs / 86_400, secs / 3600 % 24, secs / 60 % 60, secs % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, h, ..) => format!("{d} d {h} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use control::call::{Committed, Outcome};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_commit_says_what_it_did() {
+        let tail = Tail {
+            status: Outcome::Partial,
+            commit: Some(Committed {
+                created: 10,
+                updated: 0,
+                failed: 2,
+                seconds: 0.0125,
+            }),
+            ..Tail::ok(0)
+        };
+        assert_eq!(
+            done(&tail).unwrap(),
+            "10 created, 2 refused by the kernel (see the log), in 0.013 s"
+        );
+        assert_eq!(done(&Tail::ok(0)), None);
+    }
+
+    #[test]
+    fn a_status_names_what_needs_attention() {
+        let status = json!({
+            "version": "0.1.0", "mode": "FTFW", "role": "backup", "uptime": 3700, "pid": 7,
+            "peer": {"is_ftfw": true, "role": "primary", "unconfirmed": 5, "lost": 1},
+            "internal": {"enabled": true, "entries": 3, "create_failed": 4},
+            "external": {"enabled": false, "entries": 2},
+            "links": [{"device": "eth2", "transport": "UDP", "state": "RUNNING",
+                       "active": true, "packets_received": 9}],
+            "overruns": 2, "kernel_flows": 3, "kernel_max": 100,
+        });
+        let text = super::status(&status);
+        for part in [
+            "up 1 h 1 min",
+            "peer           ftfw, role primary",
+            "4 NOT TAKEN",
+            "no cache; 2 now",
+            "5 unconfirmed",
+            "3 of 100 flows",
+            "2 times the kernel dropped events",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        assert!(!text.contains("clashes"));
+    }
+}

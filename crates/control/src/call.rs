@@ -1,0 +1,317 @@
+//! Requests of our own command line, and how they are answered.
+//!
+//! On the control socket a client sends [`CODE`] where the original's clients send a
+//! request code, then one line of JSON, a [`Call`]. The answer is lines:
+//!
+//! ```text
+//! head    JSON: protocol, version, status, and with an error what to do   ([`Head`])
+//! row     JSON, or text if the call asks for text; any number, none empty
+//!         an empty line
+//! tail    JSON: status, number of rows, what the command did              ([`Tail`])
+//! ```
+//!
+//! After a head that says error nothing follows. An answer without a tail was cut.
+
+use serde::{Deserialize, Serialize};
+
+/// What stands in the place of a request code, native-endian like those.
+pub const CODE: i32 = i32::from_be_bytes(*b"ftfw");
+/// Version of this protocol.
+pub const PROTOCOL: u32 = 1;
+/// The longest line of a call in bytes.
+pub const CALL_MAX_BYTES: usize = 64 * 1024;
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// [`PROTOCOL`] of the client.
+    pub protocol: u32,
+    /// The client's version, for messages.
+    pub version: String,
+    /// What is asked for.
+    pub task: Task,
+    /// Rows as JSON rather than as text.
+    pub json: bool,
+}
+
+/// Which table is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Table {
+    /// The kernel's.
+    Kernel,
+    /// Flows that our kernel told of.
+    Internal,
+    /// Flows that the peer told of.
+    External,
+}
+
+/// Which objects are meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Objects {
+    /// Flows and expectations.
+    #[default]
+    All,
+    /// Flows alone.
+    Flows,
+    /// Expectations alone.
+    Expectations,
+}
+
+/// What is emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flush {
+    /// The internal cache.
+    Internal,
+    /// The external cache.
+    External,
+    /// Both caches.
+    Caches,
+    /// The kernel's table, as far as the filter covers it.
+    Kernel,
+    /// The same after `PurgeTimeout`.
+    KernelLater,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "kebab-case")]
+pub enum Task {
+    /// One row: how the daemon is.
+    Status,
+    /// Flows of a table.
+    Flows {
+        /// Which.
+        table: Table,
+        /// Words of a [`crate::Query`].
+        filter: Vec<String>,
+    },
+    /// Expectations of a table.
+    Expectations {
+        /// Which.
+        table: Table,
+    },
+    /// What the kernel tells of, as it happens, until the client goes away.
+    Events {
+        /// Words of a [`crate::Query`].
+        filter: Vec<String>,
+    },
+    /// External cache → kernel.
+    Commit {
+        /// Of which objects.
+        objects: Objects,
+    },
+    /// Empty something.
+    Flush {
+        /// What.
+        what: Flush,
+        /// Of which objects, in the kernel.
+        objects: Objects,
+    },
+    /// Kernel → internal cache.
+    ResyncKernel {
+        /// Of which objects.
+        objects: Objects,
+    },
+    /// Ask the peer for all that it has.
+    ResyncPeer,
+    /// Send the peer all that we have.
+    Bulk,
+    /// End the daemon.
+    Stop,
+}
+
+/// Whether it went well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It did.
+    Ok,
+    /// Some of it did not.
+    Partial,
+    /// It did not.
+    Error,
+}
+
+/// The first line of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// [`PROTOCOL`] of the daemon.
+    pub protocol: u32,
+    /// The daemon's version.
+    pub version: String,
+    /// `ok` or `error`.
+    pub status: Outcome,
+    /// What is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+}
+
+/// The last line of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tail {
+    /// How it went.
+    pub status: Outcome,
+    /// Rows sent.
+    pub rows: u64,
+    /// What is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+    /// What a commit did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<Committed>,
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Committed {
+    /// Objects created.
+    pub created: u64,
+    /// Objects that were there already.
+    pub updated: u64,
+    /// Objects that the kernel refused; the daemon's log says why.
+    pub failed: u64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+impl Head {
+    /// All is well.
+    pub fn ok() -> Head {
+        Head {
+            protocol: PROTOCOL,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            status: Outcome::Ok,
+            error: None,
+            help: None,
+        }
+    }
+
+    /// It is not, and this is what to do.
+    pub fn error(error: impl Into<String>, help: impl Into<String>) -> Head {
+        Head {
+            status: Outcome::Error,
+            error: Some(error.into()),
+            help: Some(help.into()),
+            ..Head::ok()
+        }
+    }
+}
+
+impl Tail {
+    /// All went well.
+    pub fn ok(rows: u64) -> Tail {
+        Tail {
+            status: Outcome::Ok,
+            rows,
+            error: None,
+            help: None,
+            commit: None,
+        }
+    }
+
+    /// It did not, and this is what to do.
+    pub fn error(error: impl Into<String>, help: impl Into<String>) -> Tail {
+        Tail {
+            status: Outcome::Error,
+            error: Some(error.into()),
+            help: Some(help.into()),
+            ..Tail::ok(0)
+        }
+    }
+}
+
+impl Call {
+    /// A call of this version.
+    pub fn new(task: Task, json: bool) -> Call {
+        Call {
+            protocol: PROTOCOL,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            task,
+            json,
+        }
+    }
+
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// The head of the answer to a call that this version does not understand.
+    pub fn parse(line: &[u8]) -> Result<Call, Head> {
+        // The version first: what else a later one says may not be understood.
+        #[derive(Deserialize)]
+        struct Version {
+            protocol: u32,
+            version: String,
+        }
+        let own = env!("CARGO_PKG_VERSION");
+        let same = "use programs of the same version";
+        match serde_json::from_slice::<Version>(line) {
+            Ok(v) if v.protocol != PROTOCOL => {
+                let error = format!(
+                    "the daemon (ftfw {own}) speaks control protocol {PROTOCOL}, this program (ftfw {}) {}",
+                    v.version, v.protocol
+                );
+                return Err(Head::error(error, same));
+            }
+            Ok(_) => {}
+            Err(e) => return Err(Head::error(format!("unreadable call: {e}"), same)),
+        }
+        serde_json::from_slice(line).map_err(|e| {
+            Head::error(
+                format!("the daemon (ftfw {own}) does not know this: {e}"),
+                same,
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_survives_its_line() {
+        let call = Call::new(
+            Task::Flows {
+                table: Table::External,
+                filter: vec!["proto=tcp".to_owned()],
+            },
+            true,
+        );
+        let line = serde_json::to_vec(&call).unwrap();
+        assert_eq!(Call::parse(&line), Ok(call));
+    }
+
+    #[test]
+    fn another_protocol_is_told_which_one_is_spoken() {
+        let line = br#"{"protocol":7,"version":"9.9","what":"else"}"#;
+        let head = Call::parse(line).unwrap_err();
+        assert_eq!(head.status, Outcome::Error);
+        let error = head.error.unwrap();
+        assert!(
+            error.contains("protocol 1") && error.contains("9.9) 7"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_task_is_an_error_with_help() {
+        let line = br#"{"protocol":1,"version":"1","json":true,"task":{"name":"dance"}}"#;
+        let head = Call::parse(line).unwrap_err();
+        assert!(head.error.unwrap().contains("dance"));
+        assert!(head.help.is_some());
+    }
+
+    #[test]
+    fn the_code_is_none_of_the_originals() {
+        assert_eq!(crate::Request::from_code(CODE), None);
+    }
+}

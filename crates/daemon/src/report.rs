@@ -1,0 +1,219 @@
+//! What the daemon says of itself: the original's statistics, and our own status.
+
+use control::StatsKind;
+use control::reply::{self, CacheReport, NetworkReport, PeerReport, Report, RuntimeReport};
+use control::rows::{CacheRow, LinkRow, PeerRow, StatusRow};
+use replica::{CacheStats, Which};
+use wire::v1::{Control, Flags, Mode, Role};
+
+use crate::sysctl;
+use crate::turn::Loop;
+
+impl Loop {
+    pub(crate) fn stats(&self, kind: StatsKind) -> String {
+        match kind {
+            StatsKind::General => reply::general(&self.report()),
+            StatsKind::Network => reply::network(&self.report()),
+            StatsKind::Cache => reply::cache_stats(&self.report()),
+            StatsKind::Link => reply::links(&self.report().links),
+            StatsKind::Runtime => reply::runtime(&self.runtime()),
+            StatsKind::Queue => reply::queues(self.core.replica.owed() as u64),
+            StatsKind::ResendQueue => self.resend_queue(),
+            StatsKind::Process => String::new(),
+            StatsKind::Expectations => self.expectations().map_or_else(String::new, |caches| {
+                reply::general(&Report {
+                    internal: caches.0,
+                    external: caches.1,
+                    ..self.report()
+                })
+            }),
+        }
+    }
+
+    fn report(&self) -> Report {
+        let replica = &self.core.replica;
+        let stats = replica.stats();
+        let settings = replica.settings();
+        let cache =
+            |enabled, which, counters| cache_report(enabled, replica.len(which) as u64, counters);
+        let current = replica.current_link().0;
+        let r = stats.receive;
+        Report {
+            internal: cache(settings.internal_cache, Which::Internal, stats.internal),
+            external: cache(settings.external_cache, Which::External, stats.external),
+            traffic: (stats.traffic_bytes, stats.traffic_packets),
+            links: (self.core.links.list.iter().enumerate())
+                .map(|(n, link)| link.report(n == current))
+                .collect(),
+            network: NetworkReport {
+                malformed: r.malformed,
+                wrong_version: r.wrong_version,
+                bad_header: r.bad_header,
+                bad_payload: r.bad_payload,
+                bad_type: r.bad_type,
+                truncated: r.truncated,
+                bad_size: r.bad_size,
+                lost: r.lost,
+                before: r.before,
+                peer: self.peer(),
+            },
+        }
+    }
+
+    /// The caches of expectations, if they are replicated.
+    fn expectations(&self) -> Option<(CacheReport, CacheReport)> {
+        let replica = &self.core.replica;
+        let (internal, external) = replica.expectation_stats()?;
+        let settings = replica.settings();
+        let active = |which| replica.expectations_len(which) as u64;
+        Some((
+            cache_report(settings.internal_cache, active(Which::Internal), internal),
+            cache_report(settings.external_cache, active(Which::External), external),
+        ))
+    }
+
+    fn peer(&self) -> PeerReport {
+        let replica = &self.core.replica;
+        let stats = replica.stats();
+        let (epoch, role) = replica.peer();
+        PeerReport {
+            epoch: epoch.map(|e| e.0),
+            role: role_name(role),
+            restarts: stats.peer_restarts,
+            confirmed: replica.confirmed() as u64,
+            unconfirmed: replica.unconfirmed() as u64,
+            absent: stats.external_absent,
+            late_used: stats.receive.late_used,
+            bad_trailers: stats.receive.bad_trailers,
+        }
+    }
+
+    /// Only FT-FW has one. The flows in it are counted, not listed: they may be millions.
+    fn resend_queue(&self) -> String {
+        if self.core.replica.settings().mode != wire::v1::Mode::Ftfw {
+            return String::new();
+        }
+        let (flows, controls) = self.core.replica.unacknowledged();
+        let controls = controls.iter().map(|(seq, control)| {
+            let flags = match control {
+                Control::Resync => Flags::RESYNC,
+                Control::Nack(..) => Flags::NACK,
+                Control::Ack(..) => Flags::ACK,
+                Control::Alive => Flags::ALIVE,
+            };
+            (seq.0, flags.0)
+        });
+        reply::resend_queue(flows as u64, controls)
+    }
+
+    fn runtime(&self) -> RuntimeReport {
+        let stats = self.core.replica.stats();
+        let events = self.core.events.as_ref();
+        RuntimeReport {
+            uptime_secs: self.core.start.elapsed().as_secs(),
+            events_received: stats.events_received,
+            events_filtered: stats.events_filtered,
+            events_unknown: events.map_or(0, |e| e.unknown),
+            events_failed: events.map_or(0, |e| e.failed),
+            overruns: stats.overruns,
+            kernel_flushes: stats.kernel_flushes,
+            resyncs: stats.resyncs,
+            buffer_bytes: events.map_or(0, |e| e.buffer_bytes() as u64),
+            local_read_failed: self.local_read_failed,
+            local_unknown: self.local_unknown,
+        }
+    }
+
+    /// Our own status.
+    pub(crate) fn status(&self) -> StatusRow {
+        let report = self.report();
+        let replica = &self.core.replica;
+        let (stats, settings) = (replica.stats(), replica.settings());
+        let peer = &report.network.peer;
+        let expectations = self.expectations();
+        StatusRow {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            uptime: self.core.start.elapsed().as_secs(),
+            mode: match settings.mode {
+                Mode::Notrack => "NOTRACK",
+                Mode::Alarm => "ALARM",
+                Mode::Ftfw => "FTFW",
+            },
+            role: role_name(replica.role()),
+            owed: replica.owed() as u64,
+            unacknowledged: replica.unacknowledged().0 as u64,
+            committing: replica.is_committing(),
+            kernel_flows: sysctl::flows(),
+            kernel_max: sysctl::flows_max().map(|n| n as u64),
+            internal: cache_row(&report.internal),
+            external: cache_row(&report.external),
+            internal_expectations: expectations.as_ref().map(|(i, _)| cache_row(i)),
+            external_expectations: expectations.as_ref().map(|(_, e)| cache_row(e)),
+            peer: PeerRow {
+                is_ftfw: peer.epoch.is_some(),
+                epoch: peer.epoch,
+                role: peer.role,
+                restarts: peer.restarts,
+                confirmed: peer.confirmed,
+                unconfirmed: peer.unconfirmed,
+                lost: report.network.lost,
+                malformed: report.network.malformed,
+            },
+            links: report.links.iter().map(link_row).collect(),
+            overruns: stats.overruns,
+            not_carried: stats.not_carried,
+            masterless: stats.masterless,
+            without_helper: stats.without_helper,
+            clashes: stats.clashes,
+            deletes_refused: stats.deletes_refused,
+        }
+    }
+}
+
+fn cache_row(c: &CacheReport) -> CacheRow {
+    CacheRow {
+        enabled: c.enabled,
+        entries: c.active,
+        created: c.created,
+        create_failed: c.create_failed,
+        updated: c.updated,
+        destroyed: c.destroyed,
+    }
+}
+
+fn link_row(l: &reply::LinkReport) -> LinkRow {
+    LinkRow {
+        transport: l.transport,
+        device: l.device.clone(),
+        state: l.status,
+        active: l.active,
+        bytes_sent: l.bytes.0,
+        bytes_received: l.bytes.1,
+        packets_sent: l.packets.0,
+        packets_received: l.packets.1,
+        send_errors: l.errors.0,
+        receive_errors: l.errors.1,
+    }
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Unknown => "unknown",
+        Role::Primary => "primary",
+        Role::Backup => "backup",
+    }
+}
+
+fn cache_report(enabled: bool, active: u64, c: CacheStats) -> CacheReport {
+    CacheReport {
+        enabled,
+        active,
+        created: c.created,
+        create_failed: c.create_failed,
+        updated: c.updated,
+        update_failed: c.update_failed,
+        destroyed: c.destroyed,
+        destroy_failed: c.destroy_failed,
+    }
+}
