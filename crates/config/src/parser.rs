@@ -10,7 +10,7 @@ use flow::{Policy, Prefix, Proto, TcpState};
 
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::lexer::{Kind, Token, tokens};
-use crate::words::{Section, WORDS, Word, advice};
+use crate::words::{Section, WORDS, Word, advice, is_like_a_word};
 use crate::{Config, Facility, Link, Mode, Parsed, SchedulerType, Sync, Transport};
 
 /// Numbers are C `int`s to the original, which wraps larger ones silently.
@@ -283,7 +283,7 @@ impl<'a> Parser<'a> {
                     self.at += 1;
                     return self.skip_block();
                 }
-                Kind::Atom if WORDS.iter().any(|w| w.word == token.text) => return,
+                Kind::Atom if is_like_a_word(token.text) => return,
                 Kind::Atom | Kind::Path => self.at += 1,
             }
         }

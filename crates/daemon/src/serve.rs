@@ -324,7 +324,8 @@ impl Loop {
             expectations,
             ..
         } = self;
-        for session in sessions.values_mut() {
+        let follows = |s: &&mut Session| matches!(s.state, State::Following(_));
+        for session in sessions.values_mut().filter(follows) {
             let State::Following(mut follow) =
                 std::mem::replace(&mut session.state, State::Replying)
             else {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -276,6 +276,26 @@ impl Daemon {
         }
         c.arg("-C").arg(&self.config).args(arguments);
         Ok(c.output()?)
+    }
+
+    /// Our own command line, about this daemon.
+    pub fn own_command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut c = self.node.command(program(Kind::Ftfw)?);
+        c.arg("-C").arg(&self.config).args(arguments);
+        Ok(c)
+    }
+
+    /// Runs it, which must succeed, and returns what it printed.
+    pub fn own(&self, arguments: &[&str]) -> Result<String> {
+        let out = self.own_command(arguments)?.output()?;
+        if !out.status.success() {
+            bail!(
+                "ftfw {arguments:?}: {}: {}",
+                out.status,
+                String::from_utf8_lossy(&out.stderr)
+            );
+        }
+        Ok(String::from_utf8(out.stdout)?)
     }
 
     /// Runs the client, which must succeed, and returns what it printed.

@@ -81,7 +81,8 @@ fn read_answer(
             "is the daemon of the same version?",
         )
     };
-    let Some(line) = next()? else {
+    // Another daemon hangs up on a code that it does not know.
+    let Ok(Some(line)) = next() else {
         return Err(Failure::with_help(
             "the daemon does not speak ftfw's protocol".to_owned(),
             "is it conntrackd? Then use `ftfw conntrackd` with conntrackd's arguments",

@@ -268,6 +268,9 @@ fn not_carried(world: &World) -> Result<()> {
     let (first, second) = (comparable(&first?), comparable(&second?));
     ensure!(first.len() == 5, "{first:#?}");
     ensure!(second.len() == 1 && second[0].key() == tcp(9).key());
+    let status = pair.fw1.own(&["status"])?;
+    let note = "4 events about what the protocol cannot carry";
+    ensure!(status.contains(note), "{status}");
     Ok(())
 }
 

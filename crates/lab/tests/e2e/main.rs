@@ -6,6 +6,7 @@
 //! `FTFW_NO_SKIP=1` (in CI) that is a failure instead.
 
 mod alarm;
+mod command_line;
 mod control_experiment;
 mod expectations;
 mod failover;
@@ -41,6 +42,7 @@ fn scenarios() -> Vec<Scenario> {
         expectations::SCENARIOS,
         kinds::SCENARIOS,
         operation::SCENARIOS,
+        command_line::SCENARIOS,
     ]
     .concat()
 }

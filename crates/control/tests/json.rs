@@ -1,0 +1,245 @@
+//! Goal: docs/json.md says what the program prints, field by field and type by type.
+//! Method: rows with every field there can be, compared with the tables of that page.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use control::rows::{
+    Beside, CacheRow, CountersRow, EventRow, ExpectationRow, FlowRow, LinkRow, PeerRow, StatusRow,
+};
+use flow::{
+    Addrs, Direction, ExpectNat, Expectation, Flow, L4, Labels, Mark, Name, Proto, ProtoInfo,
+    SctpInfo, SeqAdjPair, Status, SynProxy, TcpInfo, TcpState, Tuple, Zone,
+};
+use serde_json::Value;
+
+type Table = BTreeMap<String, String>;
+
+/// The tables of the page: field → type, by section.
+fn documented() -> BTreeMap<String, Table> {
+    let page = include_str!("../../../docs/json.md");
+    let mut sections: BTreeMap<String, Table> = BTreeMap::new();
+    let mut section = String::new();
+    for line in page.lines() {
+        if let Some(name) = line.strip_prefix("## ") {
+            section = name.to_owned();
+        } else if let Some(row) = line.strip_prefix("| `") {
+            let (field, rest) = row.split_once("` | ").unwrap();
+            let (kind, _) = rest.split_once(" | ").unwrap();
+            let table = sections.entry(section.clone()).or_default();
+            let old = table.insert(field.to_owned(), kind.to_owned());
+            assert_eq!(old, None, "{section}: {field} twice");
+        }
+    }
+    sections
+}
+
+/// Checks an object against a section, and what is in it; returns the fields seen.
+fn check(tables: &BTreeMap<String, Table>, section: &str, value: &Value) -> BTreeSet<String> {
+    let table = &tables[section];
+    let object = value.as_object().unwrap();
+    for (field, kind) in table {
+        let required = !kind.contains("if known");
+        assert!(
+            !required || object.contains_key(field),
+            "{section}: no {field}"
+        );
+    }
+    for (field, value) in object {
+        let kind = table.get(field);
+        let kind = kind.unwrap_or_else(|| panic!("{section}: {field} is not documented"));
+        let all_are = |test: fn(&Value) -> bool| value.as_array().unwrap().iter().all(test);
+        let good = match kind.trim_end_matches(", if known") {
+            "number" => value.is_u64(),
+            "number or null" => value.is_u64() || value.is_null(),
+            "string" => value.is_string(),
+            "boolean" => value.is_boolean(),
+            "object" => value.is_object(),
+            "array of strings" => all_are(Value::is_string),
+            "array of numbers" => all_are(Value::is_u64),
+            "array of objects" => all_are(Value::is_object),
+            "array of Link" => {
+                let all = value.as_array().unwrap();
+                all.iter().for_each(|l| drop(check(tables, "Link", l)));
+                !all.is_empty()
+            }
+            section => !check(tables, section, value).is_empty(),
+        };
+        assert!(good, "{section}: {field} is {value}, not {kind}");
+    }
+    object.keys().cloned().collect()
+}
+
+fn to_json(row: &impl serde::Serialize) -> Value {
+    serde_json::from_str(&serde_json::to_string(row).unwrap()).unwrap()
+}
+
+fn tuple(proto: Proto, l4: L4) -> Tuple {
+    Tuple {
+        addrs: Addrs::V4 {
+            src: [10, 0, 0, 1].into(),
+            dst: [10, 0, 0, 2].into(),
+        },
+        proto,
+        l4,
+    }
+}
+
+fn full(proto: Proto, l4: L4) -> Flow {
+    let mut flow = Flow::new(tuple(proto, l4));
+    flow.zone = Zone(1);
+    flow.reply_zone = Some(Zone(2));
+    flow.status = Status(0xffff);
+    flow.timeout = Some(1);
+    flow.mark = Some(Mark(1));
+    flow.id = Some(1);
+    flow.helper = Name::new(b"quote\"d");
+    flow.labels = Some(Labels([1, 0, 0, 1 << 31]));
+    flow.master = Some(tuple(proto, l4));
+    flow.seq_adj = Some(SeqAdjPair::default());
+    flow.synproxy = Some(SynProxy::default());
+    flow.proto_info = Some(match proto {
+        Proto::SCTP => ProtoInfo::Sctp(SctpInfo {
+            state: 4,
+            vtag_orig: 1,
+            vtag_reply: 2,
+        }),
+        _ => ProtoInfo::Tcp(TcpInfo {
+            state: TcpState::ESTABLISHED,
+            window_scale: Some((7, 8)),
+        }),
+    });
+    flow
+}
+
+fn all_beside() -> Beside {
+    let counters = CountersRow {
+        packets: 1,
+        bytes: 2,
+    };
+    Beside {
+        age: Some(1),
+        expires: Some(2),
+        announced: Some(true),
+        confirmed: Some(false),
+        counters: Some(counters),
+        reply_counters: Some(counters),
+        began: Some(1),
+        secctx: Some("a\"b".to_owned()),
+    }
+}
+
+fn ports() -> L4 {
+    L4::Ports { src: 1, dst: 2 }
+}
+
+#[test]
+fn flows() {
+    let tables = documented();
+    let icmp = L4::Icmp {
+        id: 1,
+        kind: 8,
+        code: 0,
+    };
+    let gre = L4::Gre {
+        src_key: 1,
+        dst_key: 2,
+    };
+    let kinds = [
+        (Proto::TCP, ports()),
+        (Proto::SCTP, ports()),
+        (Proto::ICMP, icmp),
+        (Proto::GRE, gre),
+        (Proto(50), L4::None),
+    ];
+    let (mut seen, mut tuple_seen) = (BTreeSet::new(), BTreeSet::new());
+    for (proto, l4) in kinds {
+        let row = to_json(&FlowRow::new(&full(proto, l4), all_beside()));
+        seen.extend(check(&tables, "Flow", &row));
+        tuple_seen.extend(check(&tables, "Tuple", &row["orig"]));
+        // With nothing beside the tuples, too.
+        let bare = FlowRow::new(&Flow::new(tuple(proto, l4)), Beside::default());
+        check(&tables, "Flow", &to_json(&bare));
+    }
+    assert!(seen.iter().eq(tables["Flow"].keys()));
+    assert!(tuple_seen.iter().eq(tables["Tuple"].keys()));
+}
+
+#[test]
+fn values_are_what_the_page_says() {
+    let row = to_json(&FlowRow::new(&full(Proto::TCP, ports()), all_beside()));
+    assert_eq!(row["labels"], serde_json::json!([0, 127]));
+    assert_eq!(row["state"], "ESTABLISHED");
+    assert_eq!(row["helper"], "quote\"d");
+    assert_eq!(row["status"].as_array().unwrap().len(), 12);
+    assert_eq!(row["orig"]["src"], "10.0.0.1");
+}
+
+fn expectation() -> Expectation {
+    let tuple = tuple(Proto::TCP, ports());
+    Expectation {
+        master: tuple,
+        tuple,
+        mask: tuple,
+        zone: Zone(3),
+        timeout: Some(1),
+        flags: 1,
+        class: Some(1),
+        nat: Some(ExpectNat {
+            tuple,
+            dir: Direction::Reply,
+        }),
+        helper: Name::new(b"ftp"),
+        function: Name::new(b"nat-follow-master"),
+        id: Some(1),
+    }
+}
+
+#[test]
+fn expectations_and_events() {
+    let tables = documented();
+    let of_cache = Beside {
+        age: Some(1),
+        announced: Some(true),
+        confirmed: Some(true),
+        ..Beside::default()
+    };
+    let row = ExpectationRow::new(&expectation(), of_cache);
+    let seen = check(&tables, "Expectation", &to_json(&row));
+    assert!(seen.iter().eq(tables["Expectation"].keys()));
+    let flow = full(Proto::TCP, ports());
+    let event = EventRow {
+        event: "new",
+        origin: "traffic",
+        flow: Some(FlowRow::new(&flow, Beside::default())),
+        expectation: Some(row),
+    };
+    let seen = check(&tables, "Event", &to_json(&event));
+    assert!(seen.iter().eq(tables["Event"].keys()));
+}
+
+#[test]
+fn status() {
+    let tables = documented();
+    let row = StatusRow {
+        kernel_flows: Some(1),
+        internal_expectations: Some(CacheRow::default()),
+        external_expectations: Some(CacheRow::default()),
+        peer: PeerRow {
+            epoch: Some(1),
+            ..PeerRow::default()
+        },
+        links: vec![LinkRow::default()],
+        ..StatusRow::default()
+    };
+    let row = to_json(&row);
+    let seen = check(&tables, "Status", &row);
+    assert!(seen.iter().eq(tables["Status"].keys()));
+    for (section, value) in [
+        ("Peer", &row["peer"]),
+        ("Link", &row["links"][0]),
+        ("Cache", &row["internal"]),
+    ] {
+        let seen = check(&tables, section, value);
+        assert!(seen.iter().eq(tables[section].keys()), "{section}");
+    }
+}
