@@ -1,7 +1,7 @@
 # ftfw. `make demo` and `make test` install what is missing (as root, saying what)
 # and remove everything that a run made.
 
-.PHONY: all check test demo bench clean
+.PHONY: all check test demo bench manual clean
 
 # none: no daemon, the control experiment; conntrackd: Debian's; ftfw: ours.
 DAEMON ?= all
@@ -25,6 +25,11 @@ demo:
 	cargo build --release
 	scripts/demo $(DAEMON)
 
+# Manual pages, and completions for bash, zsh and fish.
+manual:
+	cargo run -q -p ftfw-cli --example manual -- target/manual
+	@echo "see target/manual"
+
 clean:
 	cargo clean
 
@@ -35,6 +40,8 @@ bench:
 	target/release/ftfw-lab bench commit --flows 10000
 	target/release/ftfw-lab bench commit --flows 100000
 	target/release/ftfw-lab bench memory --flows 1000000 --rounds 3
+	target/release/ftfw-lab bench memory6 --flows 1000000 --rounds 3
+	target/release/ftfw-lab bench listing --flows 1000000 --rounds 3
 	target/release/ftfw-lab bench bulk --flows 100000
 	target/release/ftfw-lab bench connections --flows 5000
 	target/release/ftfw-lab bench loss --flows 1000

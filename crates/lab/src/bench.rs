@@ -5,8 +5,9 @@
 //! the spread.
 
 use std::fmt::Write as _;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,32 @@ use crate::wait;
 use crate::world::World;
 
 const KINDS: [Kind; 2] = [Kind::Conntrackd, Kind::Ftfw];
+
+/// Which family the flows of a measurement have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// The same as IPv6 flow, with the same ports.
+fn flow6(n: u32) -> Flow {
+    let v4 = flow(n);
+    let [_, a, b, c] = n.to_be_bytes();
+    let mut flow = v4;
+    flow.orig.addrs = Addrs::V6 {
+        src: [0xfd00, 0, 0, 1, 0, 0, a.into(), u16::from_be_bytes([b, c])].into(),
+        dst: [0xfd00, 0, 0, 2, 0, 0, 0, 2].into(),
+    };
+    let outside = [0xfd00, 0, 0, 2, 0, 0, 0, 0x100];
+    flow.reply.addrs = Addrs::V6 {
+        src: [0xfd00, 0, 0, 2, 0, 0, 0, 2].into(),
+        dst: outside.into(),
+    };
+    flow
+}
 
 /// Flow number `n`: established TCP, translated to 192.168.1.100 and another port.
 fn flow(n: u32) -> Flow {
@@ -64,7 +91,7 @@ fn flow(n: u32) -> Flow {
 }
 
 /// Sends `count` flows to FW2, slowly enough that its receive buffer holds them.
-fn send_flows(lab: &Lab, count: u32) -> Result<()> {
+fn send_flows(lab: &Lab, count: u32, family: Family) -> Result<()> {
     let socket = lab.fw[0].inside(|| UdpSocket::bind("10.77.9.1:0"))??;
     let to = "10.77.9.2:3780";
     let options = FlowOptions {
@@ -74,7 +101,10 @@ fn send_flows(lab: &Lab, count: u32) -> Result<()> {
     let mut batch = Batch::new(1500, 28);
     let (mut seq, mut datagrams) = (Seq(1), 0u32);
     for n in 0..count {
-        let flow = flow(n);
+        let flow = match family {
+            Family::V4 => flow(n),
+            Family::V6 => flow6(n),
+        };
         let push = |batch: &mut Batch| {
             batch.push(|out| {
                 encode_flow(out, StateKind::New, Flags::NONE, seq, &flow, options);
@@ -96,12 +126,18 @@ fn send_flows(lab: &Lab, count: u32) -> Result<()> {
 }
 
 /// A daemon on FW2 that knows `count` flows.
-fn loaded(world: &World, lab: &Lab, kind: Kind, count: u32) -> Result<(Daemon, u64)> {
+fn loaded(
+    world: &World,
+    lab: &Lab,
+    kind: Kind,
+    count: u32,
+    family: Family,
+) -> Result<(Daemon, u64)> {
     let settings = Settings::new(Mode::Notrack);
     let daemon = Daemon::start(kind, &lab.fw[1], 1, &settings, world.dir())?;
     let daemon = daemon.context("no daemon")?;
     let before = daemon.resident_bytes()?;
-    send_flows(lab, count)?;
+    send_flows(lab, count, family)?;
     let mut known = 0;
     wait::until(
         "the daemon knows the flows",
@@ -181,7 +217,7 @@ pub fn commit(world: &World, count: u32, rounds: usize) -> Result<()> {
     }
     for _ in 0..rounds {
         for (n, kind) in KINDS.into_iter().enumerate() {
-            let (daemon, _) = loaded(world, &lab, kind, count)?;
+            let (daemon, _) = loaded(world, &lab, kind, count, Family::V4)?;
             let cpu_before = daemon.cpu_ns()?;
             let begun = Instant::now();
             daemon.ask(&["-c"])?;
@@ -205,7 +241,7 @@ pub fn commit(world: &World, count: u32, rounds: usize) -> Result<()> {
 }
 
 /// Growth of resident memory while the external cache takes `count` flows.
-pub fn memory(world: &World, count: u32, rounds: usize) -> Result<()> {
+pub fn memory(world: &World, count: u32, rounds: usize, family: Family) -> Result<()> {
     let lab = Lab::build(Options::default())?;
     let mut results: Vec<(String, Vec<f64>)> = Vec::new();
     for kind in KINDS {
@@ -213,16 +249,62 @@ pub fn memory(world: &World, count: u32, rounds: usize) -> Result<()> {
     }
     for _ in 0..rounds {
         for (n, kind) in KINDS.into_iter().enumerate() {
-            let (daemon, before) = loaded(world, &lab, kind, count)?;
+            let (daemon, before) = loaded(world, &lab, kind, count, family)?;
             let grown = daemon.resident_bytes()?.saturating_sub(before);
             results[n].1.push(grown as f64 / f64::from(count));
             daemon.stop()?;
         }
     }
     print(
-        &format!("external cache, growth of resident memory by {count} flows"),
+        &format!("external cache, growth of resident memory by {count} flows ({family:?})"),
         "bytes per flow",
         &results,
+    );
+    Ok(())
+}
+
+/// Time and CPU time of the daemon for a listing of the external cache: ours as JSON, the
+/// original's as XML, and how much memory it takes meanwhile.
+pub fn listing(world: &World, count: u32, rounds: usize) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    let none = || KINDS.map(|kind| (kind.to_string(), Vec::new()));
+    let (mut wall, mut grown) = (none(), none());
+    let mut cpu = Vec::new();
+    for (k, kind) in KINDS.into_iter().enumerate() {
+        let (daemon, _) = loaded(world, &lab, kind, count, Family::V4)?;
+        for _ in 0..rounds {
+            let (before, cpu_before) = (daemon.resident_bytes()?, daemon.cpu_ns()?);
+            let mut command = match kind {
+                Kind::Ftfw => daemon.own_command(&["flows", "external", "-o", "json"])?,
+                _ => daemon.command(&["-e", "-x"])?,
+            };
+            let begun = Instant::now();
+            let mut child = command.stdout(Stdio::piped()).spawn()?;
+            let out = child.stdout.take().context("its output")?;
+            let rows = BufReader::with_capacity(1 << 16, out).split(b'\n').count();
+            child.wait()?;
+            wall[k].1.push(begun.elapsed().as_secs_f64());
+            ensure!(rows == count as usize, "{kind} lists {rows} of {count}");
+            let growth = daemon.resident_bytes()?.saturating_sub(before);
+            grown[k].1.push(growth as f64 / f64::from(1 << 20));
+            if kind == Kind::Ftfw {
+                let used = daemon.cpu_ns()? - cpu_before;
+                cpu.push(used as f64 / 1000.0 / f64::from(count));
+            }
+        }
+        daemon.stop()?;
+    }
+    print(
+        &format!("listing of {count} flows, JSON and XML"),
+        "s",
+        &wall,
+    );
+    print("growth of the daemon's memory by it", "MiB", &grown);
+    // The original's child process does that work: its CPU time is not the daemon's.
+    let cpu = spread(cpu);
+    println!(
+        "CPU time of ftfw's daemon: {:.2} µs per flow ({:.2} to {:.2})",
+        cpu.median, cpu.min, cpu.max
     );
     Ok(())
 }

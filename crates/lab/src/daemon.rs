@@ -268,14 +268,19 @@ impl Daemon {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
-    /// Runs the client with these arguments.
-    pub fn output(&self, arguments: &[&str]) -> Result<Output> {
+    /// The client with these arguments.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut c = self.node.command(program(self.kind)?);
         if self.kind == Kind::Ftfw {
             c.arg("conntrackd");
         }
         c.arg("-C").arg(&self.config).args(arguments);
-        Ok(c.output()?)
+        Ok(c)
+    }
+
+    /// Runs it to its end.
+    pub fn output(&self, arguments: &[&str]) -> Result<Output> {
+        Ok(self.command(arguments)?.output()?)
     }
 
     /// Our own command line, about this daemon.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use lab::bench::Family;
 use lab::daemon::{Kind, Mode, Settings};
 use lab::loss::Setup;
 use lab::topology::Options;
@@ -73,6 +74,10 @@ enum Measure {
     Commit,
     /// Growth of resident memory per flow of the external cache
     Memory,
+    /// The same for IPv6
+    Memory6,
+    /// Time of a listing of the external cache, as JSON and as XML
+    Listing,
     /// Time of `-n` until the backup knows all flows, and CPU time of both daemons, in FT-FW
     Bulk,
     /// CPU time of both daemons per TCP connection through the pair
@@ -154,7 +159,9 @@ fn run() -> Result<ExitCode> {
                 Measure::Commit => lab::bench::commit(&world, flows, rounds)?,
                 Measure::Connections => lab::bench::connections(&world, flows, rounds)?,
                 Measure::Bulk => lab::bench::bulk(&world, flows, rounds)?,
-                Measure::Memory => lab::bench::memory(&world, flows, rounds)?,
+                Measure::Memory => lab::bench::memory(&world, flows, rounds, Family::V4)?,
+                Measure::Memory6 => lab::bench::memory(&world, flows, rounds, Family::V6)?,
+                Measure::Listing => lab::bench::listing(&world, flows, rounds)?,
                 Measure::Loss => bail!("each run of it wants namespaces of its own"),
             }
             Ok(ExitCode::SUCCESS)
