@@ -413,7 +413,7 @@ mod tests {
         }
         for (field, ..) in FIELDS {
             let is_tested = |w: &&str| w.split(['=', '!']).next() == Some(field);
-            assert!(words.iter().any(|w| is_tested(w)), "{field}");
+            assert!(words.iter().any(is_tested), "{field}");
         }
     }
 
