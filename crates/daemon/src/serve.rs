@@ -261,6 +261,17 @@ impl Loop {
                     "set ExpectationSync in Sync { Options }, or read the kernel's table",
                 )
             }
+            Task::Commit { objects }
+            | Task::Flush { objects, .. }
+            | Task::ResyncKernel { objects }
+                if *objects == control::call::Objects::Expectations
+                    && settings.expectations.is_none() =>
+            {
+                no(
+                    "expectations are not replicated",
+                    "set ExpectationSync in Sync { Options }",
+                )
+            }
             Task::Bulk | Task::ResyncPeer if settings.mode == Mode::Alarm => no(
                 "Mode ALARM has no bulk update",
                 "every flow is sent again within RefreshTime",

@@ -6,7 +6,7 @@
 //! flow, so that a second commit changes nothing.
 
 use cache::{Position, Slot};
-use flow::{Flow, Status};
+use flow::{ExpectKey, Flow, Status};
 use wire::v1::Role;
 
 use crate::inject::without_what_fails;
@@ -39,6 +39,8 @@ pub(crate) struct Commit {
     pass: Pass,
     /// `None` once the cursor has seen all.
     position: Option<Position>,
+    /// In the pass of expectations: behind which one to go on.
+    behind: Option<Option<ExpectKey>>,
     pub(crate) in_flight: usize,
     size: usize,
     pub(crate) created: u64,
@@ -73,6 +75,7 @@ impl Replica {
             objects,
             pass: Pass::WithoutMaster,
             position: objects.has_flows().then(Position::default),
+            behind: None,
             in_flight: 0,
             size: self.external.len(),
             created: 0,
@@ -112,7 +115,14 @@ impl Replica {
                 op: Op::Create(flow),
             });
         }
-        let pass_over = commit.position.is_none() && commit.in_flight == 0;
+        if let Some(behind) = commit.behind
+            && self.requests.len() < REQUESTS_MAX
+        {
+            let last = self.commit_expectations(&mut commit, behind, items);
+            commit.behind = last.map(Some);
+        }
+        let walks = commit.position.is_some() || commit.behind.is_some();
+        let pass_over = !walks && commit.in_flight == 0;
         match (pass_over, commit.pass) {
             (true, Pass::WithoutMaster) => {
                 commit.pass = Pass::WithMaster;
@@ -120,7 +130,7 @@ impl Replica {
             }
             (true, Pass::WithMaster) if commit.objects.has_expectations() => {
                 commit.pass = Pass::Expectations;
-                self.commit_expectations(&mut commit);
+                commit.behind = Some(None);
             }
             (true, Pass::WithMaster | Pass::Expectations) => {
                 self.events.push_back(Event::Committed {
@@ -134,7 +144,7 @@ impl Replica {
             }
             (false, _) => {}
         }
-        let more = pass_over || commit.position.is_some() && self.requests.len() < REQUESTS_MAX;
+        let more = pass_over || walks && self.requests.len() < REQUESTS_MAX;
         self.commit = Some(commit);
         more
     }

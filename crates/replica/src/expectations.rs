@@ -21,7 +21,7 @@ use crate::kernel::{
     Change, ExpectationEvent, KernelError, KernelRequest, KernelResult, Op, Origin, Outcome,
     Purpose,
 };
-use crate::{Age, CacheStats, Event, Instant, Replica, Settings, Which};
+use crate::{Age, CacheStats, Event, Instant, REQUESTS_MAX, Replica, Settings, Which};
 
 /// What is noted in the marks of an entry.
 mod marks {
@@ -181,11 +181,12 @@ impl Expectations {
         }
     }
 
-    /// An expectation of the internal table has been sent.
-    fn on_sent(&mut self, key: ExpectKey, seq: Seq, is_acknowledged: bool, max: usize) {
+    /// An expectation of the internal table has been sent. True if the word about another
+    /// one had to be given up for it.
+    fn on_sent(&mut self, key: ExpectKey, seq: Seq, is_acknowledged: bool, max: usize) -> bool {
         self.owed.pop_front();
         let Some(entry) = self.internal.get_mut(&key) else {
-            return;
+            return false;
         };
         entry.mark(0, marks::OWED);
         entry.seq = seq.0;
@@ -194,19 +195,19 @@ impl Expectations {
             if is_dead {
                 self.internal.remove(&key);
             }
-            return;
+            return false;
         }
         self.sent.push_back((seq, key));
+        if self.sent.len() <= max {
+            return false;
+        }
         // For an absent peer they would fill the table.
-        if self.sent.len() > max
-            && let Some((_, oldest)) = self.sent.pop_front()
-            && self
-                .internal
-                .get(&oldest)
-                .is_some_and(|e| e.has(marks::DEAD))
-        {
+        let oldest = self.sent.pop_front().map(|(_, key)| key);
+        let is_dead = |key: &ExpectKey| self.internal.get(key).is_some_and(|e| e.has(marks::DEAD));
+        if let Some(oldest) = oldest.filter(is_dead) {
             self.internal.remove(&oldest);
         }
+        true
     }
 
     pub(crate) fn clear(&mut self, which: Which) {
@@ -241,10 +242,9 @@ impl Expectations {
         });
     }
 
-    /// The external ones, for a commit.
-    fn external_keys(&self) -> Vec<ExpectKey> {
-        let all = self.external.behind(None);
-        all.map(|e| e.expectation.key()).collect()
+    /// The peer's numbers have begun anew.
+    pub(crate) fn on_peer_restart(&mut self) {
+        self.last_end = None;
     }
 }
 
@@ -394,6 +394,10 @@ impl Replica {
 
     /// Asks the kernel for a master: it may have got a sequence adjustment.
     fn read_again(&mut self, slot: Option<Slot>, master: FlowKey) {
+        // The next sweep sees it, too.
+        if self.requests.len() >= REQUESTS_MAX {
+            return;
+        }
         self.requests.push_back(KernelRequest {
             purpose: Purpose::ReadAgain,
             ticket: slot.map(|s| self.internal.ticket(s)),
@@ -465,7 +469,12 @@ impl Replica {
 
     /// Ends what two comparisons in a row have not seen: a dump may miss one.
     pub(crate) fn end_unseen_expectations(&mut self, number: u8, began: Tick) {
-        let Some(expectations) = &mut self.expectations else {
+        let Replica {
+            internal: flows,
+            expectations: Some(expectations),
+            ..
+        } = self
+        else {
             return;
         };
         let mut gone = Vec::new();
@@ -479,7 +488,9 @@ impl Replica {
             }
         }
         for key in gone {
-            expectations.end(&key, true);
+            let master = flows.find(&key.master());
+            let is_ours = master.is_none_or(|s| !flows.has(s, crate::marks::TAKEN));
+            expectations.end(&key, is_ours);
         }
     }
 
@@ -523,9 +534,12 @@ impl Replica {
             return false;
         };
         self.stats.messages_sent += 1;
-        expectations.on_sent(key, seq, self.ftfw.is_some(), max);
+        let gave_up = expectations.on_sent(key, seq, self.ftfw.is_some(), max);
         if let Some(ftfw) = &mut self.ftfw {
             ftfw.on_sent(now, seq, None);
+            if gave_up {
+                ftfw.give_up();
+            }
         }
         true
     }
@@ -633,17 +647,20 @@ impl Replica {
         None
     }
 
-    /// The next requests of a commit about expectations.
-    pub(crate) fn commit_expectations(&mut self, commit: &mut Commit) {
+    /// The next requests of a commit about expectations, for up to `items` of them behind a
+    /// key. Returns the last key, `None` at the end.
+    pub(crate) fn commit_expectations(
+        &mut self,
+        commit: &mut Commit,
+        behind: Option<ExpectKey>,
+        items: usize,
+    ) -> Option<ExpectKey> {
         let now = self.now.tick();
         let run = self.present_run();
-        let Some(expectations) = &mut self.expectations else {
-            return;
-        };
-        for key in expectations.external_keys() {
-            let Some(entry) = expectations.external.get(&key) else {
-                continue;
-            };
+        let expectations = self.expectations.as_ref()?;
+        let mut last = None;
+        for entry in expectations.external.behind(behind).take(items) {
+            last = Some(entry.expectation.key());
             if entry.left(now) == Some(0) {
                 continue;
             }
@@ -653,6 +670,7 @@ impl Replica {
             commit.in_flight += 1;
             self.requests.push_back(request(Purpose::Commit, 0, op));
         }
+        last
     }
 
     /// The result of a request about an expectation.
@@ -668,6 +686,12 @@ impl Replica {
             (Op::CreateExpectation(e), Outcome::Failed(KernelError::Exists)) => {
                 if let Some(commit) = self.commit.as_mut().filter(|_| is_commit) {
                     commit.updated += 1;
+                }
+                if !is_commit
+                    && let Some(expectations) = &mut self.expectations
+                    && let Some(entry) = expectations.external.get_mut(&e.key())
+                {
+                    entry.mark(marks::IN_KERNEL, 0);
                 }
                 // One that packets have made is left alone; ours gets its new timeout.
                 next = (!is_commit && e.timeout.is_some()).then_some(Op::UpdateExpectation(*e));

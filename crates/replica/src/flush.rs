@@ -78,7 +78,7 @@ impl Replica {
         self.stats.kernel_flushes += 1;
         self.events
             .push_back(Event::FlushingKernel { scheduled: false });
-        if objects.has_expectations() {
+        if objects.has_expectations() && self.expectations.is_some() {
             self.requests.push_back(KernelRequest {
                 purpose: Purpose::Flush,
                 ticket: None,

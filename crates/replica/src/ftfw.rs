@@ -148,6 +148,11 @@ impl Ftfw {
         }
     }
 
+    /// Something that the peer may not have is not held any more.
+    pub(crate) fn give_up(&mut self) {
+        self.gave_up = true;
+    }
+
     /// Takes the acknowledgement that is due, for what has been received up to `last`.
     fn take_ack(&mut self, last: Option<Seq>) -> Option<Control> {
         self.unacked_data = 0;

@@ -173,6 +173,9 @@ impl Replica {
 
     fn on_peer_restart(&mut self) {
         self.peer.restarted();
+        if let Some(expectations) = &mut self.expectations {
+            expectations.on_peer_restart();
+        }
         self.stats.peer_restarts += 1;
         self.events.push_back(Event::PeerRestarted {
             unconfirmed: self.unconfirmed(),

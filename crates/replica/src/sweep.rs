@@ -270,8 +270,9 @@ impl Replica {
             && let Some(slot) = self.external.find(&flow.key())
         {
             let said_since = self.external.meta(slot).updated >= self.sweeps.began.tick();
-            if reason == Reason::Start || said_since {
-                // What the peer has told of since is a copy.
+            let is_ending = self.external.has(slot, marks::DEAD);
+            if reason == Reason::Start || said_since || is_ending {
+                // What the peer has told of since is a copy; what it has ended is about to go.
                 return;
             }
             // The operator says that this replica is the one that knows.
