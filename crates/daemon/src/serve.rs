@@ -272,6 +272,10 @@ impl Loop {
                     "set ExpectationSync in Sync { Options }",
                 )
             }
+            Task::Events { .. } if self.core.events.is_none() => no(
+                "the daemon polls the kernel's table and hears no events (PollSecs)",
+                "leave PollSecs out",
+            ),
             Task::Bulk | Task::ResyncPeer if settings.mode == Mode::Alarm => no(
                 "Mode ALARM has no bulk update",
                 "every flow is sent again within RefreshTime",

@@ -126,6 +126,8 @@ impl Session {
             // What a client says after its request means nothing; that it has gone does.
             let mut rest = [0; 64];
             match (&self.stream).read(&mut rest) {
+                // Nobody would tell a follower's end from its silence.
+                Ok(0) if matches!(self.state, State::Following(_)) => self.broken = true,
                 // It may still read: a reply under way goes on.
                 Ok(0) => self.finished = true,
                 Err(e) if e.kind() != ErrorKind::WouldBlock => self.broken = true,

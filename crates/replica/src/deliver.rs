@@ -27,7 +27,8 @@ impl Replica {
             // No flow at all has ended since this was said.
             None => kind != StateKind::Delete && self.peer.ended_before(seq),
         };
-        if is_news && !is_ours {
+        // Of a flow that is ours only the end matters: what the peer had said is over.
+        if is_news && (!is_ours || kind == StateKind::Delete) {
             self.receiver.stats.late_used += 1;
             self.deliver(kind, flow, seq);
         }

@@ -27,8 +27,8 @@ const BUGS: &[Bug] = &[
     Bug {
         what: "an acknowledgement frees what was not sent",
         file: "replica/src/ftfw.rs",
-        sound: "let before = self.internal.queued(List::Sent);",
-        broken: "let before = self.internal.queued(List::Sent);
+        sound: "let before = self.objects_sent();",
+        broken: "let before = self.objects_sent();
                  while let Some(slot) = self.internal.front(List::Owed) {
                      self.internal.unqueue(slot);
                  }",
