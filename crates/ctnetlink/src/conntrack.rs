@@ -33,7 +33,9 @@ pub(crate) const CTA_SEQ_ADJ_REPLY: u16 = 16;
 pub(crate) const CTA_ZONE: u16 = 18;
 pub(crate) const CTA_SECCTX: u16 = 19;
 pub(crate) const CTA_TIMESTAMP: u16 = 20;
+pub(crate) const CTA_MARK_MASK: u16 = 21;
 pub(crate) const CTA_LABELS: u16 = 22;
+pub(crate) const CTA_LABELS_MASK: u16 = 23;
 pub(crate) const CTA_SYNPROXY: u16 = 24;
 pub(crate) const CTA_FILTER: u16 = 25;
 

@@ -23,7 +23,7 @@ pub use details::{Counters, Details, TcpFlags, decode_details};
 pub use expect::decode_expectation;
 pub use header::{NlMessage, NlMessages, messages};
 pub use message::{EventKind, Message, decode, error_text};
-pub use request::{DumpFilter, Request, TcpOptions};
+pub use request::{DumpFilter, NatRange, Request, TcpOptions};
 pub use stats::{CpuStats, TableStats};
 
 use thiserror::Error;

@@ -4,15 +4,18 @@
 //! Only the last carries `NLM_F_ACK`: a failing one always answers, with its own
 //! sequence number, so the answer to the last number ends the batch.
 
-use flow::{Flow, FlowKey, L4, Proto, Status, Zone};
+use std::net::IpAddr;
+
+use flow::{Flow, FlowKey, L4, Labels, Mark, Proto, Status, Zone};
 
 use crate::attr::{put, put_be16, put_be32, put_nest, put_text, put_u8};
 use crate::conntrack::{
-    CTA_FILTER, CTA_HELP, CTA_HELP_NAME, CTA_ID, CTA_LABELS, CTA_MARK, CTA_NAT_DST, CTA_NAT_SRC,
-    CTA_PROTOINFO, CTA_SEQ_ADJ_ORIG, CTA_SEQ_ADJ_REPLY, CTA_SEQADJ_CORRECTION_POS,
-    CTA_SEQADJ_OFFSET_AFTER, CTA_SEQADJ_OFFSET_BEFORE, CTA_STATUS, CTA_SYNPROXY, CTA_SYNPROXY_ISN,
-    CTA_SYNPROXY_ITS, CTA_SYNPROXY_TSOFF, CTA_TIMEOUT, CTA_TUPLE_MASTER, CTA_TUPLE_ORIG,
-    CTA_TUPLE_REPLY, CTA_ZONE, put_proto_info, put_tuple, put_zoned_tuple,
+    CTA_FILTER, CTA_HELP, CTA_HELP_NAME, CTA_ID, CTA_LABELS, CTA_LABELS_MASK, CTA_MARK,
+    CTA_MARK_MASK, CTA_NAT_DST, CTA_NAT_SRC, CTA_PROTOINFO, CTA_SEQ_ADJ_ORIG, CTA_SEQ_ADJ_REPLY,
+    CTA_SEQADJ_CORRECTION_POS, CTA_SEQADJ_OFFSET_AFTER, CTA_SEQADJ_OFFSET_BEFORE, CTA_STATUS,
+    CTA_SYNPROXY, CTA_SYNPROXY_ISN, CTA_SYNPROXY_ITS, CTA_SYNPROXY_TSOFF, CTA_TIMEOUT,
+    CTA_TUPLE_MASTER, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_ZONE, put_proto_info, put_tuple,
+    put_zoned_tuple,
 };
 use crate::header::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, ct, put_request};
 
@@ -23,8 +26,10 @@ pub(crate) const IPCTNL_MSG_CT_GET_STATS: u16 = 5;
 pub(crate) const IPCTNL_MSG_CT_DELETE: u16 = 2;
 
 const CTA_NAT_V4_MINIP: u16 = 1;
+const CTA_NAT_V4_MAXIP: u16 = 2;
 const CTA_NAT_PROTO: u16 = 3;
 const CTA_NAT_V6_MINIP: u16 = 4;
+const CTA_NAT_V6_MAXIP: u16 = 5;
 const CTA_PROTONAT_PORT_MIN: u16 = 1;
 const CTA_PROTONAT_PORT_MAX: u16 = 2;
 
@@ -45,6 +50,16 @@ pub struct TcpOptions {
     /// Tell the kernel not to check windows of this flow (`IP_CT_TCP_FLAG_BE_LIBERAL`):
     /// it has no window data of a flow that it has not seen.
     pub liberal: bool,
+}
+
+/// Addresses of one family, and ports, from which a translation is chosen. The kernel calls
+/// an ICMP id and a GRE key a port here, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NatRange {
+    /// First and last address.
+    pub addrs: (IpAddr, IpAddr),
+    /// First and last port; `None` lets the kernel keep the port if it can.
+    pub ports: Option<(u16, u16)>,
 }
 
 /// What a dump covers.
@@ -86,6 +101,19 @@ impl<'a> Request<'a> {
     /// `CTA_NAT_SRC` and `CTA_NAT_DST` with exactly one address and port: without
     /// a port the kernel might choose another one.
     pub fn create(self, flow: &Flow, options: TcpOptions) {
+        let [source, destination] = translation(flow);
+        self.create_in_ranges(flow, source, destination, options);
+    }
+
+    /// Create, with a translation that the kernel chooses from ranges; the reply tuple and
+    /// translation of `flow` are not looked at.
+    pub fn create_in_ranges(
+        self,
+        flow: &Flow,
+        source: Option<NatRange>,
+        destination: Option<NatRange>,
+        options: TcpOptions,
+    ) {
         self.write(
             ct(IPCTNL_MSG_CT_NEW),
             NLM_F_CREATE | NLM_F_EXCL,
@@ -116,7 +144,11 @@ impl<'a> Request<'a> {
                 // The kernel refuses EXPECTED here; it sets the bit itself from the master.
                 let status = flow.status.without(Status::EXPECTED);
                 put_be32(out, CTA_STATUS, status.with(Status::CONFIRMED).0);
-                put_translation(out, flow);
+                for (number, range) in [(CTA_NAT_SRC, source), (CTA_NAT_DST, destination)] {
+                    if let Some(range) = range {
+                        put_nat(out, number, &range);
+                    }
+                }
                 put_state(out, flow, options);
             },
         );
@@ -132,6 +164,26 @@ impl<'a> Request<'a> {
             put_be32(out, CTA_STATUS, status.0);
             put_state(out, flow, options);
             put_zone(out, flow.zone);
+        });
+    }
+
+    /// Change the bits of the mark that `mask` has; the others stay.
+    pub fn set_mark(self, key: &FlowKey, mark: Mark, mask: u32) {
+        self.write(ct(IPCTNL_MSG_CT_NEW), 0, family(key), |out| {
+            put_tuple(out, CTA_TUPLE_ORIG, &key.orig);
+            put_zone(out, key.zone);
+            put_be32(out, CTA_MARK, mark.0 & mask);
+            put_be32(out, CTA_MARK_MASK, mask);
+        });
+    }
+
+    /// Set or clear the labels that `mask` has; the others stay.
+    pub fn set_labels(self, key: &FlowKey, labels: Labels, mask: Labels) {
+        self.write(ct(IPCTNL_MSG_CT_NEW), 0, family(key), |out| {
+            put_tuple(out, CTA_TUPLE_ORIG, &key.orig);
+            put_zone(out, key.zone);
+            put_labels(out, CTA_LABELS, labels);
+            put_labels(out, CTA_LABELS_MASK, mask);
         });
     }
 
@@ -219,11 +271,7 @@ fn put_state(out: &mut Vec<u8>, flow: &Flow, options: TcpOptions) {
         put_be32(out, CTA_MARK, mark.0);
     }
     if let Some(labels) = flow.labels {
-        let mut bytes = [0; 16];
-        for (bytes, word) in bytes.chunks_exact_mut(4).zip(labels.0) {
-            bytes.copy_from_slice(&word.to_ne_bytes());
-        }
-        put(out, CTA_LABELS, &bytes);
+        put_labels(out, CTA_LABELS, labels);
     }
     if let Some(pair) = &flow.seq_adj {
         for (number, adj) in [
@@ -246,33 +294,52 @@ fn put_state(out: &mut Vec<u8>, flow: &Flow, options: TcpOptions) {
     }
 }
 
-fn put_translation(out: &mut Vec<u8>, flow: &Flow) {
-    // The kernel calls an ICMP id and a GRE key a port here, too.
+/// The exact translation of source and destination.
+fn translation(flow: &Flow) -> [Option<NatRange>; 2] {
     let (to_reply_src, to_reply_dst) = match flow.reply.l4 {
         L4::Ports { src, dst } => (Some(src), Some(dst)),
         L4::Icmp { id, .. } => (None, Some(id)),
         L4::Gre { src_key, dst_key } => (Some(src_key), Some(dst_key)),
         L4::None => (None, None),
     };
-    if flow.source_translated() {
-        put_nat(out, CTA_NAT_SRC, flow.reply.addrs.dst(), to_reply_dst);
-    }
-    if flow.destination_translated() {
-        put_nat(out, CTA_NAT_DST, flow.reply.addrs.src(), to_reply_src);
-    }
+    let exactly = |addr: IpAddr, port: Option<u16>| NatRange {
+        addrs: (addr, addr),
+        ports: port.map(|p| (p, p)),
+    };
+    let source = exactly(flow.reply.addrs.dst(), to_reply_dst);
+    let destination = exactly(flow.reply.addrs.src(), to_reply_src);
+    [
+        flow.source_translated().then_some(source),
+        flow.destination_translated().then_some(destination),
+    ]
 }
 
-fn put_nat(out: &mut Vec<u8>, number: u16, addr: std::net::IpAddr, port: Option<u16>) {
+fn put_nat(out: &mut Vec<u8>, number: u16, range: &NatRange) {
+    let (first, last) = range.addrs;
     put_nest(out, number, |out| {
-        match addr {
-            std::net::IpAddr::V4(a) => put(out, CTA_NAT_V4_MINIP, &a.octets()),
-            std::net::IpAddr::V6(a) => put(out, CTA_NAT_V6_MINIP, &a.octets()),
+        let mut put_addr = |addr, v4, v6| match addr {
+            IpAddr::V4(a) => put(out, v4, &a.octets()),
+            IpAddr::V6(a) => put(out, v6, &a.octets()),
+        };
+        put_addr(first, CTA_NAT_V4_MINIP, CTA_NAT_V6_MINIP);
+        // Without a last one there is but the first.
+        if last != first {
+            put_addr(last, CTA_NAT_V4_MAXIP, CTA_NAT_V6_MAXIP);
         }
-        if let Some(port) = port {
+        if let Some((first, last)) = range.ports {
             put_nest(out, CTA_NAT_PROTO, |out| {
-                put_be16(out, CTA_PROTONAT_PORT_MIN, port);
-                put_be16(out, CTA_PROTONAT_PORT_MAX, port);
+                put_be16(out, CTA_PROTONAT_PORT_MIN, first);
+                put_be16(out, CTA_PROTONAT_PORT_MAX, last);
             });
         }
     });
+}
+
+/// The bitmap is one of machine words, see `decode_labels`.
+fn put_labels(out: &mut Vec<u8>, number: u16, labels: Labels) {
+    let mut bytes = [0; 16];
+    for (bytes, word) in bytes.chunks_exact_mut(4).zip(labels.0) {
+        bytes.copy_from_slice(&word.to_ne_bytes());
+    }
+    put(out, number, &bytes);
 }

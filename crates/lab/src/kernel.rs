@@ -22,7 +22,8 @@ pub fn update(node: &Node, flows: &[Flow]) -> Result<()> {
     })
 }
 
-fn each(node: &Node, flows: &[Flow], write: fn(Request<'_>, &Flow)) -> Result<()> {
+/// Does what a request says, once for each of some flows.
+pub fn each(node: &Node, flows: &[Flow], write: fn(Request<'_>, &Flow)) -> Result<()> {
     let flows = flows.to_vec();
     node.inside(move || {
         let socket = Netlink::open(false)?;

@@ -25,6 +25,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         carried(w, "DisableExternalCache on")
     }),
     ("kinds/what_cannot_be_carried_is_left_out", not_carried),
+    ("kinds/requests_with_masks_and_ranges", masks_and_ranges),
     ("kinds/labels_and_marks_are_cleared_committed", |w| {
         cleared(w, "")
     }),
@@ -271,6 +272,60 @@ fn not_carried(world: &World) -> Result<()> {
     let status = pair.fw1.own(&["status"])?;
     let note = "4 events about what the protocol cannot carry";
     ensure!(status.contains(note), "{status}");
+    Ok(())
+}
+
+/// Goal: a request changes the bits of its mask alone, and the kernel chooses from ranges.
+fn masks_and_ranges(world: &World) -> Result<()> {
+    let pair = pair(world, "")?;
+    let fw = &pair.lab.fw[0];
+    let mut marked = tcp(1);
+    marked.mark = Some(Mark(0xff00));
+    marked.labels = Some(Labels([5, 0, 0, 0]));
+    kernel::create(fw, &[marked])?;
+    kernel::each(fw, &[marked], |request, flow| {
+        request.set_mark(&flow.key(), Mark(0x1234), 0xff);
+    })?;
+    kernel::each(fw, &[marked], |request, flow| {
+        let (labels, mask) = (Labels([2, 0, 0, 0]), Labels([3, 0, 0, 0]));
+        request.set_labels(&flow.key(), labels, mask);
+    })?;
+    kernel::each(fw, &[tcp(2)], |request, flow| {
+        let range = ctnetlink::NatRange {
+            addrs: ([192, 168, 1, 100].into(), [192, 168, 1, 103].into()),
+            ports: Some((5000, 5001)),
+        };
+        let options = ctnetlink::TcpOptions { liberal: true };
+        request.create_in_ranges(flow, Some(range), None, options);
+    })?;
+    let mut v6 = sctp_over_ipv6();
+    v6.orig.l4 = ports(70, 80);
+    kernel::each(fw, &[v6], |request, flow| {
+        let first = "fd00:1::100".parse().expect("an address");
+        let last = "fd00:1::1ff".parse().expect("an address");
+        let range = ctnetlink::NatRange {
+            addrs: (first, last),
+            ports: Some((6000, 6003)),
+        };
+        let options = ctnetlink::TcpOptions { liberal: true };
+        request.create_in_ranges(flow, Some(range), None, options);
+    })?;
+    let table = kernel::dump(fw)?;
+    let find = |key| table.iter().find(|f| f.key() == key).context("no flow");
+    let got = find(marked.key())?;
+    ensure!(got.mark == Some(Mark(0xff34)), "{:?}", got.mark);
+    ensure!(got.labels == Some(Labels([6, 0, 0, 0])), "{:?}", got.labels);
+    let got = find(tcp(2).key())?;
+    let outside = got.reply.addrs.dst().to_string();
+    ensure!(
+        ("192.168.1.100"..="192.168.1.103").contains(&outside.as_str()),
+        "{got}"
+    );
+    ensure!((5000..=5001).contains(&got.reply.ports().1), "{got}");
+    let got = find(v6.key())?;
+    let outside = got.reply.addrs.dst().to_string();
+    ensure!(outside.starts_with("fd00:1::1"), "{got}");
+    ensure!((6000..=6003).contains(&got.reply.ports().1), "{got}");
     Ok(())
 }
 
