@@ -2,9 +2,10 @@
 //! their keys, in which a listing can go on where it stopped.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::ops::Bound;
 
-use flow::{ExpectKey, Expectation};
+use flow::{Addrs, ExpectKey, Expectation, FlowKey, L4, Proto, Tuple, Zone};
 
 use crate::{Full, Tick};
 
@@ -125,6 +126,30 @@ impl ExpectTable {
         let from = key.map_or(Bound::Unbounded, Bound::Excluded);
         let range = self.entries.range((from, Bound::Unbounded));
         range.map(|(_, entry)| entry)
+    }
+
+    /// The entries of one master.
+    pub fn of(&self, master: &FlowKey) -> impl Iterator<Item = &ExpectEntry> {
+        let master = *master;
+        // Before every predicted tuple.
+        let least = Tuple {
+            addrs: Addrs::V4 {
+                src: Ipv4Addr::UNSPECIFIED,
+                dst: Ipv4Addr::UNSPECIFIED,
+            },
+            proto: Proto(0),
+            l4: L4::None,
+        };
+        let from = ExpectKey {
+            master: master.orig,
+            tuple: least,
+            mask: least,
+            zone: Zone(0),
+        };
+        let range = self.entries.range(from..);
+        let same = range.take_while(move |(key, _)| key.master == master.orig);
+        let here = same.filter(move |(key, _)| key.zone == master.zone);
+        here.map(|(_, entry)| entry)
     }
 
     /// All entries, to be changed.

@@ -215,8 +215,8 @@ pub(crate) fn advice(text: &str, section: Section) -> String {
 
 /// True for a reserved word, and for what may be one with a slip in it.
 pub(crate) fn is_like_a_word(text: &str) -> bool {
-    let slips = |w: &&Word| w.word.len() > 5 && distance(text, w.word) <= 2;
-    WORDS.iter().any(|w| w.word == text) || WORDS.iter().any(|w| slips(&w))
+    let slips = |word: &str| word.len() > 5 && distance(text, word) <= 2;
+    (WORDS.iter()).any(|w| w.word == text || slips(w.word))
 }
 
 /// Edit distance without regard to case.

@@ -1,9 +1,9 @@
 //! Commit: the external cache → kernel, at a takeover.
 //!
-//! A cursor walks the external cache twice: first the flows without a master,
-//! then the others, whose masters then exist; expectations come last. `EEXIST` is a question, not an
-//! order: the kernel's entry is read, and brought up to date if it is the same
-//! flow, so that a second commit changes nothing.
+//! A cursor walks the external cache twice: first the flows without a master, then the
+//! others, whose masters then exist; expectations come last. `EEXIST` is a question, not
+//! an order: the kernel's entry is read, and brought up to date if it is the same flow,
+//! so that a second commit changes nothing.
 
 use cache::{Position, Slot};
 use flow::{ExpectKey, Flow, Status};
@@ -31,16 +31,28 @@ enum Pass {
     Expectations,
 }
 
+/// Where a pass goes on.
+#[derive(Clone, Copy, Debug)]
+enum At {
+    Flows(Position),
+    /// Behind this one.
+    Expectations(Option<ExpectKey>),
+}
+
+impl At {
+    fn first_flow() -> At {
+        At::Flows(Position::default())
+    }
+}
+
 /// A commit under way.
 #[derive(Debug)]
 pub(crate) struct Commit {
     id: CommandId,
     objects: Objects,
     pass: Pass,
-    /// `None` once the cursor has seen all.
-    position: Option<Position>,
-    /// In the pass of expectations: behind which one to go on.
-    behind: Option<Option<ExpectKey>>,
+    /// `None` once the pass has seen all.
+    at: Option<At>,
     pub(crate) in_flight: usize,
     size: usize,
     pub(crate) created: u64,
@@ -74,8 +86,7 @@ impl Replica {
             id,
             objects,
             pass: Pass::WithoutMaster,
-            position: objects.has_flows().then(Position::default),
-            behind: None,
+            at: objects.has_flows().then(At::first_flow),
             in_flight: 0,
             size: self.external.len(),
             created: 0,
@@ -90,47 +101,25 @@ impl Replica {
         let Some(mut commit) = self.commit.take() else {
             return false;
         };
-        for _ in 0..items {
-            let Some(position) = commit.position else {
-                break;
+        if self.requests.len() < REQUESTS_MAX {
+            commit.at = match commit.at {
+                Some(At::Flows(position)) => self.commit_flows(&mut commit, position, items),
+                Some(At::Expectations(behind)) => {
+                    let last = self.commit_expectations(&mut commit, behind, items);
+                    last.map(|key| At::Expectations(Some(key)))
+                }
+                None => None,
             };
-            if self.requests.len() >= REQUESTS_MAX {
-                break;
-            }
-            let Some((slot, next)) = self.external.walk(position) else {
-                commit.position = None;
-                break;
-            };
-            commit.position = Some(next);
-            let flow = self.external.flow(slot);
-            if flow.master.is_some() != (commit.pass == Pass::WithMaster) {
-                continue;
-            }
-            let flow = self.with_commit_timeout(slot, flow);
-            commit.in_flight += 1;
-            self.requests.push_back(KernelRequest {
-                purpose: Purpose::Commit,
-                ticket: Some(self.external.ticket(slot)),
-                step: 0,
-                op: Op::Create(flow),
-            });
         }
-        if let Some(behind) = commit.behind
-            && self.requests.len() < REQUESTS_MAX
-        {
-            let last = self.commit_expectations(&mut commit, behind, items);
-            commit.behind = last.map(Some);
-        }
-        let walks = commit.position.is_some() || commit.behind.is_some();
-        let pass_over = !walks && commit.in_flight == 0;
+        let pass_over = commit.at.is_none() && commit.in_flight == 0;
         match (pass_over, commit.pass) {
             (true, Pass::WithoutMaster) => {
                 commit.pass = Pass::WithMaster;
-                commit.position = commit.objects.has_flows().then(Position::default);
+                commit.at = commit.objects.has_flows().then(At::first_flow);
             }
             (true, Pass::WithMaster) if commit.objects.has_expectations() => {
                 commit.pass = Pass::Expectations;
-                commit.behind = Some(None);
+                commit.at = Some(At::Expectations(None));
             }
             (true, Pass::WithMaster | Pass::Expectations) => {
                 self.events.push_back(Event::Committed {
@@ -144,9 +133,38 @@ impl Replica {
             }
             (false, _) => {}
         }
-        let more = pass_over || walks && self.requests.len() < REQUESTS_MAX;
+        let walks = commit.at.is_some() && self.requests.len() < REQUESTS_MAX;
         self.commit = Some(commit);
-        more
+        pass_over || walks
+    }
+
+    /// The next requests about flows, for up to `items` entries from a position on.
+    fn commit_flows(
+        &mut self,
+        commit: &mut Commit,
+        mut position: Position,
+        items: usize,
+    ) -> Option<At> {
+        for _ in 0..items {
+            if self.requests.len() >= REQUESTS_MAX {
+                break;
+            }
+            let (slot, next) = self.external.walk(position)?;
+            position = next;
+            let flow = self.external.flow(slot);
+            if flow.master.is_some() != (commit.pass == Pass::WithMaster) {
+                continue;
+            }
+            let flow = self.with_commit_timeout(slot, flow);
+            commit.in_flight += 1;
+            self.requests.push_back(KernelRequest {
+                purpose: Purpose::Commit,
+                ticket: Some(self.external.ticket(slot)),
+                step: 0,
+                op: Op::Create(flow),
+            });
+        }
+        Some(At::Flows(position))
     }
 
     /// A flow of the external cache with what is left of its timeout.

@@ -320,10 +320,12 @@ impl Replica {
         let Some(names) = &self.settings.expectations else {
             return false;
         };
-        let helper = e.helper.map(|h| h.as_str().to_ascii_lowercase());
-        let helper = helper.unwrap_or_default();
-        let mut names = names.iter().map(|n| n.to_ascii_lowercase());
-        names.len() == 0 || names.any(|n| helper.starts_with(&n))
+        let helper = e.helper.as_ref().map_or(&[][..], flow::Name::as_bytes);
+        let begins = |n: &String| {
+            let begin = helper.get(..n.len());
+            begin.is_some_and(|b| b.eq_ignore_ascii_case(n.as_bytes()))
+        };
+        names.is_empty() || names.iter().any(begins)
     }
 
     /// False, and a count, if it is not replicated.
@@ -389,6 +391,27 @@ impl Replica {
             && expectations.store_internal(e, now)
         {
             expectations.owe(e.key());
+        }
+    }
+
+    /// A master is no longer ours to speak of: nor is what it has predicted, which the
+    /// kernel is about to end.
+    pub(crate) fn forget_expectations_of(&mut self, master: &Flow) {
+        let Some(expectations) = self
+            .expectations
+            .as_mut()
+            .filter(|e| !e.internal.is_empty())
+        else {
+            return;
+        };
+        // Only a helper predicts.
+        if master.helper.is_none() {
+            return;
+        }
+        let master = master.key();
+        let of = expectations.internal.of(&master);
+        for key in of.map(|e| e.expectation.key()).collect::<Vec<_>>() {
+            expectations.internal.remove(&key);
         }
     }
 
@@ -554,6 +577,10 @@ impl Replica {
         seq: Seq,
         late: bool,
     ) {
+        if self.expectations.is_none() {
+            self.receiver.stats.expectations_ignored += 1;
+            return;
+        }
         let key = e.key();
         let now = self.now.tick();
         let run = self.present_run();
@@ -562,7 +589,6 @@ impl Replica {
         let master_is_ours = owner.is_some_and(|s| !self.internal.has(s, others));
         let caches = self.settings.external_cache;
         let Some(expectations) = &mut self.expectations else {
-            self.receiver.stats.expectations_ignored += 1;
             return;
         };
         let is_news = match expectations.external.get(&key) {

@@ -268,10 +268,9 @@ impl Replica {
                 replica.internal.mark(slot, 0, marks::BULK);
             }
         });
-        let Some(ftfw) = &mut self.ftfw else { return };
-        ftfw.controls.retain(|(seq, _)| !is_within(*seq, from, to));
         let left = self.objects_sent();
         let Some(ftfw) = &mut self.ftfw else { return };
+        ftfw.controls.retain(|(seq, _)| !is_within(*seq, from, to));
         if left == 0 && ftfw.controls.is_empty() {
             ftfw.probe_at = None;
             ftfw.repeat_at = None;
@@ -415,7 +414,7 @@ impl Replica {
         self.internal.queued(List::Sent) + expectations
     }
 
-    /// Unacknowledged messages: the number of flows and expectations, and the control messages with
+    /// Unacknowledged: the number of flows and expectations, and the control messages with
     /// their sequence numbers.
     pub fn unacknowledged(&self) -> (usize, Vec<(Seq, Control)>) {
         let controls = self

@@ -68,7 +68,7 @@ impl Replica {
     /// A committed flow is ours from now on, but the peer knows it; an injected one is not ours.
     fn on_own_event(&mut self, event: &KernelEvent, known: Option<Slot>) {
         match (event.change, known) {
-            (Change::Destroy, Some(slot)) => self.internal.remove(slot),
+            (Change::Destroy, Some(slot)) => self.remove_internal(slot),
             (Change::New | Change::Update, _) if event.origin == Origin::Commit => {
                 self.own_committed(&event.flow);
             }
@@ -156,6 +156,13 @@ impl Replica {
         self.end_entry(slot);
     }
 
+    /// Removes an entry of which the peer is not told.
+    fn remove_internal(&mut self, slot: Slot) {
+        let flow = self.internal.flow(slot);
+        self.forget_expectations_of(&flow);
+        self.internal.remove(slot);
+    }
+
     /// The flow of an entry has ended in our kernel.
     pub(crate) fn end_entry(&mut self, slot: Slot) {
         if self.internal.has(slot, marks::DEAD) {
@@ -164,7 +171,7 @@ impl Replica {
         self.stats.internal.destroyed += 1;
         if self.internal.has(slot, marks::TAKEN) {
             self.stats.ends_not_announced += 1;
-            self.internal.remove(slot);
+            self.remove_internal(slot);
         } else if self.internal.has(slot, marks::UNTOLD) {
             self.internal.remove(slot);
         } else {

@@ -316,6 +316,32 @@ fn an_expectation_that_has_run_down_is_not_committed() {
     w.run(0.5);
     assert_eq!(listed(&w, FW2, Which::External).len(), 1);
     w.nodes[FW1].mute = true;
+    // Longer than it lives, shorter than it takes to be swept away.
+    w.run(3.6);
+    assert_eq!(listed(&w, FW2, Which::External).len(), 1);
+    w.command(FW2, Command::Commit(Objects::All));
+    w.run(0.5);
+    let kernel = &w.nodes[FW2].kernel;
+    assert_eq!((kernel.len(), kernel.expectations.len()), (1, 0));
     w.run(10.0);
     assert!(listed(&w, FW2, Which::External).is_empty());
+}
+
+#[test]
+fn a_flush_of_the_kernel_tells_the_peer_nothing_of_expectations() {
+    let both = || with_expectations(Mode::Ftfw);
+    let mut w = pair(both(), both());
+    let mut master = tcp(1);
+    master.helper = Name::new(b"ftp");
+    w.traffic(FW1, &master);
+    w.run(0.1);
+    tell(&mut w, FW1, Change::New, &predicted(1));
+    w.run(0.5);
+    w.command(FW1, Command::FlushKernel(Objects::Flows));
+    w.run(0.5);
+    // The kernel ends what a flow had predicted after the flow itself, in nobody's name.
+    tell(&mut w, FW1, Change::Destroy, &predicted(1));
+    w.run(0.5);
+    assert!(listed(&w, FW1, Which::Internal).is_empty());
+    assert_eq!(listed(&w, FW2, Which::External).len(), 1);
 }
