@@ -14,6 +14,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Object;
+
 /// What stands in the place of a request code, native-endian like those.
 pub const CODE: i32 = i32::from_be_bytes(*b"ftfw");
 /// Version of this protocol.
@@ -44,19 +46,6 @@ pub enum Table {
     Internal,
     /// Flows that the peer told of.
     External,
-}
-
-/// Which objects are meant.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Objects {
-    /// Flows and expectations.
-    #[default]
-    All,
-    /// Flows alone.
-    Flows,
-    /// Expectations alone.
-    Expectations,
 }
 
 /// What is emptied.
@@ -101,19 +90,19 @@ pub enum Task {
     /// External cache → kernel.
     Commit {
         /// Of which objects.
-        objects: Objects,
+        objects: Object,
     },
     /// Empty something.
     Flush {
         /// What.
         what: Flush,
         /// Of which objects, in the kernel.
-        objects: Objects,
+        objects: Object,
     },
     /// Kernel → internal cache.
     ResyncKernel {
         /// Of which objects.
-        objects: Objects,
+        objects: Object,
     },
     /// Ask the peer for all that it has.
     ResyncPeer,

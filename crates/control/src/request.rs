@@ -1,13 +1,17 @@
 //! Request codes.
 
+use serde::{Deserialize, Serialize};
+
 /// Which objects a request is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Object {
     /// Flows.
     Flows,
     /// Expectations.
     Expectations,
     /// Both.
+    #[default]
     All,
 }
 

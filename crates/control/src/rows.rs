@@ -6,6 +6,7 @@ use flow::{Direction, Expectation, Flow, L4, ProtoInfo, Tuple};
 use serde::Serialize;
 
 use crate::query::STATUS_NAMES;
+use crate::reply::{CacheReport, LinkReport, PeerReport};
 
 /// One direction.
 #[derive(Debug, Serialize)]
@@ -282,70 +283,6 @@ pub struct LostRow {
     pub lost: u64,
 }
 
-/// A cache, or what stands in its place.
-#[derive(Debug, Default, Serialize)]
-pub struct CacheRow {
-    /// False if it is switched off.
-    pub enabled: bool,
-    /// Entries now.
-    pub entries: u64,
-    /// Entries created.
-    pub created: u64,
-    /// Entries not created: it is full, or the kernel refused.
-    pub create_failed: u64,
-    /// Entries updated.
-    pub updated: u64,
-    /// Entries ended.
-    pub destroyed: u64,
-}
-
-/// A link.
-#[derive(Debug, Default, Serialize)]
-pub struct LinkRow {
-    /// `UDP` or `multicast`.
-    pub transport: &'static str,
-    /// Interface.
-    pub device: String,
-    /// `RUNNING`, `NO-CARRIER` or `DOWN`.
-    pub state: &'static str,
-    /// Used for sending.
-    pub active: bool,
-    /// Bytes sent.
-    pub bytes_sent: u64,
-    /// Bytes received.
-    pub bytes_received: u64,
-    /// Datagrams sent.
-    pub packets_sent: u64,
-    /// Datagrams received.
-    pub packets_received: u64,
-    /// Failed sends.
-    pub send_errors: u64,
-    /// Failed receives.
-    pub receive_errors: u64,
-}
-
-/// The peer.
-#[derive(Debug, Default, Serialize)]
-pub struct PeerRow {
-    /// It sends trailers: it is ftfw.
-    pub is_ftfw: bool,
-    /// Which of its runs speaks, if it says so.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub epoch: Option<u32>,
-    /// What it takes itself for.
-    pub role: &'static str,
-    /// Times that it has started again.
-    pub restarts: u64,
-    /// Flows that its present run has told of.
-    pub confirmed: u64,
-    /// Flows that only a former run has told of.
-    pub unconfirmed: u64,
-    /// Messages that never came.
-    pub lost: u64,
-    /// Messages refused.
-    pub malformed: u64,
-}
-
 /// How the daemon is.
 #[derive(Debug, Default, Serialize)]
 pub struct StatusRow {
@@ -370,19 +307,23 @@ pub struct StatusRow {
     /// See `kernel_flows`.
     pub kernel_max: Option<u64>,
     /// Flows of our kernel.
-    pub internal: CacheRow,
+    pub internal: CacheReport,
     /// Flows of the peer.
-    pub external: CacheRow,
+    pub external: CacheReport,
     /// Expectations of our kernel, if they are replicated.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub internal_expectations: Option<CacheRow>,
+    pub internal_expectations: Option<CacheReport>,
     /// Expectations of the peer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub external_expectations: Option<CacheRow>,
+    pub external_expectations: Option<CacheReport>,
     /// The peer.
-    pub peer: PeerRow,
+    pub peer: PeerReport,
     /// Links in file order.
-    pub links: Vec<LinkRow>,
+    pub links: Vec<LinkReport>,
+    /// Messages that never came.
+    pub lost: u64,
+    /// Messages refused.
+    pub malformed: u64,
     /// Times that the kernel dropped events.
     pub overruns: u64,
     /// Events and entries of dumps that the protocol cannot carry.

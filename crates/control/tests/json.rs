@@ -3,9 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use control::rows::{
-    Beside, CacheRow, CountersRow, EventRow, ExpectationRow, FlowRow, LinkRow, PeerRow, StatusRow,
-};
+use control::reply::{CacheReport, LinkReport, PeerReport};
+use control::rows::{Beside, CountersRow, EventRow, ExpectationRow, FlowRow, StatusRow};
 use flow::{
     Addrs, Direction, ExpectNat, Expectation, Flow, L4, Labels, Mark, Name, Proto, ProtoInfo,
     SctpInfo, SeqAdjPair, Status, SynProxy, TcpInfo, TcpState, Tuple, Zone,
@@ -222,13 +221,13 @@ fn status() {
     let tables = documented();
     let row = StatusRow {
         kernel_flows: Some(1),
-        internal_expectations: Some(CacheRow::default()),
-        external_expectations: Some(CacheRow::default()),
-        peer: PeerRow {
+        internal_expectations: Some(CacheReport::default()),
+        external_expectations: Some(CacheReport::default()),
+        peer: PeerReport {
             epoch: Some(1),
-            ..PeerRow::default()
+            ..PeerReport::default()
         },
-        links: vec![LinkRow::default()],
+        links: vec![LinkReport::default()],
         ..StatusRow::default()
     };
     let row = to_json(&row);

@@ -2,7 +2,7 @@
 
 use control::StatsKind;
 use control::reply::{self, CacheReport, NetworkReport, PeerReport, Report, RuntimeReport};
-use control::rows::{CacheRow, LinkRow, PeerRow, StatusRow};
+use control::rows::StatusRow;
 use replica::{CacheStats, Which};
 use wire::v1::{Control, Flags, Mode, Role};
 
@@ -129,7 +129,6 @@ impl Loop {
         let report = self.report();
         let replica = &self.core.replica;
         let (stats, settings) = (replica.stats(), replica.settings());
-        let peer = &report.network.peer;
         let expectations = self.expectations();
         StatusRow {
             version: env!("CARGO_PKG_VERSION"),
@@ -146,21 +145,14 @@ impl Loop {
             committing: replica.is_committing(),
             kernel_flows: sysctl::flows(),
             kernel_max: sysctl::flows_max().map(|n| n as u64),
-            internal: cache_row(&report.internal),
-            external: cache_row(&report.external),
-            internal_expectations: expectations.as_ref().map(|(i, _)| cache_row(i)),
-            external_expectations: expectations.as_ref().map(|(_, e)| cache_row(e)),
-            peer: PeerRow {
-                is_ftfw: peer.epoch.is_some(),
-                epoch: peer.epoch,
-                role: peer.role,
-                restarts: peer.restarts,
-                confirmed: peer.confirmed,
-                unconfirmed: peer.unconfirmed,
-                lost: report.network.lost,
-                malformed: report.network.malformed,
-            },
-            links: report.links.iter().map(link_row).collect(),
+            internal: report.internal,
+            external: report.external,
+            internal_expectations: expectations.map(|(internal, _)| internal),
+            external_expectations: expectations.map(|(_, external)| external),
+            peer: report.network.peer,
+            links: report.links,
+            lost: report.network.lost,
+            malformed: report.network.malformed,
             overruns: stats.overruns,
             not_carried: stats.not_carried,
             masterless: stats.masterless,
@@ -168,32 +160,6 @@ impl Loop {
             clashes: stats.clashes,
             deletes_refused: stats.deletes_refused,
         }
-    }
-}
-
-fn cache_row(c: &CacheReport) -> CacheRow {
-    CacheRow {
-        enabled: c.enabled,
-        entries: c.active,
-        created: c.created,
-        create_failed: c.create_failed,
-        updated: c.updated,
-        destroyed: c.destroyed,
-    }
-}
-
-fn link_row(l: &reply::LinkReport) -> LinkRow {
-    LinkRow {
-        transport: l.transport,
-        device: l.device.clone(),
-        state: l.status,
-        active: l.active,
-        bytes_sent: l.bytes.0,
-        bytes_received: l.bytes.1,
-        packets_sent: l.packets.0,
-        packets_received: l.packets.1,
-        send_errors: l.errors.0,
-        receive_errors: l.errors.1,
     }
 }
 

@@ -17,9 +17,12 @@ use rustix::event::epoll::{self, EventData};
 use wire::v1::Mode;
 
 use crate::listing;
-use crate::session::{Asked, At, Dump, Follow, Form, HIGH_MARK, Session, State};
+use crate::session::{Asked, At, Backlog, Dump, Follow, Form, HIGH_MARK, Session, State};
 use crate::turn::{Loop, SESSIONS_MAX};
 
+/// Entries in one part of a dump, and parts for a client in one turn.
+const ENTRIES_PER_PART: usize = 64;
+const PARTS_PER_TURN: usize = 16;
 /// A follower that has this many bytes unread misses what comes then.
 const FOLLOW_MAX_BYTES: usize = 1 << 20;
 
@@ -81,13 +84,13 @@ impl Loop {
                 ..
             } if self.core.replica.settings().expectations.is_none() => return,
             Request::Stats(StatsKind::Process) => return,
-            Request::Commit(object) => Command::Commit(objects(object)),
+            Request::Commit(object) => Command::Commit(to_objects(object)),
             Request::FlushCache(None) => Command::FlushCaches,
             Request::FlushCache(Some(CacheKind::Internal)) => Command::FlushInternal,
             Request::FlushCache(Some(CacheKind::External)) => Command::FlushExternal,
-            Request::FlushKernel(object) => Command::FlushKernel(objects(object)),
+            Request::FlushKernel(object) => Command::FlushKernel(to_objects(object)),
             Request::ScheduleFlush => Command::ScheduleFlush,
-            Request::Resync(object) => Command::Resync(objects(object)),
+            Request::Resync(object) => Command::Resync(to_objects(object)),
             Request::Bulk => Command::Bulk,
             Request::RequestResync => Command::RequestResync,
             Request::Stop => {
@@ -202,23 +205,22 @@ impl Loop {
                 self.greet(token);
                 if let Some(session) = self.sessions.get_mut(&token) {
                     session.state = State::Following(Follow {
-                        json,
                         query,
                         everything,
-                        lost: 0,
+                        backlog: Backlog { json, lost: 0 },
                     });
                 }
                 return Ok(());
             }
-            Task::Commit { objects } => Command::Commit(own_objects(objects)),
+            Task::Commit { objects } => Command::Commit(to_objects(objects)),
             Task::Flush { what, objects } => match what {
                 Flush::Internal => Command::FlushInternal,
                 Flush::External => Command::FlushExternal,
                 Flush::Caches => Command::FlushCaches,
-                Flush::Kernel => Command::FlushKernel(own_objects(objects)),
+                Flush::Kernel => Command::FlushKernel(to_objects(objects)),
                 Flush::KernelLater => Command::ScheduleFlush,
             },
-            Task::ResyncKernel { objects } => Command::Resync(own_objects(objects)),
+            Task::ResyncKernel { objects } => Command::Resync(to_objects(objects)),
             Task::ResyncPeer => Command::RequestResync,
             Task::Bulk => Command::Bulk,
             Task::Stop => {
@@ -264,8 +266,7 @@ impl Loop {
             Task::Commit { objects }
             | Task::Flush { objects, .. }
             | Task::ResyncKernel { objects }
-                if *objects == control::call::Objects::Expectations
-                    && settings.expectations.is_none() =>
+                if *objects == Object::Expectations && settings.expectations.is_none() =>
             {
                 no(
                     "expectations are not replicated",
@@ -346,40 +347,26 @@ impl Loop {
             else {
                 continue;
             };
-            for event in events.iter() {
-                if follow.query.holds(&event.flow) {
-                    let flow = &event.flow;
-                    let (what, who) = (change_name(event.change), origin_name(event.origin));
-                    if follow.json {
-                        let row = EventRow {
-                            event: what,
-                            origin: who,
-                            flow: Some(FlowRow::new(flow, Beside::default())),
-                            expectation: None,
-                        };
-                        show(session, &mut follow, |s| s.reply_json(&row));
-                    } else {
-                        let text = format!("[{}] {flow} ({who})\n", what.to_uppercase());
-                        show(session, &mut follow, |s| s.reply(text.as_bytes()));
-                    }
-                }
+            for event in events.iter().filter(|e| follow.query.holds(&e.flow)) {
+                let what = What::Flow(&event.flow);
+                show(
+                    session,
+                    &mut follow.backlog,
+                    event.change,
+                    event.origin,
+                    what,
+                );
             }
             let everything = follow.everything;
             for event in expectations.iter().filter(|_| everything) {
-                let e = &event.expectation;
-                let (what, who) = (change_name(event.change), origin_name(event.origin));
-                if follow.json {
-                    let row = EventRow {
-                        event: what,
-                        origin: who,
-                        flow: None,
-                        expectation: Some(ExpectationRow::new(e, Beside::default())),
-                    };
-                    show(session, &mut follow, |s| s.reply_json(&row));
-                } else {
-                    let text = format!("[{}] expectation {e} ({who})\n", what.to_uppercase());
-                    show(session, &mut follow, |s| s.reply(text.as_bytes()));
-                }
+                let what = What::Expectation(&event.expectation);
+                show(
+                    session,
+                    &mut follow.backlog,
+                    event.change,
+                    event.origin,
+                    what,
+                );
             }
             session.state = State::Following(follow);
         }
@@ -397,7 +384,11 @@ impl Loop {
             };
             let mut text = Vec::with_capacity(HIGH_MARK);
             let mut is_over = false;
-            while text.len() < HIGH_MARK && !is_over {
+            // A query may choose nothing of millions: the walk has a bound, too.
+            for _ in 0..PARTS_PER_TURN {
+                if text.len() >= HIGH_MARK || is_over {
+                    break;
+                }
                 match next_part(&self.core.replica, &mut dump, &mut text) {
                     Some(at) => dump.at = at,
                     None => is_over = true,
@@ -425,22 +416,54 @@ impl Loop {
     }
 }
 
+/// What an event is about.
+#[derive(Clone, Copy)]
+enum What<'a> {
+    Flow(&'a flow::Flow),
+    Expectation(&'a flow::Expectation),
+}
+
 /// Appends an event, or counts it if the client is too slow.
-fn show(session: &mut Session, follow: &mut Follow, write: impl FnOnce(&mut Session)) {
+fn show(
+    session: &mut Session,
+    backlog: &mut Backlog,
+    change: Change,
+    origin: Origin,
+    what: What<'_>,
+) {
     if session.unread() > FOLLOW_MAX_BYTES {
-        follow.lost += 1;
+        backlog.lost += 1;
         return;
     }
-    if follow.lost > 0 {
-        let row = LostRow { lost: follow.lost };
-        if follow.json {
-            session.reply_json(&row);
-        } else {
-            session.reply(format!("[LOST] {} events\n", row.lost).as_bytes());
+    let lost = std::mem::take(&mut backlog.lost);
+    let (change, origin) = (change_name(change), origin_name(origin));
+    if backlog.json {
+        if lost > 0 {
+            session.reply_json(&LostRow { lost });
         }
-        follow.lost = 0;
+        let mut row = EventRow {
+            event: change,
+            origin,
+            flow: None,
+            expectation: None,
+        };
+        match what {
+            What::Flow(f) => row.flow = Some(FlowRow::new(f, Beside::default())),
+            What::Expectation(e) => {
+                row.expectation = Some(ExpectationRow::new(e, Beside::default()));
+            }
+        }
+        return session.reply_json(&row);
     }
-    write(session);
+    if lost > 0 {
+        session.reply(format!("[LOST] {lost} events\n").as_bytes());
+    }
+    let what = match what {
+        What::Flow(f) => f.to_string(),
+        What::Expectation(e) => format!("expectation {e}"),
+    };
+    let text = format!("[{}] {what} ({origin})\n", change.to_uppercase());
+    session.reply(text.as_bytes());
 }
 
 fn change_name(change: Change) -> &'static str {
@@ -493,19 +516,11 @@ fn tail_of(last: Option<&Event>) -> Tail {
     }
 }
 
-fn objects(object: Object) -> Objects {
+fn to_objects(object: Object) -> Objects {
     match object {
         Object::Flows => Objects::Flows,
         Object::Expectations => Objects::Expectations,
         Object::All => Objects::All,
-    }
-}
-
-fn own_objects(objects: control::call::Objects) -> Objects {
-    match objects {
-        control::call::Objects::Flows => Objects::Flows,
-        control::call::Objects::Expectations => Objects::Expectations,
-        control::call::Objects::All => Objects::All,
     }
 }
 
@@ -523,7 +538,6 @@ fn beside(which: Which, age: Age) -> Beside {
 
 /// Appends the next entries of a dump; `None` at its end.
 fn next_part(replica: &Replica, dump: &mut Dump, out: &mut Vec<u8>) -> Option<At> {
-    const ENTRIES: usize = 64;
     let which = dump.which;
     let mut text = String::new();
     let next = match dump.at {
@@ -543,7 +557,7 @@ fn next_part(replica: &Replica, dump: &mut Dump, out: &mut Vec<u8>) -> Option<At
                     }
                 }
             };
-            let next = replica.walk(which, position, ENTRIES, line);
+            let next = replica.walk(which, position, ENTRIES_PER_PART, line);
             next.map(At::Flows)
         }
         At::Expectations(behind) => {
@@ -555,7 +569,7 @@ fn next_part(replica: &Replica, dump: &mut Dump, out: &mut Vec<u8>) -> Option<At
                     listing::expectation_row(out, *json, e, beside(which, age));
                 }
             };
-            let next = replica.walk_expectations(which, behind, ENTRIES, line);
+            let next = replica.walk_expectations(which, behind, ENTRIES_PER_PART, line);
             next.map(|key| At::Expectations(Some(key)))
         }
     };

@@ -59,11 +59,17 @@ pub(crate) enum Form {
 /// A client that follows events.
 #[derive(Debug)]
 pub(crate) struct Follow {
-    pub(crate) json: bool,
     pub(crate) query: Query,
     /// It has no query: expectations are shown, too.
     pub(crate) everything: bool,
-    /// Events that it was too slow for.
+    pub(crate) backlog: Backlog,
+}
+
+/// How its events are written.
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    pub(crate) json: bool,
+    /// Events that it was too slow for, since the last line about such.
     pub(crate) lost: u64,
 }
 

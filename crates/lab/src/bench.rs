@@ -200,10 +200,14 @@ fn print(title: &str, unit: &str, results: &[(String, Vec<f64>)]) {
         );
     }
     let mut ratio = String::new();
-    if let [theirs, ours] = medians[..] {
+    if let [theirs, ours] = medians[..]
+        && theirs > 0.0
+    {
         let _ = write!(ratio, "{:.2}", ours / theirs);
     }
-    println!("  ftfw / conntrackd: {ratio}");
+    if !ratio.is_empty() {
+        println!("  ftfw / conntrackd: {ratio}");
+    }
 }
 
 /// Time and CPU time of a commit of `count` flows into an empty kernel table.

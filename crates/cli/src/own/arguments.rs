@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use control::call::{Flush, Objects, Table};
+use control::call::{Flush, Table};
+use control::{FIELDS, Object};
 
 use crate::load::CONFIG_DEFAULT;
 
@@ -18,17 +19,17 @@ Examples:
 Called as `conntrackd`, or as `ftfw conntrackd ...`, it takes conntrackd's arguments.
 Exit status: 0 done, 1 not done, 2 wrong arguments, 3 the kernel refused a part.";
 
-const FLOWS: &str = "\
-Filters, all of which must hold (FIELD!=VALUE: must not):
-  proto=tcp|6      family=ipv4|ipv6   src= dst= reply-src= reply-dst=ADDRESS[/LENGTH]
-  sport= dport= reply-sport= reply-dport=N[-M]   type= code= icmp-id=N[-M]
-  state=NAME       status=NAME        nat=any|src|dst|none   related=yes|no
-  zone=N[-M]       mark=VALUE[/MASK]  label=N   helper=NAME  timeout=N[-M]   id=N[-M]
-
-Examples:
+/// The filters, from where they are read, and examples.
+fn flows_help() -> String {
+    let mut text = String::from("Filters, all of which must hold (FIELD!=VALUE: must not):\n");
+    for (field, value, meaning) in FIELDS {
+        text += &format!("  {:<32} {meaning}\n", format!("{field}={value}"));
+    }
+    text + "\nExamples:
   ftfw flows kernel proto=udp timeout=0-30
   ftfw flows internal src=10.0.0.0/8 nat=src -o json
-  ftfw flows external mark=0x100/0xff00 status!=ASSURED";
+  ftfw flows external mark=0x100/0xff00 status!=ASSURED"
+}
 
 const EVENTS: &str = "\
 Examples:
@@ -84,7 +85,7 @@ pub(crate) enum Action {
         form: Output,
     },
     /// List flows
-    #[command(after_help = FLOWS)]
+    #[command(after_help = flows_help())]
     Flows {
         /// Which table
         table: Which,
@@ -166,12 +167,17 @@ pub(crate) struct Only {
 }
 
 impl Only {
-    pub(crate) fn objects(self) -> Objects {
+    pub(crate) fn objects(self) -> Object {
         match self.only {
-            None => Objects::All,
-            Some(Kind::Flows) => Objects::Flows,
-            Some(Kind::Expectations) => Objects::Expectations,
+            None => Object::All,
+            Some(Kind::Flows) => Object::Flows,
+            Some(Kind::Expectations) => Object::Expectations,
         }
+    }
+
+    /// True if a kind is given.
+    pub(crate) fn is_given(self) -> bool {
+        self.only.is_some()
     }
 }
 
@@ -201,7 +207,7 @@ impl std::convert::From<Which> for Table {
     }
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum What {
     /// The internal cache
     Internal,

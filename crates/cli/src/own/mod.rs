@@ -13,7 +13,7 @@ use control::call::{Call, Outcome as Status, Tail, Task};
 
 use crate::Outcome;
 use crate::load::load;
-use arguments::{Action, Arguments, Form};
+use arguments::{Action, Arguments, Form, From, What};
 use client::Failure;
 
 /// Exit status of a command that could not be done.
@@ -133,16 +133,22 @@ fn task(action: &Action) -> Result<(Task, Form), Failure> {
         Action::Commit { only } => plain(Task::Commit {
             objects: only.objects(),
         }),
-        Action::Flush { what, only } => plain(Task::Flush {
-            what: (*what).into(),
-            objects: only.objects(),
-        }),
-        Action::Resync { from, only } => plain(match from {
-            arguments::From::Kernel => Task::ResyncKernel {
+        Action::Flush { what, only } if *what == What::Kernel || !only.is_given() => {
+            plain(Task::Flush {
+                what: (*what).into(),
                 objects: only.objects(),
-            },
-            arguments::From::Peer => Task::ResyncPeer,
-        }),
+            })
+        }
+        Action::Flush { .. } => Err(Failure::plain("`--only` goes with `flush kernel` alone")),
+        Action::Resync { from, only } => match from {
+            From::Kernel => plain(Task::ResyncKernel {
+                objects: only.objects(),
+            }),
+            From::Peer if only.is_given() => {
+                Err(Failure::plain("`--only` goes with `resync kernel` alone"))
+            }
+            From::Peer => plain(Task::ResyncPeer),
+        },
         Action::Bulk => plain(Task::Bulk),
         Action::Stop => plain(Task::Stop),
         Action::Run { .. } | Action::Check { .. } => {
@@ -174,7 +180,8 @@ fn check(path: &Path) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use control::call::{Objects, Table};
+    use control::Object;
+    use control::call::Table;
 
     use super::*;
 
@@ -204,7 +211,7 @@ mod tests {
             asked("ftfw flows external proto=tcp dport!=22 -o json"),
             (flows, Form::Json)
         );
-        let objects = Objects::Expectations;
+        let objects = Object::Expectations;
         assert_eq!(
             asked("ftfw commit --only expectations").0,
             Task::Commit { objects }
@@ -217,6 +224,32 @@ mod tests {
     fn a_bad_filter_is_refused_before_anybody_is_asked() {
         let failure = task(&parsed("ftfw flows kernel dport=http").action).unwrap_err();
         assert!(failure.error.contains("dport=N[-M]"), "{}", failure.error);
+    }
+
+    #[test]
+    fn a_kind_that_would_mean_nothing_is_refused() {
+        for line in [
+            "ftfw flush caches --only flows",
+            "ftfw resync peer --only flows",
+        ] {
+            let failure = task(&parsed(line).action).unwrap_err();
+            assert!(failure.error.contains("--only"), "{}", failure.error);
+        }
+        let objects = Object::Flows;
+        assert_eq!(
+            asked("ftfw resync kernel --only flows").0,
+            Task::ResyncKernel { objects }
+        );
+    }
+
+    #[test]
+    fn every_filter_is_in_the_help() {
+        let mut command = command();
+        let flows = command.find_subcommand_mut("flows").unwrap();
+        let help = flows.render_long_help().to_string();
+        for (field, ..) in control::FIELDS {
+            assert!(help.contains(&format!("  {field}=")), "{field}\n{help}");
+        }
     }
 
     #[test]

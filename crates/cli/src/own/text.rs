@@ -39,11 +39,15 @@ pub(crate) fn status(s: &Value) -> String {
         ),
     );
     let peer = &s["peer"];
+    let pair = |v: &Value, key: &str| {
+        let [sent, received] = [0, 1].map(|n| v[key][n].as_u64().unwrap_or(0));
+        (sent, received)
+    };
     let heard = s["links"].as_array().into_iter().flatten();
-    let heard: u64 = heard.map(|l| number(l, "packets_received")).sum();
-    let who = match (peer["is_ftfw"].as_bool(), heard) {
+    let heard: u64 = heard.map(|l| pair(l, "packets").1).sum();
+    let who = match (peer["epoch"].as_u64(), heard) {
         (_, 0) => "has not been heard yet".to_owned(),
-        (Some(true), _) => format!("ftfw, role {}", word(peer, "role")),
+        (Some(_), _) => format!("ftfw, role {}", word(peer, "role")),
         _ => "without trailer: conntrackd, or ftfw in Mode ALARM".to_owned(),
     };
     line(
@@ -51,8 +55,8 @@ pub(crate) fn status(s: &Value) -> String {
         format!(
             "{who}; {} restarts seen, {} messages lost, {} malformed",
             number(peer, "restarts"),
-            number(peer, "lost"),
-            number(peer, "malformed"),
+            number(s, "lost"),
+            number(s, "malformed"),
         ),
     );
     let unconfirmed = number(peer, "unconfirmed");
@@ -124,10 +128,10 @@ pub(crate) fn status(s: &Value) -> String {
                 "{} ({}, {active}) {}; sent {} datagrams, received {}, errors {}",
                 word(link, "device"),
                 word(link, "transport"),
-                word(link, "state"),
-                number(link, "packets_sent"),
-                number(link, "packets_received"),
-                number(link, "send_errors") + number(link, "receive_errors"),
+                word(link, "status"),
+                pair(link, "packets").0,
+                pair(link, "packets").1,
+                pair(link, "errors").0 + pair(link, "errors").1,
             ),
         );
     }
@@ -200,11 +204,11 @@ mod tests {
     fn a_status_names_what_needs_attention() {
         let status = json!({
             "version": "0.1.0", "mode": "FTFW", "role": "backup", "uptime": 3700, "pid": 7,
-            "peer": {"is_ftfw": true, "role": "primary", "unconfirmed": 5, "lost": 1},
+            "peer": {"epoch": 9, "role": "primary", "unconfirmed": 5}, "lost": 1,
             "internal": {"enabled": true, "entries": 3, "create_failed": 4},
             "external": {"enabled": false, "entries": 2},
-            "links": [{"device": "eth2", "transport": "UDP", "state": "RUNNING",
-                       "active": true, "packets_received": 9}],
+            "links": [{"device": "eth2", "transport": "UDP", "status": "RUNNING",
+                       "active": true, "packets": [8, 9]}],
             "overruns": 2, "kernel_flows": 3, "kernel_max": 100,
         });
         let text = super::status(&status);

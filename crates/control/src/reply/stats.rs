@@ -2,12 +2,15 @@
 
 use std::fmt::Write;
 
+use serde::Serialize;
+
 /// One cache, or what stands in its place.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct CacheReport {
     /// False if the cache is switched off.
     pub enabled: bool,
     /// Entries now.
+    #[serde(rename = "entries")]
     pub active: u64,
     /// Entries created.
     pub created: u64,
@@ -24,7 +27,7 @@ pub struct CacheReport {
 }
 
 /// One link.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct LinkReport {
     /// `UDP` or `multicast`.
     pub transport: &'static str,
@@ -67,10 +70,11 @@ pub struct NetworkReport {
     pub peer: PeerReport,
 }
 
-/// The peer. The original has no such lines; ours stand behind its own.
-#[derive(Clone, Copy, Debug, Default)]
+/// The peer. The original has no such lines; ours stand behind its own, and in `ftfw status`.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct PeerReport {
     /// Which of its runs speaks, if it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u32>,
     /// What it takes itself for.
     pub role: &'static str,

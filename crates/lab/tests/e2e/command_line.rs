@@ -3,6 +3,9 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use control::call::{CALL_MAX_BYTES, CODE};
@@ -55,7 +58,7 @@ fn takeover(world: &World) -> Result<()> {
     pair.wait_external(&format!("dport={PORT} "), COUNT)?;
     pair.fw2.own(&["flush", "kernel-later"])?;
     let backup = status(&pair.fw2)?;
-    ensure!(backup["role"] == "backup" && backup["peer"]["is_ftfw"] == true);
+    ensure!(backup["role"] == "backup" && backup["peer"]["epoch"].is_u64());
     ensure!(backup["external"]["entries"] == COUNT, "{backup}");
 
     let port = format!("dport={PORT}");
@@ -106,22 +109,42 @@ fn events(world: &World) -> Result<()> {
         .stdout(Stdio::piped())
         .spawn()?;
     let out = follower.stdout.take().context("its output")?;
-    // The daemon has served it once it has served another client that came later.
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    pair.fw1.own(&["status"])?;
-    let open = pair.connect(SERVER, 1)?;
-    let mut lines = BufReader::new(out).lines();
-    let mut seen = Vec::new();
-    while seen.last().is_none_or(|state| state != "ESTABLISHED") {
-        let row: Value = serde_json::from_str(&lines.next().context("an event")??)?;
-        ensure!(row["flow"]["orig"]["dport"] == PORT && row["origin"] == "traffic");
-        if seen.is_empty() {
-            ensure!(row["event"] == "new", "{row}");
+    let (tx, rows) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(out).lines().map_while(Result::ok) {
+            let row: Value = serde_json::from_str(&line).unwrap_or_default();
+            if tx.send(row).is_err() {
+                return;
+            }
         }
-        seen.push(row["flow"]["state"].as_str().unwrap_or("").to_owned());
+    });
+    // Nothing says when the daemon has begun to serve it: connections until one is new to it.
+    let mut open = Vec::new();
+    let first = loop {
+        ensure!(open.len() < 50, "no event of 50 connections");
+        open.push(pair.connect(SERVER, 1)?);
+        let row = rows.recv_timeout(Duration::from_millis(200));
+        if let Ok(row) = row
+            && row["event"] == "new"
+        {
+            break row;
+        }
+    };
+    let port = &first["flow"]["orig"]["sport"];
+    let mut seen = vec![first.clone()];
+    while seen
+        .last()
+        .is_none_or(|r| r["flow"]["state"] != "ESTABLISHED")
+    {
+        let row = rows.recv_timeout(SOON).context("the next event")?;
+        ensure!(row["flow"]["orig"]["dport"] == PORT && row["origin"] == "traffic");
+        if row["flow"]["orig"]["sport"] == *port {
+            seen.push(row);
+        }
     }
-    ensure!(seen == ["SYN_SENT", "SYN_RECV", "ESTABLISHED"], "{seen:?}");
-    drop(open);
+    let states: Vec<_> = seen.iter().map(|r| r["flow"]["state"].as_str()).collect();
+    let wanted = ["SYN_SENT", "SYN_RECV", "ESTABLISHED"].map(Some);
+    ensure!(states == wanted, "{states:?}");
     pair.fw1.own(&["stop"])?;
     let status = follower.wait()?;
     ensure!(status.code() == Some(1), "the end of the daemon: {status}");
