@@ -35,6 +35,9 @@ const PROBE_FIRST: Duration = Duration::from_millis(50);
 const PROBE_MAX: Duration = Duration::from_secs(1);
 /// The longest pause before everything unacknowledged is sent again unasked.
 const REPEAT_MAX: Duration = Duration::from_secs(32);
+/// Ranges of acknowledged numbers that are remembered.
+const ACKED_MAX: usize = 64;
+
 /// State towards the peer.
 #[derive(Debug)]
 pub(crate) struct Ftfw {
@@ -63,6 +66,8 @@ pub(crate) struct Ftfw {
     /// When the peer was last heard.
     heard_at: Option<Instant>,
     controls: VecDeque<(Seq, Control)>,
+    /// What the peer has acknowledged last, the latest at the end.
+    acked: VecDeque<(Seq, Seq)>,
     /// Ended flows among the sent ones, and how many may be.
     dead: usize,
     dead_max: usize,
@@ -88,6 +93,7 @@ impl Ftfw {
             repeat_pause: 2 * PROBE_MAX,
             heard_at: None,
             controls: VecDeque::new(),
+            acked: VecDeque::new(),
             dead: 0,
             dead_max: settings.resend_queue,
             gave_up: false,
@@ -151,6 +157,25 @@ impl Ftfw {
     /// Something that the peer may not have is not held any more.
     pub(crate) fn give_up(&mut self) {
         self.gave_up = true;
+    }
+
+    fn note_acked(&mut self, from: Seq, to: Seq) {
+        if let Some((_, last)) = self.acked.back_mut()
+            && last.next() == from
+        {
+            *last = to;
+            return;
+        }
+        if self.acked.len() >= ACKED_MAX {
+            self.acked.pop_front();
+        }
+        self.acked.push_back((from, to));
+    }
+
+    /// True if the peer misses what it had acknowledged.
+    fn contradicts(&self, from: Seq, to: Seq) -> bool {
+        let overlaps = |(first, last): &(Seq, Seq)| !to.before(*first) && !last.before(from);
+        self.acked.iter().any(overlaps)
     }
 
     /// Takes the acknowledgement that is due, for what has been received up to `last`.
@@ -270,6 +295,7 @@ impl Replica {
         });
         let left = self.objects_sent();
         let Some(ftfw) = &mut self.ftfw else { return };
+        ftfw.note_acked(from, to);
         ftfw.controls.retain(|(seq, _)| !is_within(*seq, from, to));
         if left == 0 && ftfw.controls.is_empty() {
             ftfw.probe_at = None;
@@ -285,8 +311,10 @@ impl Replica {
         }
     }
 
-    /// The peer misses everything from `from` to `to`. What is not held any more has
-    /// been said again since, under a later number.
+    /// The peer misses everything from `from` to `to`. What is not held any more has been
+    /// said again since, under a later number, or was acknowledged. In the second case the
+    /// peer has gone back: a late copy of a HELLO makes the original follow its old number,
+    /// and take the flow in it back, too. Then it is told everything again.
     pub(crate) fn on_nack(&mut self, from: Seq, to: Seq) {
         self.for_each_sent(from, to, |replica, slot| {
             replica.internal.queue(slot, List::Owed);
@@ -298,8 +326,15 @@ impl Replica {
         let all = ftfw.controls.drain(..);
         let (missed, kept): (VecDeque<_>, _) = all.partition(|(seq, _)| is_within(*seq, from, to));
         ftfw.controls = kept;
+        let contradicts = ftfw.contradicts(from, to);
+        if contradicts {
+            ftfw.acked.clear();
+        }
         for (_, control) in missed {
             self.outbox.owe(control);
+        }
+        if contradicts {
+            self.owe_repair();
         }
     }
 

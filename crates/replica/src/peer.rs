@@ -56,7 +56,7 @@ pub(crate) struct Peer {
     last_end: Option<Seq>,
     /// It has sent an ALIVE without trailer.
     plain: bool,
-    /// A repair after its restart is owed, and when the last one was.
+    /// A repair is owed, and when the last one was.
     repair_owed: bool,
     repaired_at: Option<Instant>,
 }
@@ -183,8 +183,14 @@ impl Replica {
         self.repair_peer();
     }
 
-    /// Sends a restarted peer what we have told its former run of, and asks it for what
-    /// it has if we are its backup.
+    /// The peer does not have what it should.
+    pub(crate) fn owe_repair(&mut self) {
+        self.peer.repair_owed = true;
+        self.repair_peer();
+    }
+
+    /// Sends a peer that has started again, or gone back, what we have told it of before,
+    /// and asks it for what it has if we are its backup.
     pub(crate) fn repair_peer(&mut self) {
         let now = self.now;
         let peer = &mut self.peer;

@@ -110,14 +110,19 @@ fn injected(world: &World, kinds: [Kind; 2]) -> Result<()> {
     };
     let pair = LossyPair::start(world, &setup)?;
     let filter = format!("-p tcp --dport {PORT}");
-    let mut last = (0, 0);
+    let mut last = (Vec::new(), Vec::new());
     wait::until("equal tables", Duration::from_secs(15), || {
         let table = |n| pair.lab.table(n, &filter).unwrap_or_default();
-        let tables = (table(0), table(1));
-        last = (tables.0.len(), tables.1.len());
-        last.0 == 500 && tables.0 == tables.1
+        last = (table(0), table(1));
+        last.0.len() == 500 && last.0 == last.1
     })
-    .with_context(|| format!("flows: {last:?}"))
+    .with_context(|| {
+        let (ours, theirs) = &last;
+        let lacks: Vec<_> = ours.iter().filter(|f| !theirs.contains(f)).collect();
+        let has: Vec<_> = theirs.iter().filter(|f| !ours.contains(f)).collect();
+        let sizes = (ours.len(), theirs.len());
+        format!("flows: {sizes:?}; FW2 lacks {lacks:#?} and has {has:#?}")
+    })
 }
 
 /// The control experiment of the above.

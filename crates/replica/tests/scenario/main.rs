@@ -1133,6 +1133,42 @@ fn a_message_of_a_former_run_does_not_lead_astray_for_long() {
 }
 
 #[test]
+fn a_peer_that_misses_what_it_had_acknowledged_is_told_everything() {
+    let settings = Settings {
+        trailer: false,
+        ..ftfw()
+    };
+    let mut w = World::with(settings.clone(), settings);
+    w.run(1.5);
+    for n in 1..=10 {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(1.5);
+    assert_eq!(w.nodes[FW1].replica.unacknowledged().0, 0);
+    let bulks = |w: &World| {
+        w.nodes[FW1]
+            .heard
+            .iter()
+            .filter(|e| **e == Event::Bulk)
+            .count()
+    };
+    let (before, sent) = (bulks(&w), w.nodes[FW1].sent);
+    // As of an original that a late copy of a HELLO has taken back.
+    let first = ftfw().first_seq;
+    let nack = wire::v1::Control::Nack(Seq(first.0.wrapping_add(2)), Seq(first.0.wrapping_add(6)));
+    for n in 0..3 {
+        let mut bytes = Vec::new();
+        let seq = Seq(first.0.wrapping_add(1000 + n));
+        wire::v1::encode_control(&mut bytes, nack, wire::v1::Flags::NONE, seq);
+        let now = w.now;
+        w.nodes[FW1].replica.handle_datagram(now, LinkId(0), &bytes);
+        w.run(0.2);
+    }
+    assert_eq!(bulks(&w), before + 1, "once in ten seconds");
+    assert!(w.nodes[FW1].sent >= sent + 10);
+}
+
+#[test]
 fn a_named_run_is_followed_although_nobody_acknowledges() {
     let mut receiver = replica::Receiver::new(Mode::Ftfw);
     let trailer = wire::v1::Trailer {
