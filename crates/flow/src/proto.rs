@@ -78,6 +78,7 @@ pub struct SctpInfo {
 }
 
 impl SctpInfo {
+    /// Source: `enum sctp_conntrack` of the header named above.
     const NAMES: [&'static str; 10] = [
         "NONE",
         "CLOSED",
@@ -107,6 +108,7 @@ pub struct DccpInfo {
 }
 
 impl DccpInfo {
+    /// Source: `enum ct_dccp_states` of `include/linux/netfilter/nf_conntrack_dccp.h`.
     const NAMES: [&'static str; 10] = [
         "NONE", "REQUEST", "RESPOND", "PARTOPEN", "OPEN", "CLOSEREQ", "CLOSING", "TIMEWAIT",
         "IGNORE", "INVALID",

@@ -1,10 +1,16 @@
 //! Decoders never panic, whatever the bytes; what the encoder says the decoder hears.
 
-use flow::{Addrs, Flow, L4, Mark, Proto, ProtoInfo, Status, TcpInfo, TcpState, Tuple, Zone};
+use std::net::Ipv6Addr;
+
+use flow::{
+    Addrs, Direction, ExpectNat, Expectation, Flow, L4, Mark, Name, Proto, ProtoInfo, Status,
+    TcpInfo, TcpState, Tuple, Zone,
+};
 use proptest::prelude::*;
 use wire::v1::{
-    Flags, FlowOptions, Mode, Seq, StateKind, Stream, check_carried, decode_expectation,
-    decode_flow, encode_flow, messages, verdict,
+    Flags, FlowOptions, Mode, NotCarried, Seq, StateKind, Stream, check_carried,
+    check_expectation_carried, decode_expectation, decode_flow, encode_expectation, encode_flow,
+    messages, verdict,
 };
 
 fn arb_addrs() -> impl Strategy<Value = Addrs> {
@@ -51,6 +57,46 @@ fn arb_flow() -> impl Strategy<Value = Flow> {
     })
 }
 
+/// An expectation with a translation; of IPv6 the saved port alone.
+fn arb_expectation() -> impl Strategy<Value = Expectation> {
+    let numbers = any::<([u16; 3], u32, Option<u32>, Option<u32>, bool)>();
+    (arb_addrs(), numbers).prop_map(|(addrs, (ports, flags, timeout, class, reply))| {
+        let tuple = |addrs, src| Tuple {
+            addrs,
+            proto: Proto::TCP,
+            l4: L4::Ports { src, dst: 0 },
+        };
+        let saved = match addrs {
+            Addrs::V4 { .. } => addrs,
+            Addrs::V6 { .. } => Addrs::V6 {
+                src: Ipv6Addr::UNSPECIFIED,
+                dst: Ipv6Addr::UNSPECIFIED,
+            },
+        };
+        let dir = if reply {
+            Direction::Reply
+        } else {
+            Direction::Original
+        };
+        Expectation {
+            master: tuple(addrs, ports[0]),
+            tuple: tuple(addrs.swapped(), ports[1]),
+            mask: tuple(addrs, u16::MAX),
+            zone: Zone(0),
+            timeout,
+            flags,
+            class,
+            nat: Some(ExpectNat {
+                tuple: tuple(saved, ports[2]),
+                dir,
+            }),
+            helper: Name::new(b"ftp"),
+            function: Name::new(b"nat-follow-master"),
+            id: None,
+        }
+    })
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
@@ -88,5 +134,31 @@ proptest! {
         let message = messages(&bytes).next().unwrap().unwrap();
         prop_assert_eq!(message.header.seq, Seq(9));
         prop_assert_eq!(decode_flow(message.body).unwrap().object, flow);
+    }
+
+    #[test]
+    fn an_expectation_survives_the_round_trip(e in arb_expectation()) {
+        prop_assert_eq!(check_expectation_carried(&e), Ok(()));
+        let mut bytes = Vec::new();
+        encode_expectation(&mut bytes, StateKind::New, Flags::NONE, Seq(9), &e, true);
+        prop_assert!(bytes.len() <= 300);
+        let message = messages(&bytes).next().unwrap().unwrap();
+        prop_assert_eq!(decode_expectation(message.body).unwrap().object, e);
+    }
+
+    #[test]
+    fn what_an_expectation_cannot_say_is_known(e in arb_expectation()) {
+        let zoned = Expectation { zone: Zone(1), ..e };
+        prop_assert_eq!(check_expectation_carried(&zoned), Err(NotCarried::ExpectZone));
+        let lite = Expectation { tuple: Tuple { proto: Proto::UDPLITE, ..e.tuple }, ..e };
+        let refused = Err(NotCarried::Ports(Proto::UDPLITE));
+        prop_assert_eq!(check_expectation_carried(&lite), refused);
+        let keys = L4::Gre { src_key: 0, dst_key: 1 };
+        let gre = Expectation { tuple: Tuple { l4: keys, ..e.tuple }, ..e };
+        prop_assert_eq!(check_expectation_carried(&gre), Err(NotCarried::GreKeys));
+        let saved = Addrs::V6 { src: Ipv6Addr::LOCALHOST, dst: Ipv6Addr::UNSPECIFIED };
+        let nat = e.nat.map(|n| ExpectNat { tuple: Tuple { addrs: saved, ..n.tuple }, ..n });
+        let saved = Expectation { nat, ..e };
+        prop_assert_eq!(check_expectation_carried(&saved), Err(NotCarried::ExpectNat6));
     }
 }

@@ -9,8 +9,8 @@ use flow::{
     Addrs, Flow, L4, Labels, Mark, Proto, ProtoInfo, SctpInfo, SeqAdj, SeqAdjPair, Status,
     SynProxy, TcpInfo, TcpState, Tuple, Zone,
 };
-use lab::daemon::Settings;
-use lab::topology::Options;
+use lab::daemon::{Daemon, Kind, Settings};
+use lab::topology::{Lab, Options};
 use lab::world::World;
 use lab::{kernel, wait};
 
@@ -26,6 +26,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     }),
     ("kinds/what_cannot_be_carried_is_left_out", not_carried),
     ("kinds/requests_with_masks_and_ranges", masks_and_ranges),
+    (
+        "kinds/conntrackd_takes_labels_that_are_cleared",
+        cleared_at_the_originals,
+    ),
     ("kinds/labels_and_marks_are_cleared_committed", |w| {
         cleared(w, "")
     }),
@@ -166,16 +170,21 @@ fn comparable(flows: &[Flow]) -> Vec<Flow> {
     plain.collect()
 }
 
+/// The kernel gives flows room for labels only if a rule looks at them.
+fn make_room_for_labels(lab: &Lab) -> Result<()> {
+    for fw in &lab.fw {
+        fw.run("iptables -A FORWARD -m connlabel --label 1")?;
+    }
+    Ok(())
+}
+
 fn pair(world: &World, mode_lines: &str) -> Result<Pair> {
     let settings = Settings {
         mode_lines: mode_lines.into(),
         ..notrack()
     };
     let pair = Pair::start(world, settings, Options::default())?;
-    for fw in &pair.lab.fw {
-        // The kernel gives flows room for labels only if a rule looks at them.
-        fw.run("iptables -A FORWARD -m connlabel --label 1")?;
-    }
+    make_room_for_labels(&pair.lab)?;
     Ok(pair)
 }
 
@@ -326,6 +335,39 @@ fn masks_and_ranges(world: &World) -> Result<()> {
     let outside = got.reply.addrs.dst().to_string();
     ensure!(outside.starts_with("fd00:1::1"), "{got}");
     ensure!((6000..=6003).contains(&got.reply.ports().1), "{got}");
+    Ok(())
+}
+
+/// Goal: what the original never says itself, that no label is left, it understands.
+fn cleared_at_the_originals(world: &World) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    make_room_for_labels(&lab)?;
+    let start = |n: usize, kind| -> Result<Daemon> {
+        let daemon = Daemon::start(kind, &lab.fw[n], n, &notrack(), world.dir())?;
+        daemon.context("no daemon")
+    };
+    let (_fw1, fw2) = (start(0, Kind::Ftfw)?, start(1, Kind::Conntrackd)?);
+    let mut set = tcp(1);
+    set.labels = Some(Labels([7, 0, 0, 1]));
+    kernel::create(&lab.fw[0], &[set])?;
+    let labels = || -> Result<Vec<Option<Labels>>> {
+        fw2.ask(&["-c"])?;
+        let table = kernel::dump(&lab.fw[1])?;
+        Ok(comparable(&table).iter().map(|f| f.labels).collect())
+    };
+    wait::until("the labels in FW2's kernel", SOON, || {
+        labels().is_ok_and(|l| l == [set.labels])
+    })?;
+    let clear = Flow {
+        labels: Some(Labels::default()),
+        ..set
+    };
+    kernel::update(&lab.fw[0], &[clear])?;
+    wait::until("no labels in FW2's kernel", SWEEP, || {
+        labels().is_ok_and(|l| l == [None])
+    })?;
+    let malformed = Pair::counter(&fw2, &["-s", "network"], "Malformed messages:")?;
+    ensure!(malformed == 0, "{malformed} malformed");
     Ok(())
 }
 
