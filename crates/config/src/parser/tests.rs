@@ -241,6 +241,15 @@ Helper {
 }
 
 #[test]
+fn the_file_in_the_book_is_good() {
+    let page = include_str!("../../../../docs/operation.md");
+    let file = page.split("```").nth(1).unwrap();
+    let parsed = parse(file);
+    assert_eq!(parsed.diagnostics, []);
+    assert!(parsed.config.unwrap().sync.is_some());
+}
+
+#[test]
 fn advice_names_the_right_place_or_word() {
     let help = |text: &str| {
         let parsed = parse(text);
