@@ -82,7 +82,7 @@ pub struct Cache<S = RandomState> {
     extras: Arena<Extra>,
     queues: [Queue; List::COUNT],
     /// How many entries have each mark.
-    marked: [usize; 8],
+    marked: [usize; u16::BITS as usize],
     hasher: S,
     limit: usize,
 }
@@ -104,7 +104,7 @@ impl<S: BuildHasher> Cache<S> {
             index_v6: HashTable::with_capacity(limit),
             extras: Arena::new(),
             queues: [EMPTY; List::COUNT],
-            marked: [0; 8],
+            marked: [0; u16::BITS as usize],
             hasher,
             limit,
         }
@@ -245,7 +245,7 @@ impl<S: BuildHasher> Cache<S> {
     /// Removes an entry, also from its queue.
     pub fn remove(&mut self, slot: Slot) {
         self.unqueue(slot);
-        self.mark(slot, 0, u8::MAX);
+        self.mark(slot, 0, u16::MAX);
         if let Some(n) = self.extra_of(slot) {
             self.extras.remove(n);
         }
@@ -273,7 +273,7 @@ impl<S: BuildHasher> Cache<S> {
         self.index_v4.clear();
         self.index_v6.clear();
         self.queues = [EMPTY; List::COUNT];
-        self.marked = [0; 8];
+        self.marked = [0; u16::BITS as usize];
     }
 
     /// What is noted about an entry.
@@ -295,7 +295,7 @@ impl<S: BuildHasher> Cache<S> {
     }
 
     /// Takes the marks `clear` from an entry and gives it the marks `set`.
-    pub fn mark(&mut self, slot: Slot, set: u8, clear: u8) {
+    pub fn mark(&mut self, slot: Slot, set: u16, clear: u16) {
         let meta = self.meta_mut(slot);
         let before = meta.marks;
         meta.marks = (before & !clear) | set;
@@ -313,12 +313,12 @@ impl<S: BuildHasher> Cache<S> {
     }
 
     /// True if an entry has any of `marks`.
-    pub fn has(&self, slot: Slot, marks: u8) -> bool {
+    pub fn has(&self, slot: Slot, marks: u16) -> bool {
         self.meta(slot).marks & marks != 0
     }
 
     /// Number of entries that have the one mark `mark`.
-    pub fn marked(&self, mark: u8) -> usize {
+    pub fn marked(&self, mark: u16) -> usize {
         debug_assert!(mark.is_power_of_two());
         self.marked[mark.trailing_zeros() as usize]
     }

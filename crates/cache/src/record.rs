@@ -28,6 +28,8 @@ impl Tick {
 pub enum List {
     /// Owed to the peer, or to the kernel.
     Owed,
+    /// Owed to the peer as something that was only found.
+    Offered,
     /// Sent, not acknowledged.
     Sent,
     /// In the order in which they were last stored, oldest first.
@@ -35,7 +37,7 @@ pub enum List {
 }
 
 impl List {
-    pub(crate) const COUNT: usize = 3;
+    pub(crate) const COUNT: usize = 4;
 }
 
 /// What the owner of a cache notes about an entry.
@@ -46,7 +48,7 @@ pub struct Meta {
     /// When it was last stored; its timeout counts from here.
     pub updated: Tick,
     /// Bits whose meaning is the owner's; see [`crate::Cache::mark`].
-    pub(crate) marks: u8,
+    pub(crate) marks: u16,
     /// Internal cache: number of the last sweep that saw it. External cache: number
     /// of the peer's run that last told of it.
     pub seen: u8,
@@ -77,7 +79,7 @@ impl Meta {
     }
 
     /// The marks, whose meaning is the owner's.
-    pub fn marks(&self) -> u8 {
+    pub fn marks(&self) -> u16 {
         self.marks
     }
 

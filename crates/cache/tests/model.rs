@@ -13,7 +13,7 @@ enum Op {
     Remove(usize),
     Queue(usize, bool),
     Unqueue(usize),
-    Mark(usize, u8, u8),
+    Mark(usize, u16, u16),
 }
 
 /// Few enough keys that operations meet the same flow again.
@@ -85,7 +85,7 @@ fn arb_op() -> impl Strategy<Value = Op> {
         1 => any::<usize>().prop_map(Op::Remove),
         2 => any::<(usize, bool)>().prop_map(|(n, l)| Op::Queue(n, l)),
         1 => any::<usize>().prop_map(Op::Unqueue),
-        2 => any::<(usize, u8, u8)>().prop_map(|(n, s, c)| Op::Mark(n, s, c)),
+        2 => any::<(usize, u16, u16)>().prop_map(|(n, s, c)| Op::Mark(n, s, c)),
     ]
 }
 
@@ -156,7 +156,7 @@ proptest! {
                 prop_assert_eq!(&cache.flow(slot), flow);
                 prop_assert_eq!(cache.redeem(cache.ticket(slot)), Some(slot));
             }
-            for bit in (0..8).map(|n| 1u8 << n) {
+            for bit in (0..16).map(|n| 1u16 << n) {
                 let with = marks.values().filter(|m| **m & bit != 0).count();
                 prop_assert_eq!(cache.marked(bit), with);
             }

@@ -225,6 +225,9 @@ fn status() {
         external_expectations: Some(CacheReport::default()),
         peer: PeerReport {
             epoch: Some(1),
+            held: Some(1),
+            should_hold: Some(1),
+            silent: Some(1),
             ..PeerReport::default()
         },
         links: vec![LinkReport::default()],

@@ -130,16 +130,9 @@ impl EventSocket {
         grew.then_some(now)
     }
 
-    /// Reads up to `budget` events about flows into `out`, and those about expectations
-    /// among them into `expectations`.
-    pub(crate) fn read(
-        &mut self,
-        buffer: &mut [u8],
-        budget: usize,
-        out: &mut Vec<KernelEvent>,
-        expectations: &mut Vec<ExpectationEvent>,
-    ) -> Read {
-        while out.len() + expectations.len() < budget {
+    /// Reads up to about `budget` events into `out`.
+    pub(crate) fn read(&mut self, buffer: &mut [u8], budget: usize, out: &mut Events) -> Read {
+        while out.len() < budget {
             let bytes = match self.socket.receive(buffer) {
                 Ok(bytes) => bytes,
                 Err(e) if is_would_block(&e) => return Read::Drained,
@@ -158,17 +151,18 @@ impl EventSocket {
                     break;
                 };
                 match ctnetlink::decode(&message) {
-                    Ok(Message::Flow { kind, flow, .. }) => out.push(KernelEvent {
+                    Ok(Message::Flow { kind, flow, .. }) => out.flows.push(KernelEvent {
                         change: change(kind),
                         origin: self.origin(message.port),
                         flow,
                     }),
                     Ok(Message::Expectation { kind, expectation }) => {
-                        expectations.push(ExpectationEvent {
+                        let event = ExpectationEvent {
                             change: change(kind),
                             origin: self.origin(message.port),
                             expectation,
-                        });
+                        };
+                        out.expectations.push((out.flows.len(), event));
                     }
                     Ok(_) => self.unknown += 1,
                     Err(_) => self.failed += 1,
@@ -185,6 +179,44 @@ impl EventSocket {
             p if p == self.inject_port => Origin::Inject,
             _ => Origin::Traffic,
         }
+    }
+}
+
+/// Events of one turn. Flows are many and expectations few: they lie apart, and
+/// [`Events::runs`] gives them back in the order in which the kernel sent them.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    flows: Vec<KernelEvent>,
+    /// Each with the number of events about flows before it.
+    expectations: Vec<(usize, ExpectationEvent)>,
+}
+
+/// Events of one sort that follow one another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Run<'a> {
+    Flows(&'a [KernelEvent]),
+    Expectation(&'a ExpectationEvent),
+}
+
+impl Events {
+    pub(crate) fn clear(&mut self) {
+        self.flows.clear();
+        self.expectations.clear();
+    }
+
+    fn len(&self) -> usize {
+        self.flows.len() + self.expectations.len()
+    }
+
+    /// All events in the kernel's order.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = Run<'_>> {
+        let mut done = 0;
+        let before = self.expectations.iter().flat_map(move |(at, event)| {
+            let flows = &self.flows[std::mem::replace(&mut done, *at)..*at];
+            [Run::Flows(flows), Run::Expectation(event)]
+        });
+        let last = self.expectations.last().map_or(0, |(at, _)| *at);
+        before.chain([Run::Flows(&self.flows[last..])])
     }
 }
 
@@ -306,5 +338,76 @@ fn covers(scope: DumpScope, flow: &Flow) -> bool {
         DumpScope::Protocol { v6, proto } => {
             flow.orig.proto == proto && flow.orig.addrs.is_v4() != v6
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A master that ends and begins again, with an expectation of each life: the order
+    /// decides which life the replica takes it for.
+    #[test]
+    fn events_of_flows_and_expectations_keep_their_order() {
+        let captured: [&[Change]; 4] = [
+            &[Change::New],
+            &[],
+            &[Change::Destroy, Change::New],
+            &[Change::Update],
+        ];
+        let tuple = flow::Tuple {
+            addrs: flow::Addrs::V4 {
+                src: [10, 0, 0, 1].into(),
+                dst: [10, 0, 0, 2].into(),
+            },
+            proto: flow::Proto::TCP,
+            l4: flow::L4::Ports { src: 1, dst: 21 },
+        };
+        let expectation = Expectation {
+            master: tuple,
+            tuple,
+            mask: tuple,
+            zone: flow::Zone(0),
+            timeout: None,
+            flags: 0,
+            class: None,
+            nat: None,
+            helper: None,
+            function: None,
+            id: None,
+        };
+        let mut events = Events::default();
+        let mut expected = String::new();
+        for changes in captured {
+            for &change in changes {
+                expected += &format!("{change:?} ");
+                events.flows.push(KernelEvent {
+                    change,
+                    origin: Origin::Traffic,
+                    flow: Flow::new(tuple),
+                });
+            }
+            expected += "expectation ";
+            let event = ExpectationEvent {
+                change: Change::New,
+                origin: Origin::Traffic,
+                expectation,
+            };
+            events.expectations.push((events.flows.len(), event));
+        }
+        let mut seen = String::new();
+        for run in events.runs() {
+            match run {
+                Run::Flows(flows) => {
+                    for event in flows {
+                        seen += &format!("{:?} ", event.change);
+                    }
+                }
+                Run::Expectation(_) => seen += "expectation ",
+            }
+        }
+        assert_eq!(seen, expected);
+        events.clear();
+        assert_eq!(events.len(), 0);
     }
 }

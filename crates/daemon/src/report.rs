@@ -76,12 +76,18 @@ impl Loop {
         let replica = &self.core.replica;
         let stats = replica.stats();
         let (epoch, role) = replica.peer();
+        let held = replica.held_by_peer();
         PeerReport {
             epoch: epoch.map(|e| e.0),
             role: role_name(role),
             restarts: stats.peer_restarts,
             confirmed: replica.confirmed() as u64,
             unconfirmed: replica.unconfirmed() as u64,
+            held: held.map(|(held, _)| held as u64),
+            should_hold: held.map(|(_, all)| all as u64),
+            silent: replica.peer_silence().map(|s| s.as_secs()),
+            asked: stats.lacks_found,
+            spared: stats.purge_spared,
             absent: stats.external_absent,
             late_used: stats.receive.late_used,
             bad_trailers: stats.receive.bad_trailers,

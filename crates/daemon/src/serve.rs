@@ -16,6 +16,7 @@ use replica::{
 use rustix::event::epoll::{self, EventData};
 use wire::v1::Mode;
 
+use crate::kernel::Run;
 use crate::listing;
 use crate::session::{Asked, At, Backlog, Dump, Follow, Form, HIGH_MARK, Session, State};
 use crate::turn::{Loop, SESSIONS_MAX};
@@ -335,10 +336,7 @@ impl Loop {
     /// Shows followers the events that have just been read.
     pub(crate) fn show_events(&mut self) {
         let Loop {
-            sessions,
-            events,
-            expectations,
-            ..
+            sessions, events, ..
         } = self;
         let follows = |s: &&mut Session| matches!(s.state, State::Following(_));
         for session in sessions.values_mut().filter(follows) {
@@ -347,26 +345,22 @@ impl Loop {
             else {
                 continue;
             };
-            for event in events.iter().filter(|e| follow.query.holds(&e.flow)) {
-                let what = What::Flow(&event.flow);
-                show(
-                    session,
-                    &mut follow.backlog,
-                    event.change,
-                    event.origin,
-                    what,
-                );
-            }
-            let everything = follow.everything;
-            for event in expectations.iter().filter(|_| everything) {
-                let what = What::Expectation(&event.expectation);
-                show(
-                    session,
-                    &mut follow.backlog,
-                    event.change,
-                    event.origin,
-                    what,
-                );
+            for run in events.runs() {
+                match run {
+                    Run::Flows(events) => {
+                        for event in events.iter().filter(|e| follow.query.holds(&e.flow)) {
+                            let what = What::Flow(&event.flow);
+                            let (change, origin) = (event.change, event.origin);
+                            show(session, &mut follow.backlog, change, origin, what);
+                        }
+                    }
+                    Run::Expectation(event) if follow.everything => {
+                        let what = What::Expectation(&event.expectation);
+                        let (change, origin) = (event.change, event.origin);
+                        show(session, &mut follow.backlog, change, origin, what);
+                    }
+                    Run::Expectation(_) => {}
+                }
             }
             session.state = State::Following(follow);
         }
@@ -507,6 +501,10 @@ fn tail_of(last: Option<&Event>) -> Tail {
         Some(Event::CommitRunning) => Tail::error(
             "a commit is running",
             "wait for its end: `ftfw status` shows it",
+        ),
+        Some(Event::FlushIncomplete { .. }) => Tail::error(
+            "the kernel's table is not flushed to its end",
+            "look at the log, and flush again",
         ),
         Some(Event::FlushRefused) => Tail::error(
             "a commit is reading the external cache",

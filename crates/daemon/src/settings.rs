@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Result, bail};
 use config::{Config, Mode, Sync, Transport};
 use replica::{LinkSettings, Settings};
-use wire::v1::{Epoch, Seq};
+use wire::v1::{Epoch, Seq, TableId};
 
 use crate::sysctl;
 
@@ -67,6 +67,7 @@ pub(crate) fn settings(config: &Config, sync: &Sync, links: Vec<LinkSettings>) -
         first_seq: Seq(unix.map_or(1, |d| d.as_secs() as u32)),
         // The key of a hash is the system's randomness.
         epoch: Epoch(RandomState::new().build_hasher().finish() as u32),
+        table: sys::netns::table_id().map_or(TableId(0), TableId),
         trailer: sync.alive_trailer,
     }
 }

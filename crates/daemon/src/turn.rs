@@ -12,14 +12,12 @@ use std::thread;
 use std::time::{Duration, Instant as OsInstant};
 
 use anyhow::{Context, Result};
-use replica::{
-    DumpEnd, Event, ExpectationEvent, Instant, KernelEvent, Level, LinkId, Progress, Replica,
-};
+use replica::{DumpEnd, Event, Instant, Level, LinkId, Progress, Replica};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use sys::netlink::{Netlink, RECEIVE_BYTES};
 use sys::signal::{Signal, Signals};
 
-use crate::kernel::{DumpSocket, Dumped, EventSocket, Read};
+use crate::kernel::{DumpSocket, Dumped, EventSocket, Events, Read, Run};
 use crate::links::Links;
 use crate::log::Log;
 use crate::session::Session;
@@ -69,9 +67,7 @@ pub(crate) struct Loop {
     pub(crate) next_session: u64,
     pub(crate) next_command: u64,
     /// Events of this turn.
-    pub(crate) events: Vec<KernelEvent>,
-    /// See `events`.
-    pub(crate) expectations: Vec<ExpectationEvent>,
+    pub(crate) events: Events,
     dumped: Dumped,
     buffer: Vec<u8>,
     events_at: OsInstant,
@@ -90,8 +86,7 @@ pub(crate) fn run(core: Core) -> Result<()> {
         sessions: BTreeMap::new(),
         next_session: SESSIONS,
         next_command: 0,
-        events: Vec::with_capacity(EVENTS_PER_TURN),
-        expectations: Vec::new(),
+        events: Events::default(),
         dumped: Dumped::default(),
         buffer: vec![0; RECEIVE_BYTES],
         events_at: OsInstant::now(),
@@ -237,18 +232,14 @@ impl Loop {
             thread::sleep(GATHER);
         }
         self.events.clear();
-        self.expectations.clear();
-        let read = socket.read(
-            &mut self.buffer,
-            limit,
-            &mut self.events,
-            &mut self.expectations,
-        );
+        let read = socket.read(&mut self.buffer, limit, &mut self.events);
         self.events_at = OsInstant::now();
-        self.core.replica.handle_events(now, &self.events);
-        self.core
-            .replica
-            .handle_expectations(now, &self.expectations);
+        for run in self.events.runs() {
+            match run {
+                Run::Flows(events) => self.core.replica.handle_events(now, events),
+                Run::Expectation(event) => self.core.replica.handle_expectation(now, event),
+            }
+        }
         self.show_events();
         let Some(socket) = &mut self.core.events else {
             return false;

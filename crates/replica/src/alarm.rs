@@ -73,6 +73,7 @@ impl Replica {
             alarm.position = next;
             let is_owed = self.internal.meta(slot).list() == Some(List::Owed);
             if !self.internal.has(slot, marks::DEAD | marks::TAKEN) && !is_owed {
+                self.internal.mark(slot, 0, marks::SILENT);
                 self.internal.queue(slot, List::Owed);
             }
         }

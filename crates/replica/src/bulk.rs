@@ -1,9 +1,13 @@
 //! Bulk update: the whole internal cache is owed to the peer, a little each turn.
 //!
-//! Live updates go in between. Begin and end are told in the trailer of ALIVE: the
-//! end once everything said in it is acknowledged, or sent where nothing is
+//! Live updates go in between. Begin and end are sent in the trailer of ALIVE: the
+//! end once everything of it is acknowledged, or sent where nothing is
 //! acknowledged. Without an internal cache the kernel table is dumped and passed on
 //! (see `sweep`), and nothing is claimed of it.
+//!
+//! Of flows that were only found in our kernel nobody knows whose they are: an
+//! operator's bulk update announces them, a repair offers them. The peer takes of an
+//! offer what it does not own itself, and does not take it for certain.
 
 use cache::{List, Position};
 use wire::v1::{Bulk, BulkState, Mode, Seq};
@@ -20,17 +24,25 @@ pub(crate) struct BulkUpdate {
     /// Sequence number of the ALIVE before it, once that is sent.
     first: Option<Seq>,
     cursor: Option<Cursor>,
-    /// Its end has been told, or there is none to be told of.
+    /// Its end has been sent, or there is none to be sent.
     told: bool,
     /// It was broken off: nothing is claimed of it.
     given_up: bool,
 }
 
+/// What becomes of flows that were only found in our kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Found {
+    /// The peer cannot tell an offer from an announcement: they are left out.
+    LeftOut,
+    Offered,
+    Announced,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Cursor {
     position: Position,
-    /// Also what nobody has been told of.
-    silent: bool,
+    found: Found,
 }
 
 impl BulkUpdate {
@@ -48,30 +60,47 @@ impl Replica {
         }
         self.events.push_back(Event::Bulk);
         if self.settings.internal_cache {
-            self.begin_bulk(true);
+            self.begin_bulk(Found::Announced);
         } else {
             self.sweeps.owe_bulk();
         }
     }
 
-    /// Sends the peer again what it should have: not what was found in the kernel at the
-    /// start, which may be copies of the peer's own flows.
-    pub(crate) fn start_bulk_of_told(&mut self) {
-        let nothing = self.told() == 0 && self.internal.marked(marks::DEAD) == 0;
-        if self.settings.internal_cache && !nothing {
+    /// Sends the peer again what it should have, and offers what was only found in our
+    /// kernel: that may be copies of the peer's own flows.
+    pub(crate) fn start_repair(&mut self) {
+        let takes_offers = self.peer.takes_offers();
+        if !self.settings.internal_cache {
+            if takes_offers {
+                self.sweeps.owe_offers();
+            }
+            return;
+        }
+        let found = if takes_offers {
+            Found::Offered
+        } else {
+            Found::LeftOut
+        };
+        let silent = self.internal.marked(marks::SILENT);
+        let ended = self.internal.marked(marks::DEAD);
+        let is_empty = self.told() + ended == 0 && (silent == 0 || found == Found::LeftOut);
+        if !is_empty {
             self.events.push_back(Event::Bulk);
-            self.begin_bulk(false);
+        }
+        // The peer is to know also that there is nothing.
+        if !is_empty || takes_offers {
+            self.begin_bulk(found);
         }
     }
 
-    fn begin_bulk(&mut self, silent: bool) {
-        let silent = silent || self.bulk.cursor.is_some_and(|c| c.silent);
+    fn begin_bulk(&mut self, found: Found) {
+        let found = self.bulk.cursor.map_or(found, |c| found.max(c.found));
         self.bulk = BulkUpdate {
             number: self.bulk.number.wrapping_add(1).max(1),
             first: None,
             cursor: Some(Cursor {
                 position: Position::default(),
-                silent,
+                found,
             }),
             told: false,
             given_up: false,
@@ -81,25 +110,40 @@ impl Replica {
         }
     }
 
+    /// True while the cursor, or the dump in its place, is on its way.
+    pub(crate) fn is_bulk_under_way(&self) -> bool {
+        self.bulk.cursor.is_some() || self.sweeps.is_bulk_owed()
+    }
+
     /// Breaks it off: what it walks through is gone.
     pub(crate) fn give_up_bulk(&mut self) {
         self.bulk.cursor = None;
         self.bulk.given_up = true;
     }
 
-    /// Number of flows that the peer has been told of, once nothing is owed.
-    fn told(&self) -> usize {
+    /// Number of live flows that we announce, once nothing is owed.
+    pub(crate) fn told(&self) -> usize {
         let not_told = [marks::DEAD, marks::TAKEN, marks::SILENT];
         let not_told: usize = not_told.iter().map(|m| self.internal.marked(*m)).sum();
         self.internal.len() - not_told
     }
 
-    /// What a message sent now may say of it.
+    /// Number of live flows that we have offered.
+    pub(crate) fn offered(&self) -> usize {
+        self.internal.marked(marks::OFFERED)
+    }
+
+    /// Entries of the internal cache that wait to be sent.
+    pub(crate) fn internal_owed(&self) -> usize {
+        self.internal.queued(List::Owed) + self.internal.queued(List::Offered)
+    }
+
+    /// What a message sent now may claim of it.
     pub(crate) fn bulk_state(&self) -> Bulk {
         let bulk = &self.bulk;
         let is_open = bulk.cursor.is_some()
             || self.internal.marked(marks::BULK) > 0
-            || self.internal.queued(List::Owed) > 0;
+            || self.internal_owed() > 0;
         let state = match bulk.first {
             _ if bulk.given_up || bulk.number == 0 => BulkState::None,
             // The message is the one that begins it.
@@ -127,35 +171,51 @@ impl Replica {
             self.tell_end();
             return false;
         };
-        let mut skip = marks::DEAD | marks::TAKEN;
-        if !cursor.silent {
-            skip |= marks::SILENT;
-        }
         for _ in 0..items {
-            if self.internal.queued(List::Owed) >= OWED_MAX {
+            if self.internal_owed() >= OWED_MAX {
                 break;
             }
             let Some((slot, next)) = self.internal.walk(cursor.position) else {
                 self.bulk.cursor = None;
                 if let Some(expectations) = &mut self.expectations {
-                    expectations.owe_all(cursor.silent);
+                    expectations.owe_all(cursor.found == Found::Announced);
                 }
                 return false;
             };
             cursor.position = next;
-            if self.internal.has(slot, skip) {
+            if self.internal.has(slot, marks::DEAD | marks::TAKEN) {
                 continue;
             }
-            self.internal.mark(slot, marks::BULK, marks::SILENT);
-            if self.internal.meta(slot).list() != Some(List::Owed) {
-                self.internal.queue(slot, List::Owed);
+            if self.internal.has(slot, marks::SILENT) {
+                match cursor.found {
+                    Found::LeftOut => continue,
+                    Found::Offered => {}
+                    Found::Announced => {
+                        self.internal.mark(slot, 0, marks::SILENT | marks::OFFERED);
+                    }
+                }
             }
+            self.internal.mark(slot, marks::BULK, 0);
+            self.owe_entry(slot);
         }
         self.bulk.cursor = Some(cursor);
-        self.internal.queued(List::Owed) < OWED_MAX
+        self.internal_owed() < OWED_MAX
     }
 
-    /// Tells the end once, as soon as it is true; every later ALIVE says it again.
+    /// Queues an entry of the internal cache to be sent, as an announcement or an offer.
+    pub(crate) fn owe_entry(&mut self, slot: cache::Slot) {
+        let list = if self.internal.has(slot, marks::SILENT) {
+            List::Offered
+        } else {
+            List::Owed
+        };
+        // Already queued: one message will carry both changes.
+        if self.internal.meta(slot).list() != Some(list) {
+            self.internal.queue(slot, list);
+        }
+    }
+
+    /// Sends the end once, as soon as it is true; every later ALIVE repeats it.
     fn tell_end(&mut self) {
         if !self.settings.trailer || self.bulk.told {
             return;

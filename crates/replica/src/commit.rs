@@ -6,7 +6,7 @@
 //! so that a second commit changes nothing.
 
 use cache::{Position, Slot};
-use flow::{ExpectKey, Flow, Status};
+use flow::{ExpectKey, Flow, FlowKey, Status};
 use wire::v1::Role;
 
 use crate::inject::without_what_fails;
@@ -69,7 +69,7 @@ impl Commit {
 
 impl Replica {
     pub(crate) fn start_commit(&mut self, id: CommandId, objects: Objects) {
-        self.purge_at = None;
+        self.call_purge_off();
         self.role = Role::Primary;
         if self.commit.is_some() {
             self.events.push_back(Event::CommitRunning);
@@ -77,7 +77,7 @@ impl Replica {
             return;
         }
         self.events.push_back(Event::CommitStarted);
-        if !self.settings.external_cache {
+        if !self.settings.external_cache && self.external.marked(marks::HELD) == 0 {
             // Everything is in the kernel already.
             self.events.push_back(Event::Done(id));
             return;
@@ -88,7 +88,11 @@ impl Replica {
             pass: Pass::WithoutMaster,
             at: objects.has_flows().then(At::first_flow),
             in_flight: 0,
-            size: self.external.len(),
+            size: if self.settings.external_cache {
+                self.external.len()
+            } else {
+                self.external.marked(marks::HELD)
+            },
             created: 0,
             updated: 0,
             failed: 0,
@@ -117,7 +121,9 @@ impl Replica {
                 commit.pass = Pass::WithMaster;
                 commit.at = commit.objects.has_flows().then(At::first_flow);
             }
-            (true, Pass::WithMaster) if commit.objects.has_expectations() => {
+            (true, Pass::WithMaster)
+                if commit.objects.has_expectations() && self.settings.external_cache =>
+            {
                 commit.pass = Pass::Expectations;
                 commit.at = Some(At::Expectations(None));
             }
@@ -151,6 +157,9 @@ impl Replica {
             }
             let (slot, next) = self.external.walk(position)?;
             position = next;
+            if !self.is_to_be_committed(slot) {
+                continue;
+            }
             let flow = self.external.flow(slot);
             if flow.master.is_some() != (commit.pass == Pass::WithMaster) {
                 continue;
@@ -165,6 +174,16 @@ impl Replica {
             });
         }
         Some(At::Flows(position))
+    }
+
+    /// False for what our kernel knows better, and for what was injected.
+    fn is_to_be_committed(&self, slot: Slot) -> bool {
+        if !self.settings.external_cache {
+            return self.external.has(slot, marks::HELD);
+        }
+        let own = || self.internal.find(&self.external.key(slot));
+        let lives_here = || own().is_some_and(|own| !self.internal.has(own, marks::DEAD));
+        !(self.external.has(slot, marks::OURS) && lives_here())
     }
 
     /// A flow of the external cache with what is left of its timeout.
@@ -194,109 +213,115 @@ impl Replica {
             return;
         };
         let request = &result.request;
-        let next = match (&request.op, &result.outcome) {
-            (Op::Create(flow), Outcome::Done) => {
-                commit.created += 1;
-                self.own_committed(flow);
-                None
-            }
-            (Op::Update(flow), Outcome::Done) => {
-                commit.updated += 1;
-                self.own_committed(flow);
-                None
-            }
-            (Op::Get(_), Outcome::Found(held)) if self.is_kept(request, held) => {
-                commit.updated += 1;
-                self.own_committed(held);
-                None
-            }
-            (op, outcome) => {
-                let wanted = self.wanted(request);
-                let next =
-                    wanted.and_then(|w| self.next_commit_step(request.step, op, outcome, &w));
-                if next.is_none() {
-                    commit.failed += 1;
-                }
-                next
-            }
-        };
-        match next {
-            Some(op) => self.requests.push_back(KernelRequest {
+        let slot = request.ticket.and_then(|t| self.external.redeem(t));
+        match self.commit_step(request, slot, &result.outcome) {
+            Next::Ask(op) => self.requests.push_back(KernelRequest {
                 step: request.step + 1,
                 op,
                 ..*request
             }),
-            None => commit.in_flight -= 1,
+            Next::Created(flow) => {
+                commit.created += 1;
+                commit.in_flight -= 1;
+                self.is_committed(slot, &flow);
+            }
+            Next::Updated(flow) => {
+                commit.updated += 1;
+                commit.in_flight -= 1;
+                self.is_committed(slot, &flow);
+            }
+            Next::Failed => {
+                commit.failed += 1;
+                commit.in_flight -= 1;
+            }
         }
         self.commit = Some(commit);
     }
 
-    /// True if the kernel's entry is to stay as it is.
-    fn is_kept(&self, request: &KernelRequest, held: &Flow) -> bool {
-        let wanted = self.wanted(request).filter(|w| w.key() == held.key());
-        wanted.is_some_and(|w| matches!(self.reconcile(held, &w), Reconciled::Keep))
-    }
-
-    /// The flow that a commit request is about, as it was to be committed.
-    fn wanted(&self, request: &KernelRequest) -> Option<Flow> {
-        let slot = request.ticket.and_then(|t| self.external.redeem(t))?;
-        Some(self.with_commit_timeout(slot, self.external.flow(slot)))
-    }
-
-    /// The next request after one that did not finish the matter; `None` gives up.
-    fn next_commit_step(
-        &mut self,
-        step: u8,
-        op: &Op,
-        outcome: &Outcome,
-        wanted: &Flow,
-    ) -> Option<Op> {
-        let key = wanted.key();
-        if step + 1 >= STEPS_MAX {
-            return None;
+    /// Our kernel has the flow of an entry from us.
+    fn is_committed(&mut self, slot: Option<Slot>, flow: &Flow) {
+        self.own_committed(flow);
+        if let Some(slot) = slot.filter(|_| !self.settings.external_cache) {
+            self.external.mark(slot, marks::IN_KERNEL, marks::HELD);
         }
-        match (op, outcome) {
-            (Op::Create(_), Outcome::Failed(KernelError::Exists)) => Some(Op::Get(key)),
+    }
+
+    /// What follows the result of a request about the entry `slot`.
+    fn commit_step(
+        &mut self,
+        request: &KernelRequest,
+        slot: Option<Slot>,
+        outcome: &Outcome,
+    ) -> Next {
+        match (&request.op, outcome) {
+            (Op::Create(flow), Outcome::Done) => return Next::Created(*flow),
+            (Op::Update(flow), Outcome::Done) => return Next::Updated(*flow),
+            _ => {}
+        }
+        // The peer may have ended it meanwhile.
+        let Some(slot) = slot else {
+            return Next::Failed;
+        };
+        let wanted = self.with_commit_timeout(slot, self.external.flow(slot));
+        let key = wanted.key();
+        let next = match (&request.op, outcome) {
+            (Op::Create(_), Outcome::Failed(KernelError::Exists)) => Next::Ask(Op::Get(key)),
             (Op::Create(tried), Outcome::Failed(error)) => {
-                let lesser = without_what_fails(*tried, *error);
-                match &lesser {
-                    Some(lesser) => self.note_lesser(tried, lesser),
-                    None => self.events.push_back(Event::Refused {
-                        flow: key,
-                        error: *error,
-                    }),
+                match without_what_fails(*tried, *error) {
+                    Some(lesser) => {
+                        self.note_lesser(tried, &lesser);
+                        Next::Ask(Op::Create(lesser))
+                    }
+                    None => self.commit_refused(key, *error),
                 }
-                lesser.map(Op::Create)
             }
             (Op::Get(_), Outcome::Found(held)) if held.key() == key => {
-                match self.reconcile(held, wanted) {
-                    Reconciled::Update(update) => Some(Op::Update(update)),
-                    Reconciled::Replace => Some(Op::Delete(key, held.id)),
-                    // Counted and owned where the result is taken.
-                    Reconciled::Keep => None,
+                match self.reconcile(held, &wanted) {
+                    Reconciled::Update(update) => Next::Ask(Op::Update(update)),
+                    Reconciled::Replace => Next::Ask(Op::Delete(key, held.id)),
+                    Reconciled::Keep => Next::Updated(**held),
                 }
             }
-            // It has gone meanwhile: once more. Otherwise the reply tuple is what is taken.
-            (Op::Get(_), Outcome::Failed(KernelError::NotFound)) if step <= 1 => {
-                Some(Op::Create(*wanted))
+            // The entry vanished between the two requests: create it again. If it
+            // vanishes twice, its reply tuple collides.
+            (Op::Get(_), Outcome::Failed(KernelError::NotFound)) if request.step <= 1 => {
+                Next::Ask(Op::Create(wanted))
             }
             (Op::Get(_), _) => {
                 self.stats.clashes += 1;
                 self.events.push_back(Event::Clash(key));
-                None
+                Next::Failed
             }
-            (Op::Delete(..), _) => Some(Op::Create(*wanted)),
-            (Op::Update(_), Outcome::Failed(KernelError::NotFound)) => Some(Op::Create(*wanted)),
-            (Op::Update(_), Outcome::Failed(error)) => {
-                self.events.push_back(Event::Refused {
-                    flow: key,
-                    error: *error,
-                });
-                None
+            (Op::Delete(..), _) => Next::Ask(Op::Create(wanted)),
+            (Op::Update(_), Outcome::Failed(KernelError::NotFound)) => {
+                Next::Ask(Op::Create(wanted))
             }
-            _ => None,
+            (Op::Update(_), Outcome::Failed(error)) => self.commit_refused(key, *error),
+            _ => Next::Failed,
+        };
+        match next {
+            Next::Ask(_) if request.step + 1 >= STEPS_MAX => Next::Failed,
+            next => next,
         }
     }
+
+    fn commit_refused(&mut self, flow: FlowKey, error: KernelError) -> Next {
+        self.events.push_back(Event::Refused { flow, error });
+        Next::Failed
+    }
+}
+
+/// What follows the result of a commit's request.
+#[allow(clippy::large_enum_variant, reason = "lives for one call")]
+enum Next {
+    /// Another request about the same entry.
+    Ask(Op),
+    /// The kernel has the flow, which is new to it.
+    Created(Flow),
+    /// The kernel has the flow, which it had before.
+    Updated(Flow),
+    /// It cannot be committed.
+    Failed,
 }
 
 /// What is to be done with an entry of the kernel for which the peer said something else.

@@ -3,11 +3,16 @@
 //! With injection the external cache is the ledger of what we put into the
 //! kernel: what the peer said last, and when. It decides later whether a flow has
 //! seen traffic here since, and so is ours (see `inject`).
+//!
+//! An offer is a flow that the peer has only found in its kernel. It never takes a flow
+//! of ours, and our kernel, if it has kept its table, is not told of it: the offer may be
+//! the old copy of a flow that has ended here while our daemon was down.
 
 use cache::{List, Slot};
 use flow::{Flow, Status};
 use wire::v1::{Seq, StateKind};
 
+use crate::inject::with_timeout;
 use crate::{Replica, marks};
 
 impl Replica {
@@ -34,6 +39,59 @@ impl Replica {
         }
     }
 
+    /// Applies the offer of a flow.
+    pub(crate) fn deliver_offer(&mut self, mut flow: Flow, seq: Seq, late: bool) {
+        self.stats.offers_received += 1;
+        flow.status = flow.status.without(Status::DYING);
+        let own = self.internal.find(&flow.key());
+        let others = marks::TAKEN | marks::SILENT | marks::DEAD;
+        if own.is_some_and(|slot| !self.internal.has(slot, others)) {
+            // We have announced it, and the peer is about to hear so.
+            return;
+        }
+        let Some(slot) = self.external.find(&flow.key()) else {
+            // No flow at all has ended since this was sent.
+            if late && !self.peer.ended_before(seq) {
+                return;
+            }
+            if let Some(slot) = self.insert_external(&flow) {
+                self.heard_of(slot, seq, true, true);
+                if !self.settings.external_cache {
+                    self.keep_offer(slot);
+                }
+            }
+            return;
+        };
+        let is_told = self.is_confirmed(slot) || self.external.has(slot, marks::DEAD);
+        if late && (is_told || !Seq(self.external.meta(slot).seq).before(seq)) {
+            return;
+        }
+        // What a former run of the peer has announced is now known to live.
+        let is_offer = self.external.has(slot, marks::OFFER);
+        if !is_told && !self.external.has(slot, marks::OURS) {
+            self.merge_external(slot, &flow);
+            let is_in_kernel = !self.external.has(slot, marks::HELD);
+            if !self.settings.external_cache && is_in_kernel {
+                self.external.mark(slot, marks::UNWRITTEN, 0);
+                self.owe_injection(slot);
+            }
+        }
+        if !self.external.has(slot, marks::DEAD) {
+            self.heard_of(slot, seq, false, is_offer);
+        }
+    }
+
+    /// With injection: an offer goes to the kernel only if that has lost its table, and so
+    /// knows nothing better.
+    fn keep_offer(&mut self, slot: Slot) {
+        if self.has_new_table() {
+            self.external.mark(slot, marks::UNWRITTEN, 0);
+            self.owe_injection(slot);
+        } else {
+            self.external.mark(slot, marks::HELD, 0);
+        }
+    }
+
     /// Applies one state message about a flow, in the order of sending.
     pub(crate) fn deliver(&mut self, kind: StateKind, mut flow: Flow, seq: Seq) {
         if kind == StateKind::Delete {
@@ -57,17 +115,17 @@ impl Replica {
             (StateKind::Delete, None) => {}
             (StateKind::New, Some(slot)) => {
                 self.external.store(slot, &flow, self.now.tick());
-                self.heard_of(slot, seq, false);
+                self.announced(slot, seq, false);
                 self.stats.external.created += 1;
             }
             (StateKind::Update, Some(slot)) => {
                 self.merge_external(slot, &flow);
-                self.heard_of(slot, seq, false);
+                self.announced(slot, seq, false);
                 self.stats.external.updated += 1;
             }
             (StateKind::New | StateKind::Update, None) => {
                 if let Some(slot) = self.insert_external(&flow) {
-                    self.heard_of(slot, seq, true);
+                    self.announced(slot, seq, true);
                 }
             }
         }
@@ -81,15 +139,28 @@ impl Replica {
             return false;
         };
         if kind == StateKind::Delete {
-            return !self.internal.has(slot, marks::TAKEN | marks::DEAD);
+            let is_taken = self.internal.has(slot, marks::TAKEN);
+            if is_taken {
+                self.internal.mark(slot, marks::ENDED, 0);
+            }
+            return !is_taken && !self.internal.has(slot, marks::DEAD);
         }
         if !self.internal.has(slot, marks::DEAD) {
-            let clear = marks::SILENT | marks::BULK;
+            let mut clear = marks::SILENT | marks::OFFERED | marks::BULK | marks::ENDED;
+            if !self.internal.has(slot, marks::TAKEN) {
+                clear |= marks::NOTED;
+            }
             self.internal.mark(slot, marks::TAKEN, clear);
-            // What we were about to say is older than what the peer says.
+            // What we were about to send is older than what the peer sends.
             self.internal.unqueue(slot);
         }
         false
+    }
+
+    /// The message `seq` has announced an entry of the external cache: it is the peer's.
+    fn announced(&mut self, slot: Slot, seq: Seq, is_new: bool) {
+        self.external.mark(slot, 0, marks::OURS | marks::HELD);
+        self.heard_of(slot, seq, is_new, false);
     }
 
     fn merge_external(&mut self, slot: Slot, flow: &Flow) {
@@ -114,6 +185,7 @@ impl Replica {
     }
 
     fn inject_state(&mut self, known: Option<Slot>, flow: &Flow, seq: Seq) {
+        let flow = &with_timeout(*flow);
         let slot = match known {
             Some(slot) => {
                 self.merge_external(slot, flow);
@@ -124,7 +196,7 @@ impl Replica {
                 None => return,
             },
         };
-        self.heard_of(slot, seq, known.is_none());
+        self.announced(slot, seq, known.is_none());
         self.external.mark(slot, marks::UNWRITTEN, marks::DEAD);
         self.owe_injection(slot);
     }

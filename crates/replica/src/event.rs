@@ -67,6 +67,19 @@ pub enum Event {
     },
     /// A kernel flush is scheduled.
     FlushScheduled(Duration),
+    /// A scheduled kernel flush has read the table.
+    Purged {
+        /// Copies that are deleted.
+        deleted: u64,
+        /// Flows that stay, because nothing else of ours holds them.
+        spared: u64,
+    },
+    /// A kernel flush has not deleted all that it should: a dump failed, or the kernel
+    /// refused so many deletes.
+    FlushIncomplete {
+        /// Deletes that the kernel refused.
+        refused: u64,
+    },
     /// The internal cache is refilled from the kernel.
     Resync,
     /// The internal cache cannot be refilled: there is none.
@@ -92,6 +105,22 @@ pub enum Event {
     },
     /// A dump of the kernel table failed.
     DumpFailed,
+    /// The first message of the peer has come.
+    PeerHeard,
+    /// Nothing has come from the peer for some time.
+    PeerLost,
+    /// Something has come from the peer again.
+    PeerBack {
+        /// For how long nothing had come.
+        silence: Duration,
+    },
+    /// The peer counts on more flows than we hold: we ask for all.
+    Lacking {
+        /// How many it counts on.
+        counts_on: usize,
+        /// How many we hold.
+        holds: usize,
+    },
     /// The peer has lost its memory.
     PeerRestarted {
         /// Flows that only its former run has told of.
@@ -103,12 +132,17 @@ impl Event {
     /// How important it is.
     pub fn level(&self) -> Level {
         match self {
-            Event::FlushRefused | Event::NoLink | Event::DumpFailed => Level::Error,
+            Event::FlushRefused
+            | Event::NoLink
+            | Event::DumpFailed
+            | Event::FlushIncomplete { .. } => Level::Error,
             Event::WithoutHelper(_)
             | Event::Clash(_)
             | Event::Refused { .. }
             | Event::ExpectationRefused { .. }
             | Event::Overrun(_)
+            | Event::PeerLost
+            | Event::Lacking { .. }
             | Event::ResyncUnsupported => Level::Warning,
             _ => Level::Notice,
         }
@@ -171,6 +205,19 @@ impl fmt::Display for Event {
             Event::FlushScheduled(after) => {
                 write!(f, "flushing conntrack table in {} secs", after.as_secs())
             }
+            Event::Purged { deleted, spared } => write!(
+                f,
+                "scheduled flush: {deleted} flows deleted, {spared} spared that nothing else here holds"
+            ),
+            Event::FlushIncomplete { refused: 0 } => {
+                f.write_str("kernel flush incomplete: the table could not be read to its end")
+            }
+            Event::FlushIncomplete { refused } => {
+                write!(
+                    f,
+                    "kernel flush incomplete: the kernel refused {refused} deletes"
+                )
+            }
             Event::Resync => f.write_str("resync with master conntrack table"),
             Event::ResyncUnsupported => f.write_str("resync is unsupported in this mode"),
             Event::ResyncRequested => f.write_str("resync requested"),
@@ -191,6 +238,15 @@ impl fmt::Display for Event {
                 "resync after overrun: {found} flows had been missed, {gone} were gone"
             ),
             Event::DumpFailed => f.write_str("dump of the kernel conntrack table failed"),
+            Event::PeerHeard => f.write_str("the peer is there"),
+            Event::PeerLost => f.write_str("the peer is lost: nothing has come from it for 5 s"),
+            Event::PeerBack { silence } => {
+                write!(f, "the peer is back after {} s", silence.as_secs())
+            }
+            Event::Lacking { counts_on, holds } => write!(
+                f,
+                "the peer counts on {counts_on} flows here, and {holds} are held: asking for all"
+            ),
             Event::PeerRestarted { unconfirmed } => write!(
                 f,
                 "the peer has started again: {unconfirmed} of its flows are kept, unconfirmed"

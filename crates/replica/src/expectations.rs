@@ -10,7 +10,7 @@
 //! looked for in the default zone, and version 1 could not carry another one. The kernel
 //! gives what it creates the timeout of the helper's policy: what is left is set after.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use cache::{ExpectEntry, ExpectTable, Slot, Tick};
 use flow::{ExpectKey, Expectation, Flow, FlowKey};
@@ -22,6 +22,9 @@ use crate::kernel::{
     Purpose,
 };
 use crate::{Age, CacheStats, Event, Instant, REQUESTS_MAX, Replica, Settings, Which};
+
+/// Keys of removed entries that may wait in a short queue.
+const STALE_MAX: usize = 64;
 
 /// What is noted in the marks of an entry.
 mod marks {
@@ -42,8 +45,11 @@ mod marks {
 pub(crate) struct Expectations {
     internal: ExpectTable,
     external: ExpectTable,
-    /// Of the internal table, owed to the peer.
+    /// Of the internal table, owed to the peer. A key whose entry has been removed
+    /// meanwhile is passed over; so is the second one of an entry that came back.
     owed: VecDeque<ExpectKey>,
+    /// Number of such keys.
+    stale: usize,
     /// Of the internal table, in the order in which they were sent (FT-FW).
     sent: VecDeque<(Seq, ExpectKey)>,
     /// Of the external table, owed to the kernel.
@@ -61,6 +67,7 @@ impl Expectations {
             internal: ExpectTable::new(settings.limit),
             external: ExpectTable::new(settings.limit),
             owed: VecDeque::new(),
+            stale: 0,
             sent: VecDeque::new(),
             unwritten: VecDeque::new(),
             last_end: None,
@@ -116,7 +123,7 @@ impl Expectations {
             entry.mark(marks::DEAD, 0);
             self.owe(*key);
         } else {
-            self.internal.remove(key);
+            self.remove_internal(key);
         }
     }
 
@@ -135,7 +142,23 @@ impl Expectations {
 
     /// Number of those that wait to be sent.
     pub(crate) fn owed(&self) -> usize {
-        self.owed.len()
+        self.owed.len() - self.stale
+    }
+
+    /// Removes an entry of the internal table.
+    fn remove_internal(&mut self, key: &ExpectKey) {
+        let entry = self.internal.get(key);
+        self.stale += usize::from(entry.is_some_and(|e| e.has(marks::OWED)));
+        self.internal.remove(key);
+        if self.stale > STALE_MAX.max(self.owed.len() / 2) {
+            let mut seen = HashSet::new();
+            let internal = &self.internal;
+            self.owed.retain(|key| {
+                let is_owed = internal.get(key).is_some_and(|e| e.has(marks::OWED));
+                is_owed && seen.insert(*key)
+            });
+            self.stale = 0;
+        }
     }
 
     /// Number of those that are sent and not acknowledged.
@@ -163,7 +186,7 @@ impl Expectations {
     pub(crate) fn on_ack(&mut self, from: Seq, to: Seq) {
         for key in self.take_sent(from, to) {
             if self.internal.get(&key).is_some_and(|e| e.has(marks::DEAD)) {
-                self.internal.remove(&key);
+                self.remove_internal(&key);
             }
         }
     }
@@ -205,7 +228,7 @@ impl Expectations {
         let oldest = self.sent.pop_front().map(|(_, key)| key);
         let is_dead = |key: &ExpectKey| self.internal.get(key).is_some_and(|e| e.has(marks::DEAD));
         if let Some(oldest) = oldest.filter(is_dead) {
-            self.internal.remove(&oldest);
+            self.remove_internal(&oldest);
         }
         true
     }
@@ -215,6 +238,7 @@ impl Expectations {
             Which::Internal => {
                 self.internal.clear();
                 self.owed.clear();
+                self.stale = 0;
                 self.sent.clear();
             }
             Which::External => {
@@ -249,14 +273,12 @@ impl Expectations {
 }
 
 impl Replica {
-    /// Events of the kernel about expectations, in the order in which it sent them;
-    /// after the events about flows that were read with them.
-    pub fn handle_expectations(&mut self, now: Instant, events: &[ExpectationEvent]) {
+    /// An event of the kernel about an expectation, in the order in which the kernel sent
+    /// it among the events about flows.
+    pub fn handle_expectation(&mut self, now: Instant, event: &ExpectationEvent) {
         self.now = now;
-        for event in events {
-            self.stats.events_received += 1;
-            self.on_expectation_event(event);
-        }
+        self.stats.events_received += 1;
+        self.on_expectation_event(event);
     }
 
     /// Expectations of the dump that [`Replica::poll_dump`] asked for.
@@ -349,7 +371,7 @@ impl Replica {
             if event.change == Change::Destroy
                 && let Some(expectations) = &mut self.expectations
             {
-                expectations.internal.remove(&e.key());
+                expectations.remove_internal(&e.key());
             }
             return;
         }
@@ -381,8 +403,7 @@ impl Replica {
         // A packet of the master has passed here.
         let copy = crate::marks::TAKEN | crate::marks::SILENT;
         if self.internal.has(slot, copy) {
-            self.internal.mark(slot, 0, copy);
-            self.internal.queue(slot, cache::List::Owed);
+            self.claim(slot);
             self.disown(&master);
         }
         self.read_again(Some(slot), master);
@@ -411,7 +432,7 @@ impl Replica {
         let master = master.key();
         let of = expectations.internal.of(&master);
         for key in of.map(|e| e.expectation.key()).collect::<Vec<_>>() {
-            expectations.internal.remove(&key);
+            expectations.remove_internal(&key);
         }
     }
 
@@ -525,6 +546,7 @@ impl Replica {
                 return Some(*key);
             }
             expectations.owed.pop_front();
+            expectations.stale -= 1;
         }
         None
     }

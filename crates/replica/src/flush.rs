@@ -1,10 +1,45 @@
 //! Flushes: of the caches, and of the kernel table by filter, now or scheduled.
+//!
+//! The scheduled flush (the **purge**) follows a failover by `PurgeTimeout`: the kernel
+//! of the former primary holds copies of flows that the peer now owns. It deletes a copy
+//! only if something else of ours holds the flow, an entry of the external cache, or if
+//! the owner has announced the flow's end. It spares what our kernel owns, what we
+//! injected, and what nobody else has: if the peer dies, these copies are all there is.
+//!
+//! A flush is over when its last delete has been answered.
 
 use flow::Flow;
 use wire::v1::Role;
 
-use crate::kernel::{KernelRequest, Op, Purpose};
-use crate::{CommandId, Event, Objects, Replica, Which};
+use crate::kernel::{DumpEnd, KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose};
+use crate::{CommandId, Event, Instant, Objects, Replica, Which, marks};
+
+/// Flushes of the kernel table.
+#[derive(Debug, Default)]
+pub(crate) struct KernelFlush {
+    purge_at: Option<Instant>,
+    /// Deletes that are not answered yet.
+    in_flight: usize,
+    /// Commands whose dump is over, and whether it failed.
+    waiting: Vec<(CommandId, bool)>,
+    /// Deletes that the kernel refused since the last flush was over.
+    refused: u64,
+    /// What the purge under way has deleted and spared.
+    purged: Option<Purged>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Purged {
+    deleted: u64,
+    spared: u64,
+}
+
+impl KernelFlush {
+    /// When the scheduled flush is due.
+    pub(crate) fn purge_at(&self) -> Option<Instant> {
+        self.purge_at
+    }
+}
 
 impl Replica {
     /// Empties caches; nothing is sent. Refused while a commit reads the external cache.
@@ -23,7 +58,7 @@ impl Replica {
                 _ => "flushing external cache",
             }));
         if internal {
-            self.purge_at = None;
+            self.flush.purge_at = None;
             self.clear_internal();
         }
         if external
@@ -46,21 +81,64 @@ impl Replica {
     /// Arms the scheduled flush; a second time while armed does nothing.
     pub(crate) fn schedule_flush(&mut self) {
         self.role = Role::Backup;
-        if self.purge_at.is_none() {
+        if self.flush.purge_at.is_none() {
             let after = self.settings.purge_timeout;
-            self.purge_at = Some(self.now + after);
+            self.flush.purge_at = Some(self.now + after);
             self.events.push_back(Event::FlushScheduled(after));
         }
     }
 
-    /// The scheduled flush is due: the kernel table, and then the internal cache.
-    pub(crate) fn on_purge_due(&mut self) {
-        self.purge_at = None;
+    /// Disarms the scheduled flush, and calls off one that is under way.
+    pub(crate) fn call_purge_off(&mut self) {
+        self.flush.purge_at = None;
+        self.flush.purged = None;
+        self.sweeps.call_purge_off();
+    }
+
+    /// Begins the scheduled flush if it is due.
+    pub(crate) fn purge_due(&mut self) {
+        if self.flush.purge_at.is_none_or(|at| at > self.now) {
+            return;
+        }
+        self.flush.purge_at = None;
+        self.flush.purged = Some(Purged::default());
         self.stats.kernel_flushes += 1;
         self.events
             .push_back(Event::FlushingKernel { scheduled: true });
-        self.clear_internal();
-        self.sweeps.owe_flush(None);
+        self.sweeps.owe_purge();
+    }
+
+    /// An entry of the dump that a purge reads.
+    pub(crate) fn purge_dumped(&mut self, flow: &Flow) {
+        if !self.settings.filter.keeps(flow) {
+            return;
+        }
+        let own = self.internal.find(&flow.key());
+        let has_ended = own.is_some_and(|slot| self.internal.has(slot, marks::ENDED));
+        let is_held = self.settings.external_cache && {
+            let held = self.external.find(&flow.key());
+            held.is_some_and(|slot| !self.external.has(slot, marks::OURS))
+        };
+        let purged = self.flush.purged.get_or_insert_default();
+        if !is_held && !has_ended {
+            purged.spared += 1;
+            self.stats.purge_spared += 1;
+            return;
+        }
+        purged.deleted += 1;
+        if let Some(slot) = own {
+            self.remove_internal(slot);
+        }
+        self.flush_request(Op::Delete(flow.key(), flow.id));
+    }
+
+    pub(crate) fn purge_dump_over(&mut self, end: DumpEnd) {
+        let Some(Purged { deleted, spared }) = self.flush.purged.take() else {
+            return;
+        };
+        if end == DumpEnd::Complete {
+            self.events.push_back(Event::Purged { deleted, spared });
+        }
     }
 
     fn clear_internal(&mut self) {
@@ -79,29 +157,59 @@ impl Replica {
         self.events
             .push_back(Event::FlushingKernel { scheduled: false });
         if objects.has_expectations() && self.expectations.is_some() {
-            self.requests.push_back(KernelRequest {
-                purpose: Purpose::Flush,
-                ticket: None,
-                step: 0,
-                op: Op::FlushExpectations,
-            });
+            self.flush_request(Op::FlushExpectations);
         }
         if objects.has_flows() {
-            self.sweeps.owe_flush(Some(id));
+            self.sweeps.owe_flush(id);
         } else {
-            self.events.push_back(Event::Done(id));
+            self.flush_dump_over(id, DumpEnd::Complete);
         }
     }
 
     /// An entry of the dump that a flush reads. What the filter ignores is spared.
     pub(crate) fn flush_dumped(&mut self, flow: &Flow) {
         if self.settings.filter.keeps(flow) {
-            self.requests.push_back(KernelRequest {
-                purpose: Purpose::Flush,
-                ticket: None,
-                step: 0,
-                op: Op::Delete(flow.key(), flow.id),
-            });
+            self.flush_request(Op::Delete(flow.key(), flow.id));
+        }
+    }
+
+    fn flush_request(&mut self, op: Op) {
+        self.flush.in_flight += 1;
+        self.requests.push_back(KernelRequest {
+            purpose: Purpose::Flush,
+            ticket: None,
+            step: 0,
+            op,
+        });
+    }
+
+    /// A command's dump is over; the command is, when the deletes are.
+    pub(crate) fn flush_dump_over(&mut self, id: CommandId, end: DumpEnd) {
+        self.flush.waiting.push((id, end == DumpEnd::Failed));
+        self.end_flushes();
+    }
+
+    pub(crate) fn on_flush_result(&mut self, result: &KernelResult) {
+        self.flush.in_flight -= 1;
+        // What has gone by itself, or has a new life, was not to be deleted.
+        if let Outcome::Failed(error) = &result.outcome
+            && *error != KernelError::NotFound
+        {
+            self.flush.refused += 1;
+        }
+        self.end_flushes();
+    }
+
+    fn end_flushes(&mut self) {
+        if self.flush.in_flight > 0 {
+            return;
+        }
+        let refused = std::mem::take(&mut self.flush.refused);
+        for (id, dump_failed) in std::mem::take(&mut self.flush.waiting) {
+            if dump_failed || refused > 0 {
+                self.events.push_back(Event::FlushIncomplete { refused });
+            }
+            self.events.push_back(Event::Done(id));
         }
     }
 }

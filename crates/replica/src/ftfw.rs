@@ -24,6 +24,7 @@ use cache::List;
 use wire::v1::{Control, Flags, Mode, Seq};
 
 use crate::outbox::CONTROLS_MAX;
+use crate::peer::Wish;
 use crate::receive::{Accepted, Followed};
 use crate::{Instant, Replica, Settings, marks};
 
@@ -159,6 +160,11 @@ impl Ftfw {
         self.gave_up = true;
     }
 
+    /// Something was given up, and the bulk update that makes it good has not begun.
+    pub(crate) fn has_given_up(&self) -> bool {
+        self.gave_up
+    }
+
     fn note_acked(&mut self, from: Seq, to: Seq) {
         if let Some((_, last)) = self.acked.back_mut()
             && last.next() == from
@@ -202,7 +208,7 @@ impl Replica {
         );
         ftfw.heard_at = Some(now);
         // The peer may have missed what we said before it first heard us.
-        let mut repeat = hello_back && !ftfw.hello_done;
+        let repeat = hello_back && !ftfw.hello_done;
         if repeat {
             ftfw.ask_again_at = Some(now + PROBE_MAX);
         }
@@ -220,8 +226,11 @@ impl Replica {
         }
         if followed.restarted {
             ftfw.ack_first = None;
-            repeat |= hello;
         }
+        if followed.restarted && hello {
+            self.peer_greets(hello_anew);
+        }
+        let Some(ftfw) = &mut self.ftfw else { return };
         if let Some((first, last)) = followed.missed {
             if let Some(begin) = ftfw.ack_first.take() {
                 let before = Seq(first.0.wrapping_sub(1));
@@ -244,7 +253,7 @@ impl Replica {
             }
         }
         if repeat {
-            self.owe_all_sent(followed.restarted);
+            self.wish_repeat(false);
         }
     }
 
@@ -259,9 +268,9 @@ impl Replica {
     ///
     /// If it has started again, its numbers have begun anew: what we missed or have of
     /// before is not to be spoken of any more.
-    fn owe_all_sent(&mut self, restarted: bool) {
+    pub(crate) fn owe_all_sent(&mut self, restarted: bool) {
         while let Some(slot) = self.internal.front(List::Sent) {
-            self.internal.queue(slot, List::Owed);
+            self.owe_entry(slot);
         }
         if let Some(expectations) = &mut self.expectations {
             expectations.owe_all_sent();
@@ -283,9 +292,10 @@ impl Replica {
         if let Some(ftfw) = &mut self.ftfw
             && std::mem::take(&mut ftfw.gave_up)
         {
-            self.start_bulk_of_told();
+            self.wish(Wish::Repair);
         }
         self.for_each_sent(from, to, |replica, slot| {
+            replica.claim_received(slot);
             if replica.internal.has(slot, marks::DEAD) {
                 replica.internal.remove(slot);
             } else {
@@ -316,9 +326,7 @@ impl Replica {
     /// peer has gone back: a late copy of a HELLO makes the original follow its old number,
     /// and take the flow in it back, too. Then it is told everything again.
     pub(crate) fn on_nack(&mut self, from: Seq, to: Seq) {
-        self.for_each_sent(from, to, |replica, slot| {
-            replica.internal.queue(slot, List::Owed);
-        });
+        self.for_each_sent(from, to, |replica, slot| replica.owe_entry(slot));
         if let Some(expectations) = &mut self.expectations {
             expectations.on_nack(from, to);
         }
@@ -334,7 +342,7 @@ impl Replica {
             self.outbox.owe(control);
         }
         if contradicts {
-            self.owe_repair();
+            self.wish(Wish::Repair);
         }
     }
 
@@ -374,6 +382,7 @@ impl Replica {
                 dead -= 1;
             } else {
                 self.internal.unqueue(slot);
+                self.internal.mark(slot, 0, marks::BULK);
             }
         }
         if let Some(ftfw) = &mut self.ftfw {

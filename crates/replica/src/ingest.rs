@@ -102,6 +102,7 @@ impl Replica {
             }
             Err(cache::Full) => {
                 self.stats.internal.create_failed += 1;
+                self.sweeps.note_missing();
                 None
             }
         }
@@ -117,7 +118,8 @@ impl Replica {
     /// A flow that the peer has told of is ours from now on; the peer is not told yet.
     pub(crate) fn own_silently(&mut self, slot: Slot) {
         if self.internal.has(slot, marks::TAKEN) {
-            self.internal.mark(slot, marks::SILENT, marks::TAKEN);
+            let clear = marks::TAKEN | marks::NOTED | marks::ENDED;
+            self.internal.mark(slot, marks::SILENT, clear);
         }
     }
 
@@ -138,13 +140,16 @@ impl Replica {
         }
         merged.merge(flow);
         self.internal.store(slot, &merged, self.now.tick());
-        let clear = marks::TAKEN | marks::SILENT | marks::DOUBTED;
-        self.internal.mark(slot, marks::UPDATED, clear);
-        // Already queued: one message will say both.
-        if self.internal.meta(slot).list() != Some(List::Owed) {
-            self.internal.queue(slot, List::Owed);
-        }
+        self.internal.mark(slot, marks::UPDATED, marks::DOUBTED);
+        self.claim(slot);
         self.stats.internal.updated += 1;
+    }
+
+    /// Our kernel has seen traffic of a flow: it is ours, and we announce it.
+    pub(crate) fn claim(&mut self, slot: Slot) {
+        let not_ours = marks::TAKEN | marks::NOTED | marks::ENDED | marks::SILENT | marks::OFFERED;
+        self.internal.mark(slot, 0, not_ours);
+        self.owe_entry(slot);
     }
 
     pub(crate) fn on_destroy(&mut self, slot: Slot, flow: &Flow) {
@@ -157,7 +162,7 @@ impl Replica {
     }
 
     /// Removes an entry of which the peer is not told.
-    fn remove_internal(&mut self, slot: Slot) {
+    pub(crate) fn remove_internal(&mut self, slot: Slot) {
         let flow = self.internal.flow(slot);
         self.forget_expectations_of(&flow);
         self.internal.remove(slot);
@@ -175,7 +180,8 @@ impl Replica {
         } else if self.internal.has(slot, marks::UNTOLD) {
             self.internal.remove(slot);
         } else {
-            self.internal.mark(slot, marks::DEAD, marks::SILENT);
+            let clear = marks::SILENT | marks::OFFERED;
+            self.internal.mark(slot, marks::DEAD, clear);
             self.internal.queue(slot, List::Owed);
         }
     }

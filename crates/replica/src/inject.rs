@@ -43,7 +43,7 @@ impl Replica {
                     continue;
                 }
                 (false, true) => Op::Update(flow),
-                (false, false) => Op::Create(with_timeout(flow)),
+                (false, false) => Op::Create(flow),
             };
             self.external.mark(slot, marks::BUSY, 0);
             return Some(self.injection(slot, 0, op));
@@ -73,7 +73,11 @@ impl Replica {
                 let request = self.injection(slot, step, op);
                 self.requests.push_back(request);
             }
-            Next::Ask(_) | Next::Over => self.injection_over(slot),
+            Next::Ask(_) => {
+                self.not_written(slot);
+                self.injection_over(slot);
+            }
+            Next::Over => self.injection_over(slot),
             Next::Forget => self.remove_external(slot),
         }
     }
@@ -117,9 +121,7 @@ impl Replica {
                     None => self.refuse(slot, *error),
                 }
             }
-            (Op::Update(_), Outcome::Failed(KernelError::NotFound)) => {
-                Next::Ask(Op::Create(with_timeout(flow)))
-            }
+            (Op::Update(_), Outcome::Failed(KernelError::NotFound)) => Next::Ask(Op::Create(flow)),
             (Op::Update(_), Outcome::Failed(_)) => Next::Ask(Op::Get(flow.key())),
             (Op::Get(_), Outcome::Found(held)) if held.key() != flow.key() => self.clash(slot),
             (Op::Get(_), Outcome::Found(held)) => match self.reconcile(held, &flow) {
@@ -144,9 +146,10 @@ impl Replica {
             }
             (Op::Get(_), Outcome::Failed(_)) if result.request.step <= 1 => {
                 // It may have gone between the two requests: try once more.
-                Next::Ask(Op::Create(with_timeout(flow)))
+                Next::Ask(Op::Create(flow))
             }
-            (Op::Delete(..), _) => Next::Ask(Op::Create(with_timeout(flow))),
+            (Op::Delete(..), _) => Next::Ask(Op::Create(flow)),
+            (_, Outcome::Failed(error)) => self.refuse(slot, *error),
             _ => Next::Over,
         }
     }
@@ -186,6 +189,9 @@ impl Replica {
     /// True if the kernel's entry will live longer than what we injected allows. Of an
     /// entry that is not as the peer said it last, nothing can be said.
     pub(crate) fn has_seen_traffic(&self, slot: Slot, held: &Flow) -> bool {
+        if self.external.has(slot, marks::OURS) {
+            return true;
+        }
         if self.external.has(slot, marks::UNWRITTEN) {
             return false;
         }
@@ -198,6 +204,7 @@ impl Replica {
     /// True if an entry of our kernel is a copy that we injected, at rest.
     pub(crate) fn is_copy(&self, held: &Flow) -> bool {
         let injected = self.external.find(&held.key());
+        let injected = injected.filter(|s| !self.external.has(*s, marks::HELD));
         !self.settings.external_cache && injected.is_some_and(|s| !self.has_seen_traffic(s, held))
     }
 
@@ -206,36 +213,85 @@ impl Replica {
         if self.settings.external_cache {
             return;
         }
-        if let Some(slot) = self.external.find(flow) {
-            if self.external.has(slot, marks::UNWRITTEN | marks::BUSY) {
-                self.external.mark(slot, 0, marks::IN_KERNEL);
-            } else {
-                self.remove_external(slot);
-            }
-        }
-    }
-
-    /// Our kernel has seen traffic of a flow: it is ours now, and what the peer said of it
-    /// is older.
-    pub(crate) fn disown(&mut self, flow: &FlowKey) {
-        if let Some(slot) = self.external.find(flow) {
+        let Some(slot) = self.external.find(flow) else {
+            return;
+        };
+        if self.external.has(slot, marks::UNWRITTEN | marks::BUSY) {
+            self.external.mark(slot, 0, marks::IN_KERNEL);
+        } else if !self.external.has(slot, marks::OURS | marks::HELD) {
             self.remove_external(slot);
         }
     }
 
+    /// Our kernel has seen traffic of a flow: it is ours now, and we announce it. What the
+    /// peer announced is kept until the peer has received that: it counts on it.
+    pub(crate) fn disown(&mut self, flow: &FlowKey) {
+        let Some(slot) = self.external.find(flow) else {
+            return;
+        };
+        if !self.settings.internal_cache {
+            // Nothing remembers what we announce.
+            return self.remove_external(slot);
+        }
+        if self.external.has(slot, marks::DEAD) {
+            return self.remove_external(slot);
+        }
+        let slot = if self.external.has(slot, marks::BUSY) {
+            self.renew(slot)
+        } else {
+            slot
+        };
+        if !self.settings.external_cache {
+            self.external.unqueue(slot);
+        }
+        // Whatever comes next is compared with the kernel's entry first.
+        let clear = marks::UNWRITTEN | marks::IN_KERNEL;
+        self.external.mark(slot, marks::OURS, clear);
+    }
+
+    /// The same entry in another slot: the result of the request that is under way is
+    /// about nothing any more.
+    fn renew(&mut self, slot: Slot) -> Slot {
+        let (flow, old) = (self.external.flow(slot), *self.external.meta(slot));
+        self.external.remove(slot);
+        // One has just been removed.
+        let slot = self
+            .external
+            .insert(&flow, old.updated)
+            .expect("there is room");
+        let meta = self.external.meta_mut(slot);
+        meta.created = old.created;
+        meta.seen = old.seen;
+        meta.seq = old.seq;
+        self.external.mark(slot, old.marks() & marks::OFFER, 0);
+        slot
+    }
+
     fn clash(&mut self, slot: Slot) -> Next {
         self.stats.clashes += 1;
-        self.stats.external.create_failed += 1;
+        self.not_written(slot);
         let key = self.external.key(slot);
         self.events.push_back(Event::Clash(key));
         Next::Over
     }
 
     fn refuse(&mut self, slot: Slot, error: KernelError) -> Next {
-        self.stats.external.create_failed += 1;
+        self.not_written(slot);
         let flow = self.external.key(slot);
         self.events.push_back(Event::Refused { flow, error });
         Next::Over
+    }
+
+    /// Counts an entry that the kernel does not take as the peer sent it.
+    fn not_written(&mut self, slot: Slot) {
+        let stats = &mut self.stats.external;
+        if self.external.has(slot, marks::DEAD) {
+            stats.destroy_failed += 1;
+        } else if self.external.has(slot, marks::IN_KERNEL) {
+            stats.update_failed += 1;
+        } else {
+            stats.create_failed += 1;
+        }
     }
 
     /// Counts what was left out of a flow to make the kernel take it.
@@ -275,7 +331,8 @@ pub(crate) fn without_what_fails(tried: Flow, error: KernelError) -> Option<Flow
 }
 
 /// The kernel needs a timeout to create a flow; a peer with a `CommitTimeout` sends none.
-fn with_timeout(flow: Flow) -> Flow {
+/// The ledger keeps it: without, the kernel's own would look like traffic.
+pub(crate) fn with_timeout(flow: Flow) -> Flow {
     const WITHOUT_ANY_SECS: u32 = 60;
     Flow {
         timeout: flow.timeout.or(Some(WITHOUT_ANY_SECS)),

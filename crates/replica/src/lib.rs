@@ -41,7 +41,7 @@ use std::collections::VecDeque;
 use bulk::BulkUpdate;
 use cache::{Cache, List, Position, Slot};
 use flow::Flow;
-use wire::v1::{Batch, Control, Mode, Role, messages};
+use wire::v1::{Batch, Control, Mode, Role, StateKind, messages};
 
 pub use event::{Event, Level};
 pub use kernel::{
@@ -57,10 +57,11 @@ pub use time::Instant;
 use alarm::Alarm;
 use commit::Commit;
 use expectations::Expectations;
+use flush::KernelFlush;
 use ftfw::Ftfw;
 use link::Links;
 use outbox::Outbox;
-use peer::Peer;
+use peer::{Peer, Wish};
 use receive::Accepted as A;
 use sweep::Sweeps;
 
@@ -147,8 +148,8 @@ const REQUESTS_MAX: usize = 4096;
 
 /// One replica.
 ///
-/// Invariants: an entry of the internal cache is queued as `Owed` exactly while
-/// the peer must be told of it; with injection, an entry of the external cache is
+/// Invariants: an entry of the internal cache is queued as `Owed` or `Offered` exactly
+/// while it must be sent to the peer; with injection, an entry of the external cache is
 /// queued as `Owed` exactly while the kernel must be told of it and no request
 /// about it is under way.
 #[derive(Debug)]
@@ -172,8 +173,8 @@ pub struct Replica {
     role: Role,
     /// Requests ready to be polled.
     requests: VecDeque<KernelRequest>,
-    /// When the scheduled kernel flush is due.
-    purge_at: Option<Instant>,
+    /// Flushes of the kernel table, scheduled and under way.
+    flush: KernelFlush,
     events: VecDeque<Event>,
     stats: Stats,
 }
@@ -197,13 +198,13 @@ impl Replica {
             peer: Peer::default(),
             role: Role::Unknown,
             requests: VecDeque::new(),
-            purge_at: None,
+            flush: KernelFlush::default(),
             events: VecDeque::new(),
             stats: Stats::default(),
             settings,
         };
-        if replica.trailer().is_some() {
-            // The peer is to know which run speaks before it hears anything else.
+        if replica.trailer(false).is_some() {
+            // The first datagram carries our epoch.
             replica.owe_alive();
         }
         if replica.settings.startup_resync {
@@ -327,16 +328,17 @@ impl Replica {
     pub fn handle_results(&mut self, now: Instant, results: &[KernelResult]) {
         self.now = now;
         for result in results {
-            if result.request.op.is_about_expectations() {
+            let purpose = result.request.purpose;
+            if result.request.op.is_about_expectations() && purpose != Purpose::Flush {
                 self.on_expectation_result(result);
                 continue;
             }
-            match result.request.purpose {
+            match purpose {
                 Purpose::Commit => self.on_commit_result(result),
                 Purpose::Inject => self.on_inject_result(result),
                 Purpose::Verify => self.on_verify_result(result),
                 Purpose::ReadAgain => self.on_read_again(result),
-                Purpose::Flush => {}
+                Purpose::Flush => self.on_flush_result(result),
             }
         }
     }
@@ -351,6 +353,7 @@ impl Replica {
                 continue;
             };
             if !followed.late {
+                self.peer_heard(&followed);
                 self.on_followed(&followed, accepted.as_ref());
             }
             let Some(accepted) = accepted else {
@@ -360,6 +363,9 @@ impl Replica {
                 self.events.push_back(event);
             }
             match accepted {
+                A::Flow(state, flow) if state != StateKind::Delete && self.receiver.is_offer() => {
+                    self.deliver_offer(flow, followed.seq, followed.late);
+                }
                 A::Flow(state, flow) if followed.late => {
                     self.deliver_late(state, flow, followed.seq);
                 }
@@ -367,7 +373,7 @@ impl Replica {
                 A::Alive(trailer) => self.on_alive(trailer, &followed),
                 A::Control(Control::Resync) => {
                     self.events.push_back(Event::ResyncByPeer);
-                    self.start_bulk();
+                    self.wish(Wish::Everything);
                 }
                 A::Control(Control::Ack(from, to)) => self.on_ack(from, to),
                 A::Control(Control::Nack(from, to)) => self.on_nack(from, to),
@@ -405,13 +411,11 @@ impl Replica {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
-        if self.purge_at.is_some_and(|at| at <= now) {
-            self.on_purge_due();
-        }
+        self.purge_due();
         self.sweeps_due();
         self.alarm_due();
         self.ftfw_due();
-        self.repair_peer();
+        self.peer_due();
     }
 
     /// Moves long work on by about `items` entries.
@@ -470,12 +474,12 @@ impl Replica {
     /// When [`Replica::handle_timeout`] and the outputs must be looked at again.
     pub fn poll_timeout(&self) -> Option<Instant> {
         [
-            self.purge_at,
+            self.flush.purge_at(),
             self.sweeps.next_due(),
             self.outbox.alive_at(),
             self.alarm.as_ref().map(Alarm::next_due),
             self.ftfw.as_ref().and_then(Ftfw::next_due),
-            self.peer.next_due(),
+            self.peer.next_due(self.now),
         ]
         .into_iter()
         .flatten()

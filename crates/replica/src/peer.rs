@@ -1,34 +1,63 @@
-//! What we know of the peer: which run of it speaks, and what that run has confirmed.
+//! What we know of the peer: which run of it sends, and what that run has announced.
 //!
 //! A peer that starts again has lost its memory, and maybe its table: what we learned
 //! from its former run may be the only copy. So nothing is removed because of a
-//! restart. Entries note the run that last told of them; until the new run does, they
+//! restart. Entries note the run that last announced them; until the new run does, they
 //! are unconfirmed, counted, and committed with a short timeout.
 //!
 //! A restart is known from the epoch in the trailer of ALIVE, or, with a peer that
 //! sends none, from a HELLO whose numbers begin anew.
 //!
-//! Absence from a bulk update removes an entry only if everything speaks for it:
+//! **Repairs.** Each run of the peer is sent once what we have announced, and as offers
+//! what we only found in our kernel. Both replicas count: a peer says how many flows we
+//! must hold, and a replica that holds fewer asks for all of them. What datagrams cause
+//! is bounded: at most one bulk update begun in [`REPAIR_INTERVAL`]; a wish that comes
+//! earlier waits.
 //!
-//! 1. the peer sends trailers, and this run of it has told of the entry before;
+//! **Absence** from a bulk update removes an entry only if everything supports it:
+//!
+//! 1. the peer sends trailers, and this run of it has announced the entry before, or a
+//!    former run has and the peer's table is still the same: a new table ends nothing;
 //! 2. it says that the bulk is complete, in a message before which nothing is missing
 //!    (FT-FW: we have acknowledged all of the bulk; NOTRACK: nothing was lost since);
-//! 3. the number of flows that it has told of is the number that we have heard of since
-//!    a point before the bulk: `since`, moved on with each ALIVE while no bulk is open.
+//! 3. the number of flows that it has announced and offered is the number that we have
+//!    received since a point before the bulk: `since`, moved on with each ALIVE while no
+//!    bulk is open.
 
 use std::time::Duration;
 
 use cache::{Position, Slot};
-use wire::v1::{Bulk, BulkState, Control, Epoch, Mode, Role, Seq, StateKind, Trailer};
+use wire::v1::{
+    Bulk, BulkState, Control, Epoch, Holdings, Mode, Role, Seq, StateKind, TableId, Trailer,
+};
 
 use crate::receive::Followed;
 use crate::{Event, Instant, Replica, marks};
 
-/// What a restart of the peer makes us send or ask for, at most once in this time:
-/// anybody can forge a HELLO.
+/// Datagrams cause a bulk update, and a repetition of all that is unacknowledged, at
+/// most once in this time: anybody can forge them.
 const REPAIR_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A point in the peer's sequence from which we count what it tells of.
+/// The longest pause between two times that the peer is asked for what we lack: what
+/// asking does not mend, as a limit here, is not asked for every ten seconds.
+const ASK_PAUSE_MAX: Duration = Duration::from_secs(320);
+
+/// A greeting is believed when messages still follow its numbers after this time.
+const GREETING_PROVEN: Duration = Duration::from_secs(1);
+
+/// A peer of which nothing has come for this long is lost: five times ALIVE's interval.
+const LOST_AFTER: Duration = Duration::from_secs(5);
+
+/// A bulk update that a datagram has caused and that has not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Wish {
+    /// What was announced, and offers of what was found.
+    Repair,
+    /// Everything, as announcements: the peer's operator wants it (RESYNC).
+    Everything,
+}
+
+/// A point in the peer's sequence from which we count what it announces.
 #[derive(Clone, Copy, Debug)]
 struct Since {
     seq: Seq,
@@ -36,29 +65,77 @@ struct Since {
     lost: u64,
 }
 
+/// We hold fewer flows than the peer counts on.
+#[derive(Debug, Default)]
+struct Lack {
+    /// ALIVE messages in a row that showed it.
+    seen: u32,
+    /// When we asked, and the number of the peer's latest bulk update then.
+    asked: Option<(Instant, u32)>,
+    /// Pause before asking again.
+    pause: Duration,
+    /// Our ALIVE asks.
+    wants: bool,
+}
+
+/// A HELLO that begins the numbers of the peer anew.
+///
+/// One datagram proves nothing: what it would cost, a repetition of all that is
+/// unacknowledged and a bulk update, waits until the numbers have gone on from there.
+#[derive(Clone, Copy, Debug)]
+struct Greeting {
+    at: Instant,
+    /// Its sender names no epoch, and had been heard before: it has started again.
+    is_restart: bool,
+}
+
 /// State towards the peer, whatever the mode.
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
     role: Role,
-    /// Counts its runs as far as we noticed; entries note the one that told of them. It
+    /// Counts its runs as far as we noticed; entries note the one that announced them. It
     /// wraps: an entry that 256 runs in a row did not mention counts as confirmed again.
     run: u8,
-    /// Entries of the external cache that its present run has told of.
-    confirmed: usize,
+    /// The first of its runs with the table that it has now.
+    table_since: u8,
+    /// That table, and the one of the run before the present one.
+    table: TableId,
+    former_table: TableId,
+    /// Entries of the external cache that its present run has announced or offered.
+    mentioned: usize,
+    /// Those of them that are offers.
+    offers: usize,
     since: Option<Since>,
-    /// Those of them that it has told of since then.
+    /// Those of the mentioned ones that it has sent since then.
     heard_since: usize,
     /// Number of its last bulk update that we have drawn the conclusion from.
     handled: u32,
     /// Walk over the external cache for what that bulk did not mention, and `since` then.
     absent: Option<(Position, Seq)>,
-    /// The last end of a flow that it told of.
+    /// The last end of a flow that it announced.
     last_end: Option<Seq>,
     /// It has sent an ALIVE without trailer.
     plain: bool,
-    /// A repair is owed, and when the last one was.
-    repair_owed: bool,
-    repaired_at: Option<Instant>,
+    /// What it last said of holdings.
+    holdings: Option<Holdings>,
+    /// The run of it that has been sent, or is about to be, what we have.
+    greeted: Option<Epoch>,
+    lack: Lack,
+    wish: Option<Wish>,
+    granted_at: Option<Instant>,
+    /// A greeting has begun its numbers anew, and no message has followed it for long
+    /// enough.
+    greeting: Option<Greeting>,
+    /// All that is unacknowledged is to be sent again: with or without the control messages.
+    repeat: Option<bool>,
+    repeated_at: Option<Instant>,
+    heard_at: Option<Instant>,
+    is_lost: bool,
+}
+
+/// True if what datagrams may cause once in a while has been caused lately.
+fn is_recent(at: Option<Instant>, now: Instant) -> bool {
+    at.is_some_and(|at| now.since(at) < REPAIR_INTERVAL)
 }
 
 impl Peer {
@@ -66,13 +143,15 @@ impl Peer {
         self.run = self.run.wrapping_add(1);
         self.handled = 0;
         self.last_end = None;
+        self.holdings = None;
+        self.lack = Lack::default();
         self.forget_all();
-        self.repair_owed = true;
     }
 
     /// The external cache has been emptied, or nothing in it is confirmed any more.
     pub(crate) fn forget_all(&mut self) {
-        self.confirmed = 0;
+        self.mentioned = 0;
+        self.offers = 0;
         self.heard_since = 0;
         self.since = None;
         self.absent = None;
@@ -84,7 +163,7 @@ impl Peer {
         }
     }
 
-    /// True if no end of a flow has been told of since `seq`.
+    /// True if no end of a flow has been announced since `seq`.
     pub(crate) fn ended_before(&self, seq: Seq) -> bool {
         self.last_end.is_none_or(|last| last.before(seq))
     }
@@ -93,22 +172,40 @@ impl Peer {
         self.since.is_some_and(|s| s.seq.before(seq))
     }
 
-    pub(crate) fn next_due(&self) -> Option<Instant> {
-        let last = self.repaired_at?;
-        self.repair_owed.then_some(last + REPAIR_INTERVAL)
+    /// True if the peer tells offers from announcements.
+    pub(crate) fn takes_offers(&self) -> bool {
+        self.holdings.is_some()
+    }
+
+    /// When something is due that waits only for time to pass.
+    pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
+        let after = |waits: bool, at: Option<Instant>| {
+            let due = at.filter(|_| waits)? + REPAIR_INTERVAL;
+            (due > now).then_some(due)
+        };
+        let lost = self.heard_at.filter(|_| !self.is_lost);
+        [
+            after(self.wish.is_some(), self.granted_at),
+            after(self.repeat.is_some(), self.repeated_at),
+            lost.map(|at| at + LOST_AFTER),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 }
 
 impl Replica {
-    /// Number of entries of the external cache that the peer has told of since it last started.
+    /// Number of entries of the external cache that the present run of the peer has announced.
     pub fn confirmed(&self) -> usize {
-        self.peer.confirmed
+        self.peer.mentioned - self.peer.offers
     }
 
-    /// Number of entries that only a former run of the peer has told of.
+    /// Number of entries that only a former run of the peer has announced, or that were
+    /// only offered.
     pub fn unconfirmed(&self) -> usize {
         let live = self.external.len() - self.external.marked(marks::DEAD);
-        live.saturating_sub(self.peer.confirmed)
+        live.saturating_sub(self.confirmed())
     }
 
     /// The peer's epoch, if it sends trailers, and what it takes itself for.
@@ -116,7 +213,26 @@ impl Replica {
         (self.receiver.epoch(), self.peer.role)
     }
 
+    /// How many of our flows the peer says that it holds, and how many it should hold.
+    /// `None` if it does not say.
+    pub fn held_by_peer(&self) -> Option<(usize, usize)> {
+        let holdings = self.peer.holdings?;
+        let hears_us = holdings.heard == Some(self.settings.epoch);
+        let held = if hears_us { holdings.held as usize } else { 0 };
+        Some((held, self.told() + self.offered()))
+    }
+
+    /// Time since the last message of the peer; `None` before the first.
+    pub fn peer_silence(&self) -> Option<Duration> {
+        Some(self.now.since(self.peer.heard_at?))
+    }
+
     pub(crate) fn is_confirmed(&self, slot: Slot) -> bool {
+        self.is_mentioned(slot) && !self.external.has(slot, marks::OFFER)
+    }
+
+    /// True if the present run of the peer has announced or offered an entry.
+    fn is_mentioned(&self, slot: Slot) -> bool {
         self.is_present_run(self.external.meta(slot).seen)
     }
 
@@ -129,31 +245,52 @@ impl Replica {
         run == self.peer.run
     }
 
-    /// The message `seq` has told of an entry of the external cache.
-    pub(crate) fn heard_of(&mut self, slot: Slot, seq: Seq, is_new: bool) {
+    /// The message `seq` has announced or offered an entry of the external cache.
+    pub(crate) fn heard_of(&mut self, slot: Slot, seq: Seq, is_new: bool, is_offer: bool) {
         let run = self.peer.run;
+        let was_mentioned = !is_new && self.is_mentioned(slot);
+        let was_offer = was_mentioned && self.external.has(slot, marks::OFFER);
+        let set = if is_offer { marks::OFFER } else { 0 };
+        self.external.mark(slot, set, marks::OFFER & !set);
         let meta = self.external.meta_mut(slot);
-        let was_confirmed = !is_new && meta.seen == run;
         let before = Seq(meta.seq);
         meta.seen = run;
         meta.seq = seq.0;
         let peer = &mut self.peer;
-        peer.confirmed += usize::from(!was_confirmed);
-        let counted = was_confirmed && peer.is_after_since(before);
+        peer.mentioned += usize::from(!was_mentioned);
+        peer.offers += usize::from(is_offer);
+        peer.offers -= usize::from(was_offer);
+        let counted = was_mentioned && peer.is_after_since(before);
         peer.heard_since += usize::from(!counted && peer.is_after_since(seq));
         self.age(slot);
     }
 
+    /// An entry of the external cache is an offer from here on: the peer has not accepted
+    /// that the flow is ours, and our kernel has it no more.
+    fn doubt_external(&mut self, slot: Slot) {
+        if self.is_confirmed(slot) {
+            self.peer.offers += 1;
+        }
+        let held = if self.settings.external_cache {
+            0
+        } else {
+            marks::HELD
+        };
+        self.external.mark(slot, marks::OFFER | held, marks::OURS);
+    }
+
     /// An entry of the external cache ends.
     pub(crate) fn forget(&mut self, slot: Slot) {
-        if !self.is_confirmed(slot) {
+        if !self.is_mentioned(slot) {
             return;
         }
+        let is_offer = self.external.has(slot, marks::OFFER);
         let meta = self.external.meta_mut(slot);
         let seq = Seq(meta.seq);
         // An ended entry may still wait for the kernel.
         meta.seen = self.peer.run.wrapping_sub(1);
-        self.peer.confirmed -= 1;
+        self.peer.mentioned -= 1;
+        self.peer.offers -= usize::from(is_offer);
         self.peer.heard_since -= usize::from(self.peer.is_after_since(seq));
     }
 
@@ -163,12 +300,77 @@ impl Replica {
         self.external.remove(slot);
     }
 
+    /// The peer has received what we sent last of an entry of the internal cache: that it
+    /// lives, or that it has ended. What the peer announced of it before is over.
+    pub(crate) fn claim_received(&mut self, own: Slot) {
+        let is_claim = !self.internal.has(own, marks::SILENT);
+        if !is_claim || self.external.marked(marks::OURS) == 0 {
+            return;
+        }
+        let slot = self.external.find(&self.internal.key(own));
+        let Some(slot) = slot.filter(|s| self.external.has(*s, marks::OURS)) else {
+            return;
+        };
+        if self.internal.has(own, marks::DEAD) {
+            // Whether it took the flow for ours before, or refused the end of its own
+            // flow, nobody knows.
+            self.doubt_external(slot);
+        } else {
+            self.remove_external(slot);
+        }
+    }
+
+    // ---- life and restarts of the peer ----
+
+    /// A message of the peer has come.
+    pub(crate) fn peer_heard(&mut self, followed: &Followed) {
+        let proven = |g: &mut Greeting| self.now.since(g.at) >= GREETING_PROVEN;
+        if !followed.restarted
+            && let Some(greeting) = self.peer.greeting.take_if(proven)
+        {
+            self.wish_repeat(true);
+            if greeting.is_restart {
+                self.wish(Wish::Repair);
+            }
+        }
+        let silence = self.peer.heard_at.map(|at| self.now.since(at));
+        self.peer.heard_at = Some(self.now);
+        if silence.is_none() {
+            self.events.push_back(Event::PeerHeard);
+        } else if std::mem::take(&mut self.peer.is_lost) {
+            let silence = silence.unwrap_or_default();
+            self.events.push_back(Event::PeerBack { silence });
+        }
+    }
+
+    /// Notices that the peer is silent, and grants what waited for time to pass.
+    pub(crate) fn peer_due(&mut self) {
+        let is_silent = self.peer_silence().is_some_and(|s| s >= LOST_AFTER);
+        // ALARM sends nothing while there are no flows.
+        if is_silent && !self.peer.is_lost && self.settings.mode != Mode::Alarm {
+            self.peer.is_lost = true;
+            self.events.push_back(Event::PeerLost);
+        }
+        self.grant_wish();
+        self.grant_repeat();
+    }
+
     /// The peer's numbers have begun anew.
     pub(crate) fn on_new_numbers(&mut self) {
         // With trailers its epoch says whether it has started again.
         if self.receiver.epoch().is_none() {
             self.on_peer_restart();
         }
+    }
+
+    /// A HELLO has begun the peer's numbers; `anew`, if they were known before.
+    pub(crate) fn peer_greets(&mut self, anew: bool) {
+        let is_plain = self.receiver.epoch().is_none();
+        let before = self.peer.greeting.is_some_and(|g| g.is_restart);
+        self.peer.greeting = Some(Greeting {
+            at: self.now,
+            is_restart: before || (anew && is_plain),
+        });
     }
 
     fn on_peer_restart(&mut self) {
@@ -180,32 +382,53 @@ impl Replica {
         self.events.push_back(Event::PeerRestarted {
             unconfirmed: self.unconfirmed(),
         });
-        self.repair_peer();
-    }
-
-    /// The peer does not have what it should.
-    pub(crate) fn owe_repair(&mut self) {
-        self.peer.repair_owed = true;
-        self.repair_peer();
-    }
-
-    /// Sends a peer that has started again, or gone back, what we have told it of before,
-    /// and asks it for what it has if we are its backup.
-    pub(crate) fn repair_peer(&mut self) {
-        let now = self.now;
-        let peer = &mut self.peer;
-        let recently = |at: Instant| now.since(at) < REPAIR_INTERVAL;
-        if !peer.repair_owed || peer.repaired_at.is_some_and(recently) {
-            return;
+        // Whoever is told to be the backup knows that what the peer has is the peer's.
+        if self.role == Role::Backup && self.settings.mode != Mode::Alarm {
+            self.request_resync();
         }
-        peer.repair_owed = false;
-        peer.repaired_at = Some(now);
+    }
+
+    /// A datagram wants a bulk update: it begins now, or as soon as it may.
+    pub(crate) fn wish(&mut self, wish: Wish) {
         if self.settings.mode == Mode::Alarm {
             return;
         }
-        self.start_bulk_of_told();
-        if self.role == Role::Backup {
-            self.request_resync();
+        self.peer.wish = self.peer.wish.max(Some(wish));
+        self.grant_wish();
+    }
+
+    fn grant_wish(&mut self) {
+        if self.is_bulk_under_way() || is_recent(self.peer.granted_at, self.now) {
+            return;
+        }
+        let Some(wish) = self.peer.wish.take() else {
+            return;
+        };
+        // A bulk update of nothing costs nothing.
+        if !self.settings.internal_cache || !self.internal.is_empty() {
+            self.peer.granted_at = Some(self.now);
+        }
+        match wish {
+            Wish::Everything => self.start_bulk(),
+            Wish::Repair => self.start_repair(),
+        }
+    }
+
+    /// All that is unacknowledged is to be sent again, because the peer has started
+    /// again or greets anew: now, or as soon as it may be.
+    pub(crate) fn wish_repeat(&mut self, restarted: bool) {
+        let before = self.peer.repeat.unwrap_or(false);
+        self.peer.repeat = Some(before || restarted);
+        self.grant_repeat();
+    }
+
+    fn grant_repeat(&mut self) {
+        if is_recent(self.peer.repeated_at, self.now) {
+            return;
+        }
+        if let Some(restarted) = self.peer.repeat.take() {
+            self.peer.repeated_at = Some(self.now);
+            self.owe_all_sent(restarted);
         }
     }
 
@@ -216,19 +439,51 @@ impl Replica {
         let is_other = followed.new_run || (was_plain && trailer.is_some());
         if is_other || (followed.anew && trailer.is_some()) {
             self.on_peer_restart();
+            if trailer.is_none_or(|t| t.holdings.is_none()) {
+                self.peer.greeting = Some(Greeting {
+                    at: self.now,
+                    is_restart: true,
+                });
+            }
         }
         let Some(trailer) = trailer else {
             self.peer.role = Role::Unknown;
+            self.peer.holdings = None;
             return;
         };
         self.peer.role = trailer.role;
-        if trailer.capabilities & Trailer::BULKS != 0 {
-            self.on_bulk_state(&trailer.bulk, followed);
+        self.on_holdings(&trailer);
+        if trailer.has_bulks {
+            self.on_bulk_state(&trailer, followed);
+        }
+        if let Some(holdings) = trailer.holdings {
+            self.compare_holdings(&holdings, &trailer.bulk, followed);
+        }
+    }
+
+    /// What a trailer says of the peer's table, and of what it wants.
+    fn on_holdings(&mut self, trailer: &Trailer) {
+        let peer = &mut self.peer;
+        peer.holdings = trailer.holdings;
+        let Some(holdings) = trailer.holdings else {
+            return;
+        };
+        if peer.greeted != Some(trailer.epoch) {
+            peer.greeted = Some(trailer.epoch);
+            peer.former_table = std::mem::replace(&mut peer.table, holdings.table);
+            if peer.former_table != peer.table || peer.table == TableId(0) {
+                peer.table_since = peer.run;
+            }
+            self.wish(Wish::Repair);
+        } else if holdings.wants && holdings.heard == Some(self.settings.epoch) {
+            self.wish(Wish::Repair);
         }
     }
 
     /// What a trailer says of a bulk update.
-    fn on_bulk_state(&mut self, bulk: &Bulk, followed: &Followed) {
+    fn on_bulk_state(&mut self, trailer: &Trailer, followed: &Followed) {
+        let bulk = &trailer.bulk;
+        let offered = trailer.holdings.map_or(0, |h| h.offered as usize);
         let seq = followed.seq;
         let lost = self.receiver.stats.lost;
         let peer = &mut self.peer;
@@ -247,11 +502,45 @@ impl Replica {
             Mode::Ftfw => followed.missed.is_none(),
             _ => lost == since.lost,
         };
-        if nothing_lost && peer.heard_since == bulk.flows as usize {
+        if nothing_lost && peer.heard_since == bulk.flows as usize + offered {
             peer.handled = bulk.number;
-            if peer.confirmed > peer.heard_since {
+            if self.external.len() > peer.heard_since {
                 peer.absent = Some((Position::default(), since.seq));
             }
+        }
+    }
+
+    /// Asks for everything if the peer counts on more flows than we hold.
+    fn compare_holdings(&mut self, holdings: &Holdings, bulk: &Bulk, followed: &Followed) {
+        let hears_us = holdings.heard == Some(self.settings.epoch);
+        let is_judged = hears_us && bulk.state == BulkState::Complete && followed.missed.is_none();
+        // While we send the peer all that is ours, it may count on what it no longer owns.
+        if !is_judged || self.is_bulk_under_way() {
+            return;
+        }
+        let counts_on = holdings.kept as usize;
+        let holds = self.peer.mentioned;
+        let is_full = self.external.len() >= self.settings.limit;
+        let lack = &mut self.peer.lack;
+        if holds >= counts_on || is_full {
+            *lack = Lack::default();
+            return;
+        }
+        lack.seen += 1;
+        if lack.asked.is_some_and(|(_, number)| number != bulk.number) {
+            lack.wants = false;
+        }
+        let may_ask = match lack.asked {
+            None => lack.seen >= 2,
+            Some((at, _)) => self.now.since(at) >= lack.pause,
+        };
+        if may_ask {
+            lack.pause = (lack.pause * 2).clamp(REPAIR_INTERVAL, ASK_PAUSE_MAX);
+            lack.asked = Some((self.now, bulk.number));
+            lack.wants = true;
+            self.stats.lacks_found += 1;
+            self.events.push_back(Event::Lacking { counts_on, holds });
+            self.owe_alive();
         }
     }
 
@@ -270,28 +559,72 @@ impl Replica {
                 return false;
             };
             position = next;
-            let seq = Seq(self.external.meta(slot).seq);
-            if self.is_confirmed(slot) && !since.before(seq) {
+            if self.external.has(slot, marks::DEAD) {
+                continue;
+            }
+            let meta = self.external.meta(slot);
+            let seq = Seq(meta.seq);
+            let is_absent = if self.is_present_run(meta.seen) {
+                !since.before(seq)
+            } else {
+                self.has_same_table(meta.seen)
+            };
+            if is_absent {
                 self.stats.external_absent += 1;
                 let flow = self.external.flow(slot);
-                self.deliver(StateKind::Delete, flow, seq);
+                self.deliver(StateKind::Delete, flow, since);
             }
         }
         self.peer.absent = Some((position, since));
         true
     }
 
-    /// What our own ALIVE says; `None` if it is to say nothing.
-    pub(crate) fn trailer(&self) -> Option<Trailer> {
+    /// True if the peer has had its present table since a former run.
+    fn has_same_table(&self, run: u8) -> bool {
+        let age = self.peer.run.wrapping_sub(run);
+        age <= self.peer.run.wrapping_sub(self.peer.table_since)
+    }
+
+    /// True if our kernel has lost its table since our former run, as the peer knows it.
+    pub(crate) fn has_new_table(&self) -> bool {
+        let former = self.peer.holdings.map_or(TableId(0), |h| h.former_table);
+        former != TableId(0) && former != self.settings.table
+    }
+
+    /// What our own ALIVE carries; `None` if it carries nothing. `offers`: what follows
+    /// it in the datagram are offers.
+    pub(crate) fn trailer(&self, offers: bool) -> Option<Trailer> {
         if !self.settings.trailer || self.settings.mode == Mode::Alarm {
             return None;
         }
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Some(Trailer {
             role: self.role,
-            capabilities: Trailer::BULKS,
+            has_bulks: true,
             epoch: self.settings.epoch,
             bulk: self.bulk_state(),
+            holdings: Some(Holdings {
+                offers,
+                wants: self.peer.lack.wants,
+                table: self.settings.table,
+                offered: count(self.offered()),
+                kept: count(self.kept()),
+                heard: self.receiver.epoch(),
+                former_table: self.peer.former_table,
+                held: count(self.peer.mentioned),
+            }),
         })
+    }
+
+    /// Least number of flows that the present run of the peer must hold.
+    fn kept(&self) -> usize {
+        let is_greeted = self.peer.greeted.is_some() && self.peer.greeted == self.receiver.epoch();
+        let gave_up = self.ftfw.as_ref().is_some_and(|f| f.has_given_up());
+        if !is_greeted || gave_up || self.peer.wish.is_some() || self.is_bulk_under_way() {
+            return 0;
+        }
+        let under_way = self.internal_owed() + self.internal.queued(cache::List::Sent);
+        (self.told() + self.offered()).saturating_sub(under_way)
     }
 
     /// Owes the ALIVE that begins or ends a bulk update.

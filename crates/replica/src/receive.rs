@@ -96,6 +96,8 @@ pub struct Receiver {
     former_at: Option<Instant>,
     /// This datagram has named an epoch. One with HELLO of a peer that names epochs begins so.
     is_named: bool,
+    /// The states of this datagram are offers.
+    is_offer: bool,
     /// Counters.
     pub stats: ReceiveStats,
 }
@@ -114,6 +116,7 @@ impl Receiver {
             former: None,
             former_at: None,
             is_named: false,
+            is_offer: false,
             stats: ReceiveStats::default(),
         }
     }
@@ -121,6 +124,12 @@ impl Receiver {
     /// What follows is of another datagram.
     pub(crate) fn begin_datagram(&mut self) {
         self.is_named = false;
+        self.is_offer = false;
+    }
+
+    /// True if the states that follow in this datagram are offers.
+    pub(crate) fn is_offer(&self) -> bool {
+        self.is_offer
     }
 
     /// The last sequence number accepted.
@@ -179,6 +188,8 @@ impl Receiver {
                 let trailer = self.trailer(message.body);
                 let epoch = trailer.map(|t| t.epoch);
                 self.is_named |= epoch.is_some();
+                let holdings = trailer.and_then(|t| t.holdings);
+                self.is_offer = holdings.is_some_and(|h| h.offers);
                 if epoch.is_some() && epoch == self.former && self.is_stale(now) {
                     self.stats.before += 1;
                     return None;

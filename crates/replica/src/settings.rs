@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flow::Filter;
-use wire::v1::{Epoch, Mode, Seq};
+use wire::v1::{Epoch, Mode, Seq, TableId};
 
 /// One dedicated link.
 #[derive(Clone, Debug)]
@@ -63,6 +63,8 @@ pub struct Settings {
     pub first_seq: Seq,
     /// This run: a random number.
     pub epoch: Epoch,
-    /// Say in ALIVE which run of which program speaks.
+    /// The kernel's table that this replica reads and writes.
+    pub table: TableId,
+    /// Send a trailer with ALIVE.
     pub trailer: bool,
 }

@@ -89,6 +89,12 @@ pub struct Stats {
     pub peer_restarts: u64,
     /// Entries of the peer that a complete bulk update did not mention.
     pub external_absent: u64,
+    /// Flows that the peer offered: found in its kernel, and perhaps not its own.
+    pub offers_received: u64,
+    /// Times that we held fewer flows than the peer counted on, and asked for them.
+    pub lacks_found: u64,
+    /// Copies that a scheduled flush spared, because nothing else of ours holds them.
+    pub purge_spared: u64,
     /// ALARM: entries of the peer that were not sent again in time.
     pub external_expired: u64,
     /// FT-FW: ends never acknowledged and forgotten, because the peer is absent too long.

@@ -54,8 +54,14 @@ enum Reason {
     Repair,
     /// Bulk update without an internal cache.
     Bulk,
+    /// Repair without an internal cache: what is found is offered.
+    Offer,
     /// Delete what the filter covers.
-    Flush(Option<CommandId>),
+    Flush(CommandId),
+    /// Scheduled flush: delete the copies that something else of ours holds.
+    Purge,
+    /// A purge that a commit has called off.
+    CalledOff,
 }
 
 /// A dump owed or under way.
@@ -87,6 +93,8 @@ pub(crate) struct Sweeps {
     repair_at: Option<Instant>,
     /// The internal cache holds what the kernel holds, as far as we know.
     whole: bool,
+    /// The dump under way showed a flow for which the cache had no room.
+    missing: bool,
 }
 
 /// What the dump under way is to expectations.
@@ -131,6 +139,7 @@ impl Sweeps {
             full_at: Instant::START + settings.sweep_full,
             repair_at: None,
             whole: false,
+            missing: false,
         }
     }
 
@@ -153,6 +162,12 @@ impl Sweeps {
         self.whole = whole;
     }
 
+    /// The cache had no room for a flow of the kernel.
+    pub(crate) fn note_missing(&mut self) {
+        self.whole = false;
+        self.missing = true;
+    }
+
     pub(crate) fn is_repair_due(&self) -> bool {
         self.repair_at.is_some()
     }
@@ -166,8 +181,30 @@ impl Sweeps {
         self.owe(Reason::Bulk, DumpScope::All);
     }
 
-    pub(crate) fn owe_flush(&mut self, id: Option<CommandId>) {
+    pub(crate) fn owe_offers(&mut self) {
+        self.owe(Reason::Offer, DumpScope::All);
+    }
+
+    pub(crate) fn owe_flush(&mut self, id: CommandId) {
         self.owe(Reason::Flush(id), DumpScope::All);
+    }
+
+    pub(crate) fn owe_purge(&mut self) {
+        self.owe(Reason::Purge, DumpScope::All);
+    }
+
+    /// Calls a purge off that is owed or under way.
+    pub(crate) fn call_purge_off(&mut self) {
+        self.owed.retain(|d| d.reason != Reason::Purge);
+        if let Some(dump) = self.running.as_mut().filter(|d| d.reason == Reason::Purge) {
+            dump.reason = Reason::CalledOff;
+        }
+    }
+
+    /// True while the dump of a bulk update is owed or under way.
+    pub(crate) fn is_bulk_owed(&self) -> bool {
+        let is_bulk = |d: &Dump| matches!(d.reason, Reason::Bulk | Reason::Offer);
+        self.running.as_ref().is_some_and(is_bulk) || self.owed.iter().any(is_bulk)
     }
 
     /// True while the first dump, or an operator's resync, is not over.
@@ -236,6 +273,7 @@ impl Replica {
         sweeps.number = sweeps.number.wrapping_add(1);
         sweeps.began = self.now;
         sweeps.dumped = 0;
+        sweeps.missing = false;
         (sweeps.found, sweeps.ended) = (0, 0);
         Some(dump.scope)
     }
@@ -245,8 +283,11 @@ impl Replica {
             return;
         };
         self.sweeps.dumped += 1;
-        if let Reason::Flush(_) = dump.reason {
-            return self.flush_dumped(flow);
+        match dump.reason {
+            Reason::Flush(_) => return self.flush_dumped(flow),
+            Reason::Purge => return self.purge_dumped(flow),
+            Reason::CalledOff => return,
+            _ => {}
         }
         if !self.settings.filter.keeps(flow) {
             return;
@@ -261,13 +302,16 @@ impl Replica {
             // Nothing to compare with: say it again.
             Reason::Sweep | Reason::Repair => self.owe_directly(StateKind::Update, *flow),
             Reason::Bulk => self.owe_directly(StateKind::New, *flow),
-            Reason::Flush(_) => {}
+            Reason::Offer if self.is_copy(flow) => {}
+            Reason::Offer => self.offer_directly(*flow),
+            Reason::Flush(_) | Reason::Purge | Reason::CalledOff => {}
         }
     }
 
     fn fill(&mut self, flow: &Flow, reason: Reason) {
         if !self.settings.external_cache
             && let Some(slot) = self.external.find(&flow.key())
+            && !self.external.has(slot, marks::HELD | marks::OURS)
         {
             let said_since = self.external.meta(slot).updated >= self.sweeps.began.tick();
             let is_ending = self.external.has(slot, marks::DEAD);
@@ -322,6 +366,11 @@ impl Replica {
         // passed here of a flow that was not known to be ours, it is.
         let old = age >= held.timeout.unwrap_or(0) / 4;
         let is_news = self.internal.has(slot, marks::SILENT | marks::TAKEN);
+        if self.is_first_look(slot) {
+            self.internal.mark(slot, marks::NOTED, 0);
+            self.internal.store(slot, &merged, tick);
+            return;
+        }
         if same && !(refreshed && (old || is_news)) {
             return;
         }
@@ -330,6 +379,19 @@ impl Replica {
         }
         self.disown(&flow.key());
         self.on_update(slot, flow);
+    }
+
+    /// True if this is the first look at our copy since the peer has taken the flow: its
+    /// timeout is that of our own time with it, and no evidence.
+    fn is_first_look(&self, slot: cache::Slot) -> bool {
+        let is_new =
+            self.internal.has(slot, marks::TAKEN) && !self.internal.has(slot, marks::NOTED);
+        // What we have injected since is known better.
+        let is_injected = || {
+            let written = self.external.find(&self.internal.key(slot));
+            !self.settings.external_cache && written.is_some()
+        };
+        is_new && !is_injected()
     }
 
     /// A flow that no event has told of.
@@ -354,7 +416,10 @@ impl Replica {
             self.events.push_back(Event::DumpFailed);
         }
         // Every dump of flows is followed by one of the expectations, whose masters are then known.
-        let is_flush = matches!(dump.reason, Reason::Flush(_));
+        let is_flush = matches!(
+            dump.reason,
+            Reason::Flush(_) | Reason::Purge | Reason::CalledOff
+        );
         if dump.scope == DumpScope::All && self.expectations.is_some() && !is_flush {
             self.sweeps.owed.push_front(Dump {
                 scope: DumpScope::Expectations,
@@ -381,9 +446,10 @@ impl Replica {
             }
             Reason::Start | Reason::Resync => {
                 self.stats.resyncs += 1;
-                self.sweeps.whole |= end == DumpEnd::Complete;
+                self.sweeps.whole |= end == DumpEnd::Complete && !self.sweeps.missing;
             }
-            Reason::Flush(Some(id)) => self.events.push_back(Event::Done(id)),
+            Reason::Flush(id) => self.flush_dump_over(id, end),
+            Reason::Purge => self.purge_dump_over(end),
             _ => {}
         }
     }
@@ -425,7 +491,7 @@ impl Replica {
 
     fn comparison_over(&mut self, dump: Dump) {
         self.sweeps.gone = None;
-        self.sweeps.whole |= dump.scope == DumpScope::All;
+        self.sweeps.whole |= dump.scope == DumpScope::All && !self.sweeps.missing;
         if dump.reason == Reason::Repair {
             self.stats.resyncs += 1;
             self.events.push_back(Event::Repaired {

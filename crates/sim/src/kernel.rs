@@ -17,7 +17,7 @@ struct Entry {
 }
 
 /// A table of flows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Kernel {
     table: BTreeMap<FlowKey, Entry>,
     events: VecDeque<KernelEvent>,
@@ -35,6 +35,26 @@ pub struct Kernel {
     overrun: bool,
     /// The table is full: nothing is created any more.
     pub is_full: bool,
+    /// Identifies the table: another one after the machine has started again.
+    pub table_id: u32,
+}
+
+impl Default for Kernel {
+    fn default() -> Kernel {
+        Kernel {
+            table: BTreeMap::new(),
+            table_id: 1,
+            events: VecDeque::new(),
+            next_id: 0,
+            expectations: BTreeMap::new(),
+            helpers: Vec::new(),
+            deaf: false,
+            requests: Vec::new(),
+            events_max: 0,
+            overrun: false,
+            is_full: false,
+        }
+    }
 }
 
 impl Kernel {
@@ -149,6 +169,7 @@ impl Kernel {
         Kernel {
             helpers: self.helpers,
             next_id: self.next_id,
+            table_id: self.table_id + 1,
             events_max: self.events_max,
             ..Kernel::default()
         }

@@ -14,7 +14,8 @@ use replica::{
     KernelResult, LinkId, LinkSettings, Objects, Op, Outcome, Purpose, Replica, Settings, Which,
 };
 use wire::v1::{
-    Control, Epoch, Mode, ObjectKind, Seq, StateKind, Verdict, decode_flow, messages, verdict,
+    Control, Epoch, Mode, ObjectKind, Seq, StateKind, TableId, Verdict, decode_flow, messages,
+    verdict,
 };
 
 use crate::check::{Check, Truth, Violation, check_bound, content, version};
@@ -901,6 +902,7 @@ fn core(plan: &Plan, n: usize, run: u32, now: Instant, kernel: &Kernel) -> Core 
         sweep_full: Duration::from_secs(4),
         first_seq,
         epoch: Epoch((plan.seed as u32) << 8 | (n as u32) << 7 | run),
+        table: TableId(kernel.table_id),
         trailer: plan.trailer,
     })))
 }

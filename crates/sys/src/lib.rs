@@ -5,6 +5,7 @@
 
 pub mod interface;
 pub mod netlink;
+pub mod netns;
 pub mod process;
 pub mod signal;
 pub mod time;

@@ -53,12 +53,22 @@ pub(crate) fn status(s: &Value) -> String {
     line(
         "peer",
         format!(
-            "{who}; {} restarts seen, {} messages lost, {} malformed",
+            "{who}{}; {} restarts seen, {} messages lost, {} malformed",
+            match peer["silent"].as_u64() {
+                Some(secs) if secs >= 5 => format!(", SILENT FOR {}", duration(secs)),
+                _ => String::new(),
+            },
             number(peer, "restarts"),
             number(s, "lost"),
             number(s, "malformed"),
         ),
     );
+    if let (Some(held), Some(all)) = (peer["held"].as_u64(), peer["should_hold"].as_u64()) {
+        line(
+            "protected",
+            format!("the peer holds {held} of our {all} flows"),
+        );
+    }
     let unconfirmed = number(peer, "unconfirmed");
     for (key, name, more) in [
         ("internal", "internal", String::new()),
@@ -66,7 +76,7 @@ pub(crate) fn status(s: &Value) -> String {
             "external",
             "external",
             if unconfirmed > 0 {
-                format!(", {unconfirmed} unconfirmed since the peer started again")
+                format!(", {unconfirmed} unconfirmed by the peer's present run")
             } else {
                 String::new()
             },

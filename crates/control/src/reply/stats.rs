@@ -82,8 +82,21 @@ pub struct PeerReport {
     pub restarts: u64,
     /// Flows that its present run has told of.
     pub confirmed: u64,
-    /// Flows that only a former run of it has told of.
+    /// Flows that only a former run of it has announced, or that it only offered.
     pub unconfirmed: u64,
+    /// Our flows that it says it holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<u64>,
+    /// Our flows that it should hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub should_hold: Option<u64>,
+    /// Seconds since its last message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub silent: Option<u64>,
+    /// Times that it counted on more flows than we held, and we asked for them.
+    pub asked: u64,
+    /// Copies that scheduled flushes spared, because nothing else here held them.
+    pub spared: u64,
     /// Flows removed because a complete bulk update did not mention them.
     pub absent: u64,
     /// Late messages that were still news.
@@ -275,10 +288,23 @@ fn peer_block(out: &mut String, p: &PeerReport) {
          \tRestarts:\t\t{:20}\n\
          \tFlows confirmed:\t{:20}\n\
          \tFlows unconfirmed:\t{:20}\n\
+         \tOur flows held there:\t{:20}\n\
+         \tOur flows to be held:\t{:20}\n\
+         \tAsked for what it had:\t{:20}\n\
+         \tSpared by flushes:\t{:20}\n\
          \tFlows absent from bulk:\t{:20}\n\
          \tLate messages used:\t{:20}\n\
          \tMalformed trailers:\t{:20}\n\n",
-        p.restarts, p.confirmed, p.unconfirmed, p.absent, p.late_used, p.bad_trailers
+        p.restarts,
+        p.confirmed,
+        p.unconfirmed,
+        p.held.unwrap_or(0),
+        p.should_hold.unwrap_or(0),
+        p.asked,
+        p.spared,
+        p.absent,
+        p.late_used,
+        p.bad_trailers
     );
 }
 

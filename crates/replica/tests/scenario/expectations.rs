@@ -71,7 +71,7 @@ fn tell(w: &mut World, n: usize, change: Change, e: &Expectation) {
         origin: Origin::Traffic,
         expectation: *e,
     };
-    node.replica.handle_expectations(w.now, &[event]);
+    node.replica.handle_expectation(w.now, &event);
 }
 
 fn listed(w: &World, n: usize, which: Which) -> Vec<Expectation> {
@@ -344,4 +344,36 @@ fn a_flush_of_the_kernel_tells_the_peer_nothing_of_expectations() {
     w.run(0.5);
     assert!(listed(&w, FW1, Which::Internal).is_empty());
     assert_eq!(listed(&w, FW2, Which::External).len(), 1);
+}
+
+/// Goal: what waits for the link is what is owed, however often expectations come and go.
+#[test]
+fn removed_expectations_do_not_wait_to_be_sent() {
+    let mut replica = replica::Replica::new(with_expectations(Mode::Notrack));
+    let now = replica::Instant::START;
+    let event = |change, e: &Expectation| replica::ExpectationEvent {
+        change,
+        origin: replica::Origin::Traffic,
+        expectation: *e,
+    };
+    let masters = [1, 2, 3].map(|n| replica::KernelEvent {
+        change: Change::New,
+        origin: replica::Origin::Traffic,
+        flow: tcp(n),
+    });
+    replica.handle_events(now, &masters);
+    let before = replica.owed();
+    for n in 0..10_000 {
+        let e = predicted(1 + n % 3);
+        replica.handle_expectation(now, &event(Change::New, &e));
+        // Our own flush ends it: nobody is told.
+        let own = replica::ExpectationEvent {
+            origin: replica::Origin::Commit,
+            ..event(Change::Destroy, &e)
+        };
+        replica.handle_expectation(now, &own);
+    }
+    assert_eq!(replica.owed(), before);
+    replica.handle_expectation(now, &event(Change::New, &predicted(1)));
+    assert_eq!(replica.owed(), before + 1);
 }

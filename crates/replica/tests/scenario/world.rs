@@ -12,7 +12,7 @@ use replica::{
 };
 use sim::kernel::Kernel;
 use sim::random::Random;
-use wire::v1::{Epoch, MessageType, Mode, Seq, messages};
+use wire::v1::{Epoch, MessageType, Mode, Seq, TableId, messages};
 
 /// Step of the virtual clock.
 const STEP: Duration = Duration::from_millis(10);
@@ -45,6 +45,7 @@ pub(crate) fn settings() -> Settings {
         sweep_full: Duration::from_secs(15),
         first_seq: Seq(u32::MAX - 3),
         epoch: Epoch(1),
+        table: TableId(1),
         trailer: true,
     }
 }
@@ -148,6 +149,28 @@ impl Node {
             position = next;
         }
         found
+    }
+
+    /// Number of flows of its internal cache that it announces.
+    pub(crate) fn announced(&self) -> usize {
+        let mut count = 0;
+        let mut position = cache::Position::default();
+        let mut see = |_: &Flow, age: replica::Age| count += usize::from(age.is_announced);
+        while let Some(next) = self.replica.walk(Which::Internal, position, 100, &mut see) {
+            position = next;
+        }
+        count
+    }
+
+    /// Number of flows that caches and kernel together hold, of some.
+    pub(crate) fn held(&self, flows: &[Flow]) -> usize {
+        let (internal, external) = (self.flows(Which::Internal), self.flows(Which::External));
+        let holds = |f: &&Flow| {
+            let key = f.key();
+            let cached = internal.contains_key(&key) || external.contains_key(&key);
+            cached || self.kernel.get(&key).is_some()
+        };
+        flows.iter().filter(holds).count()
     }
 
     pub(crate) fn has(&self, which: Which, flow: &Flow) -> bool {

@@ -25,7 +25,7 @@ pub use header::{
     StateKind, Verdict, encode_alive, encode_control, messages, verdict,
 };
 pub use stream::{Stream, StreamError};
-pub use trailer::{Bulk, BulkState, Epoch, Role, Trailer, TrailerError};
+pub use trailer::{Bulk, BulkState, Epoch, Holdings, Role, TableId, Trailer, TrailerError};
 
 /// What an attribute area decoded to, and how many unknown attributes were skipped.
 ///

@@ -1,0 +1,244 @@
+//! Failovers and failbacks with the scripts of an HA manager, and the scheduled flush
+//! that follows them.
+
+use flow::Flow;
+use replica::{Command, Event, Instant, Objects, Settings, Which};
+use wire::v1::{Epoch, Mode};
+
+use crate::world::{World, settings, tcp};
+use crate::{FW1, FW2};
+
+const FLOWS: u16 = 50;
+
+fn flows() -> Vec<Flow> {
+    (1..=FLOWS).map(tcp).collect()
+}
+
+fn pair(external_cache: bool) -> World {
+    let own = |epoch| Settings {
+        mode: Mode::Ftfw,
+        epoch: Epoch(epoch),
+        external_cache,
+        ..settings()
+    };
+    let mut w = World::with(own(1), own(2));
+    w.run(1.5);
+    for flow in flows() {
+        w.traffic(FW1, &flow);
+    }
+    w.run(1.5);
+    assert_eq!(w.nodes[FW2].held(&flows()), FLOWS.into());
+    w
+}
+
+/// Packets of every flow pass through node `n`: no event tells of them.
+fn packets(w: &mut World, n: usize) {
+    let now: Instant = w.now;
+    for flow in flows() {
+        w.nodes[n].kernel.refresh(now, &flow.key(), 432_000);
+    }
+}
+
+/// What the original's scripts do at a failover.
+fn take_over(w: &mut World, n: usize) {
+    for command in [
+        Command::Commit(Objects::All),
+        Command::FlushCaches,
+        Command::Resync(Objects::All),
+        Command::Bulk,
+    ] {
+        w.command(n, command);
+        w.run(0.1);
+    }
+    w.command(1 - n, Command::ScheduleFlush);
+    w.command(1 - n, Command::RequestResync);
+}
+
+/// A pair after a failover to FW2 for `seconds` and back, with packets all the time.
+fn failed_back(external_cache: bool, seconds: u32) -> World {
+    let mut w = pair(external_cache);
+    take_over(&mut w, FW2);
+    for _ in 0..10 * seconds {
+        packets(&mut w, FW2);
+        w.run(0.1);
+    }
+    take_over(&mut w, FW1);
+    packets(&mut w, FW1);
+    w
+}
+
+fn cut(w: &mut World, is_cut: bool) {
+    for node in &mut w.nodes {
+        node.mute = is_cut;
+    }
+}
+
+/// Goal: a failback with the dedicated link out for longer than `PurgeTimeout` loses nothing.
+/// Method: the timeouts of FW2's copies are those of its time as primary with packets,
+/// which no event has told; sweeps see them, and the scheduled flush follows.
+#[test]
+fn a_failback_with_the_link_out_keeps_every_flow() {
+    for external_cache in [true, false] {
+        let mut w = failed_back(external_cache, 4);
+        w.run(1.0);
+        cut(&mut w, true);
+        for _ in 0..75 {
+            packets(&mut w, FW1);
+            w.run(1.0);
+        }
+        cut(&mut w, false);
+        w.run(20.0);
+        assert_eq!(
+            w.nodes[FW2].held(&flows()),
+            FLOWS.into(),
+            "{external_cache}"
+        );
+        w.command(FW2, Command::Commit(Objects::All));
+        w.run(1.0);
+        let kernel = &w.nodes[FW2].kernel;
+        let lost = flows()
+            .iter()
+            .filter(|f| kernel.get(&f.key()).is_none())
+            .count();
+        assert_eq!(lost, 0, "cache {external_cache}");
+    }
+}
+
+/// The same while the link is out at the failback itself: FW1's announcements never come.
+#[test]
+fn a_failback_that_the_peer_never_heard_of_keeps_every_flow() {
+    let mut w = pair(true);
+    take_over(&mut w, FW2);
+    w.run(2.0);
+    cut(&mut w, true);
+    take_over(&mut w, FW1);
+    packets(&mut w, FW1);
+    w.run(70.0);
+    assert_eq!(w.nodes[FW2].kernel.len(), FLOWS.into());
+    assert_eq!(w.nodes[FW2].replica.stats().purge_spared, FLOWS.into());
+}
+
+#[test]
+fn a_scheduled_flush_deletes_copies_that_the_external_cache_holds() {
+    let mut w = failed_back(true, 1);
+    w.run(65.0);
+    let fw2 = &w.nodes[FW2];
+    assert_eq!(fw2.kernel.len(), 0);
+    assert_eq!(fw2.replica.len(Which::Internal), 0);
+    assert_eq!(fw2.replica.len(Which::External), FLOWS.into());
+    let deleted = u64::from(FLOWS);
+    assert!(fw2.heard.contains(&Event::Purged { deleted, spared: 0 }));
+    assert_eq!(w.nodes[FW1].replica.len(Which::Internal), FLOWS.into());
+}
+
+#[test]
+fn a_scheduled_flush_deletes_copies_whose_end_the_owner_has_announced() {
+    let mut w = failed_back(true, 1);
+    w.run(1.0);
+    for flow in &flows()[..20] {
+        w.nodes[FW1].kernel.end(&flow.key());
+    }
+    w.run(1.0);
+    assert_eq!(w.nodes[FW2].replica.len(Which::External), 30);
+    w.run(65.0);
+    assert_eq!(w.nodes[FW2].kernel.len(), 0);
+    assert_eq!(w.nodes[FW2].replica.stats().purge_spared, 0);
+}
+
+#[test]
+fn a_scheduled_flush_spares_what_was_injected() {
+    let mut w = failed_back(false, 1);
+    w.run(65.0);
+    assert_eq!(w.nodes[FW2].kernel.len(), FLOWS.into());
+    assert_eq!(w.nodes[FW2].replica.stats().purge_spared, FLOWS.into());
+}
+
+#[test]
+fn a_commit_calls_a_scheduled_flush_off() {
+    let mut w = pair(true);
+    w.command(FW2, Command::ScheduleFlush);
+    w.command(FW2, Command::ScheduleFlush);
+    w.run(59.9);
+    w.command(FW2, Command::Commit(Objects::All));
+    w.run(61.0);
+    assert_eq!(w.nodes[FW2].kernel.len(), FLOWS.into());
+    assert_eq!(w.nodes[FW2].replica.stats().kernel_flushes, 0);
+}
+
+/// Goal: what our own kernel shows of a flow of the peer deletes nothing that the peer
+/// was acknowledged for, until the peer has received that the flow is ours.
+#[test]
+fn evidence_of_traffic_does_not_delete_what_the_peer_announced() {
+    for external_cache in [true, false] {
+        let mut w = pair(external_cache);
+        // FW2 is not heard while a stray packet makes and ends the flow there.
+        w.nodes[FW2].mute = true;
+        w.traffic(FW2, &tcp(1));
+        w.run(1.0);
+        assert!(w.nodes[FW2].has(Which::External, &tcp(1)));
+        w.nodes[FW2].kernel.end(&tcp(1).key());
+        w.run(1.0);
+        assert!(
+            w.nodes[FW2].has(Which::External, &tcp(1)),
+            "{external_cache}"
+        );
+        w.nodes[FW2].mute = false;
+        w.run(3.0);
+        assert!(w.nodes[FW1].has(Which::Internal, &tcp(1)));
+        assert!(
+            w.nodes[FW2].has(Which::External, &tcp(1)),
+            "{external_cache}"
+        );
+        w.command(FW2, Command::Commit(Objects::All));
+        w.run(1.0);
+        assert!(w.nodes[FW2].kernel.get(&tcp(1).key()).is_some());
+    }
+}
+
+/// When the peer has received that a flow is ours, its announcement is over.
+#[test]
+fn a_flow_that_moved_is_held_by_the_peer_of_its_new_owner() {
+    for external_cache in [true, false] {
+        let mut w = pair(external_cache);
+        w.traffic(FW2, &tcp(1));
+        w.run(1.0);
+        assert!(!w.nodes[FW2].has(Which::External, &tcp(1)));
+        assert!(w.nodes[FW1].has(Which::External, &tcp(1)));
+        w.nodes[FW2].kernel.end(&tcp(1).key());
+        w.run(1.0);
+        assert!(
+            !w.nodes[FW1].has(Which::External, &tcp(1)),
+            "{external_cache}"
+        );
+    }
+}
+
+#[test]
+fn a_kernel_flush_is_over_when_its_last_delete_is_answered_and_a_failed_dump_is_said() {
+    let mut replica = replica::Replica::new(settings());
+    let now = Instant::from_nanos(1);
+    let id = replica::CommandId(1);
+    // The first dump is that of the start.
+    assert!(replica.poll_dump().is_some());
+    replica.handle_dump_end(now, replica::DumpEnd::Complete);
+    replica.handle_command(now, id, Command::FlushKernel(Objects::Flows));
+    assert!(replica.poll_dump().is_some());
+    replica.handle_dump(now, &[tcp(1), tcp(2)]);
+    replica.handle_dump_end(now, replica::DumpEnd::Failed);
+    let mut requests = Vec::new();
+    replica.poll_kernel(10, &mut requests);
+    assert_eq!(requests.len(), 2);
+    let events = |replica: &mut replica::Replica| {
+        std::iter::from_fn(|| replica.poll_event()).collect::<Vec<_>>()
+    };
+    let done = |request| replica::KernelResult {
+        request,
+        outcome: replica::Outcome::Done,
+    };
+    replica.handle_results(now, &[done(requests[0])]);
+    assert!(!events(&mut replica).contains(&Event::Done(id)));
+    replica.handle_results(now, &[done(requests[1])]);
+    let last = events(&mut replica);
+    let incomplete = Event::FlushIncomplete { refused: 0 };
+    assert_eq!(last, [incomplete, Event::Done(id)]);
+}

@@ -1,0 +1,128 @@
+//! What a hostile or broken neighbour costs: it sends what it likes, from the peer's address.
+
+use replica::{Event, Settings, Which};
+use wire::v1::{
+    Control, Epoch, Flags, FlowOptions, Mode, Seq, StateKind, encode_control, encode_flow,
+};
+
+use crate::world::{World, settings, tcp};
+use crate::{FW1, FW2};
+
+fn pair(mode: Mode) -> World {
+    let own = |epoch| Settings {
+        mode,
+        epoch: Epoch(epoch),
+        ..settings()
+    };
+    let mut w = World::with(own(1), own(2));
+    w.run(1.5);
+    for n in 1..=500 {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(12.0);
+    w
+}
+
+fn forge(w: &mut World, control: Control, flags: Flags, seq: u32) {
+    let mut bytes = Vec::new();
+    encode_control(&mut bytes, control, flags, Seq(seq));
+    let now = w.now;
+    let link = replica::LinkId(0);
+    w.nodes[FW1].replica.handle_datagram(now, link, &bytes);
+}
+
+/// Goal: requests of a neighbour cause one bulk update in ten seconds, and none is lost.
+#[test]
+fn forged_requests_begin_one_bulk_update_in_ten_seconds() {
+    let mut w = pair(Mode::Ftfw);
+    let before = w.nodes[FW1].sent;
+    for n in 0..400 {
+        forge(&mut w, Control::Resync, Flags::NONE, 1_000_000 + n);
+        w.run(0.05);
+    }
+    w.run(12.0);
+    // 20 s of requests: at 0, at 10, and the last one's at 20.
+    let bulks = w.nodes[FW1]
+        .heard
+        .iter()
+        .filter(|e| **e == Event::Bulk)
+        .count();
+    assert!((2..=4).contains(&bulks), "{bulks} bulk updates");
+    let sent = w.nodes[FW1].sent - before;
+    // Numbers that lead astray cost a repetition of what then seems unacknowledged.
+    assert!(sent <= (2 * bulks + 1) * 500, "{sent} messages");
+}
+
+/// Goal: a neighbour's greetings repeat what is unacknowledged once in ten seconds.
+#[test]
+fn forged_greetings_repeat_nothing_again_and_again() {
+    let mut w = pair(Mode::Ftfw);
+    w.nodes[FW2].mute = true;
+    for n in 501..=1000 {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(1.0);
+    let before = w.nodes[FW1].sent;
+    for n in 0..800u32 {
+        // Each begins the numbers anew.
+        let seq = n.wrapping_mul(77_777_777);
+        forge(&mut w, Control::Alive, Flags::HELLO, seq);
+        w.run(0.01);
+    }
+    let sent = w.nodes[FW1].sent - before;
+    // The last resort against disagreement, after 2 s and then 4 s of silence.
+    assert!(sent <= 1000, "{sent} messages");
+}
+
+/// Goal: an operator's bulk update begins at once, whatever datagrams have caused.
+#[test]
+fn an_operators_bulk_update_begins_at_once() {
+    let mut w = pair(Mode::Ftfw);
+    forge(&mut w, Control::Resync, Flags::NONE, 1_000_000);
+    w.run(1.0);
+    let before = w.nodes[FW1].sent;
+    w.command(FW1, replica::Command::Bulk);
+    w.run(1.0);
+    assert!(w.nodes[FW1].sent - before >= 500);
+}
+
+/// Goal: a flow that came without a timeout and was injected is not announced back.
+#[test]
+fn injected_flows_without_a_timeout_are_not_announced_back() {
+    let mut w = World::with(
+        settings(),
+        Settings {
+            external_cache: false,
+            ..settings()
+        },
+    );
+    w.run(1.0);
+    let options = FlowOptions {
+        timeout: false,
+        window_scale: false,
+    };
+    for (n, kind) in [
+        (1, StateKind::New),
+        (2, StateKind::Update),
+        (3, StateKind::New),
+    ] {
+        let mut bytes = Vec::new();
+        encode_flow(
+            &mut bytes,
+            kind,
+            Flags::NONE,
+            Seq(50 + u32::from(n)),
+            &tcp(n),
+            options,
+        );
+        let now = w.now;
+        w.nodes[FW2]
+            .replica
+            .handle_datagram(now, replica::LinkId(0), &bytes);
+    }
+    w.run(1.0);
+    assert_eq!(w.nodes[FW2].kernel.len(), 3);
+    w.run(50.0);
+    assert_eq!(w.nodes[FW2].sent, 0);
+    assert_eq!(w.nodes[FW2].replica.len(Which::Internal), 0);
+}
