@@ -35,6 +35,8 @@ pub struct Network {
     pub cut: [bool; 2],
     /// Links that are down.
     pub down: [bool; 2],
+    /// All links are cut, in both directions.
+    pub is_out: bool,
     /// Datagrams by sender that are lost in the present burst.
     burst: [u32; 2],
     /// Sent, delivered and lost; a second copy counts as sent.
@@ -54,6 +56,7 @@ impl Network {
             number: 0,
             cut: [false; 2],
             down: [false; 2],
+            is_out: false,
             burst: [0; 2],
             sent: 0,
             delivered: 0,
@@ -64,6 +67,7 @@ impl Network {
     /// What is sent from now on in both directions arrives, unless a link is down.
     pub fn heal(&mut self) {
         self.cut = [false; 2];
+        self.is_out = false;
         self.burst = [0; 2];
     }
 
@@ -85,7 +89,7 @@ impl Network {
         let has = |fault| plan.is_some_and(|p| p.has(fault));
         let strength = plan.map_or(0.0, |p| p.strength);
         self.sent += 1;
-        if self.cut[from] || self.down[link] {
+        if self.is_out || self.cut[from] || self.down[link] {
             self.lost += 1;
             return;
         }

@@ -56,7 +56,13 @@ faults! {
     Pause "pause" "A daemon does nothing for a while.",
     Operator "operator" "Commands at any moment, also twice.",
     Failover "failover" "The backup takes over.",
+    Failback "failback" "The backup takes over for a while, and the former primary takes back.",
+    Outage "outage" "Nothing arrives for longer than a scheduled flush waits.",
 }
+
+/// Faults that came later, and how often a run has each. They are drawn last, so that a
+/// seed keeps the choices that it had without them.
+const LATER: &[(Fault, f64)] = &[(Fault::Failback, 0.4), (Fault::Outage, 0.3)];
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -120,6 +126,7 @@ impl Plan {
         let spread = random.chance(0.3);
         let often = 0.1 + 0.4 * (random.below(100) as f64 / 100.0);
         let mut faults: Vec<Fault> = Fault::ALL.to_vec();
+        faults.retain(|f| !LATER.iter().any(|(later, _)| later == f));
         faults.retain(|_| random.chance(often));
         let is_mixed = programs != [Program::Ours; 2];
         let restarts = faults.contains(&Fault::Crash) || faults.contains(&Fault::Reboot);
@@ -131,7 +138,7 @@ impl Plan {
         if spread {
             faults.retain(|f| *f != Fault::Failover);
         }
-        Plan {
+        let mut plan = Plan {
             seed,
             mode,
             programs,
@@ -142,7 +149,14 @@ impl Plan {
             strength: 0.2 + 0.8 * (random.below(100) as f64 / 100.0),
             rate: 20 + random.below(400),
             safety: Duration::from_secs(6 + random.below(10)),
+        };
+        for (fault, part) in LATER {
+            let has = random.chance(*part);
+            if has && !(spread && *fault == Fault::Failback) {
+                plan.faults.push(*fault);
+            }
         }
+        plan
     }
 
     /// How late a second copy of a datagram may come. A HELLO of a peer that names no epoch
@@ -158,6 +172,11 @@ impl Plan {
     /// True if this run has the fault.
     pub fn has(&self, fault: Fault) -> bool {
         self.faults.contains(&fault)
+    }
+
+    /// True if an HA manager acts: there is one primary, and the backup takes over.
+    pub fn has_manager(&self) -> bool {
+        self.has(Fault::Failover) || self.has(Fault::Failback)
     }
 
     /// True if both replicas tell each other which of their runs speaks.

@@ -1,9 +1,13 @@
 //! Two replicas with their kernels, the links between them, traffic and operators, on
 //! one virtual clock. The seed decides everything.
 //!
+//! The HA manager is in `ha`.
+//!
 //! A run has two phases. First, safety: traffic and faults, and the invariants of
 //! [`crate::check`] at every step. Then, liveness: no traffic, no fault, the dead
 //! started again, and within a stated time the caches are equal.
+
+mod ha;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -26,12 +30,17 @@ use crate::plan::{Fault, Plan, Program};
 use crate::random::Random;
 use crate::trace::Trace;
 
+use ha::Manager;
+
 /// Step of the virtual clock.
 const STEP: Duration = Duration::from_millis(5);
 const REFRESH: Duration = Duration::from_secs(3);
 const CACHE_TIMEOUT: Duration = Duration::from_secs(8);
+const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Keys of flows: few, so that they come again.
 const KEYS: u64 = 300;
+/// Packets in a step that only refresh a timer.
+const PACKETS: usize = 2;
 /// Datagrams that wait for a paused daemon.
 const INBOX_MAX: usize = 500;
 /// Entries of a dump that one turn reads.
@@ -90,7 +99,9 @@ pub struct World {
     /// Which replica sees the packets of each flow that lives.
     lives: BTreeMap<FlowKey, usize>,
     primary: usize,
+    manager: Manager,
     workload: Random,
+    packets: Random,
     faults: Random,
     operator: Random,
     kernels: Random,
@@ -131,7 +142,9 @@ impl World {
             truth: Truth::default(),
             lives: BTreeMap::new(),
             primary: 0,
+            manager: Manager::new(seed),
             workload: Random::new(seed, "workload"),
+            packets: Random::new(seed, "packets"),
             faults: Random::new(seed, "faults"),
             operator: Random::new(seed, "operator"),
             kernels: Random::new(seed, "kernels"),
@@ -183,6 +196,7 @@ impl World {
             self.break_things();
             self.make_traffic();
             self.operate();
+            self.manage();
         }
         self.bring_back();
         while let Some(datagram) = self.network.receive(self.now) {
@@ -213,6 +227,9 @@ impl World {
         }
         if self.plan.has(Fault::Silence) && self.workload.chance(0.05) {
             self.refresh_silently();
+        }
+        if self.plan.has_manager() {
+            self.pass_packets();
         }
         for n in 0..2 {
             // What has expired lives no more.
@@ -268,6 +285,22 @@ impl World {
         if let Some(timeout) = held {
             self.truth.on_traffic(n, &key);
             self.nodes[n].kernel.refresh(self.now, &key, timeout);
+        }
+    }
+
+    /// Ordinary packets: each gives its flow the timeout of its state, and no event tells of it.
+    fn pass_packets(&mut self) {
+        for _ in 0..PACKETS {
+            let number = self.packets.below(KEYS);
+            let key = plain_flow(number as u16).key();
+            let Some(&n) = self.lives.get(&key) else {
+                continue;
+            };
+            if let Some(flow) = self.nodes[n].kernel.get(&key) {
+                let timeout = timeout_of_state(flow);
+                self.truth.on_traffic(n, &key);
+                self.nodes[n].kernel.refresh(self.now, &key, timeout);
+            }
         }
     }
 
@@ -430,29 +463,6 @@ impl World {
             let script = *self.operator.pick(&scripts);
             self.script(n, script);
         }
-        if self.plan.has(Fault::Failover) && self.operator.chance(0.0015) {
-            let n = 1 - self.primary;
-            if self.nodes[n].back_at.is_none() {
-                self.fail_over(n);
-            }
-        }
-    }
-
-    /// What the scripts of the HA manager do.
-    fn fail_over(&mut self, n: usize) {
-        self.may_hold_more = true;
-        self.trace.line(self.now, format_args!("{n} takes over"));
-        self.primary = n;
-        let primary = [
-            Command::Commit(Objects::All),
-            Command::FlushCaches,
-            Command::Resync(Objects::All),
-            Command::Bulk,
-        ];
-        self.script(n, &primary);
-        self.script(1 - n, &[Command::ScheduleFlush, Command::RequestResync]);
-        // Packets of what the commit brings go here from now on; the rest is lost.
-        self.lives.clear();
     }
 
     fn script(&mut self, n: usize, commands: &[Command]) {
@@ -890,7 +900,7 @@ fn core(plan: &Plan, n: usize, run: u32, now: Instant, kernel: &Kernel) -> Core 
         refresh_time: REFRESH,
         cache_timeout: CACHE_TIMEOUT,
         commit_timeout: None,
-        purge_timeout: Duration::from_secs(2),
+        purge_timeout: PURGE_TIMEOUT,
         window_tracking: false,
         startup_resync: false,
         overrun_resync: Some(Duration::from_secs(1)),
@@ -924,7 +934,7 @@ fn plain_flow(number: u16) -> Flow {
     });
     flow.status = Status::CONFIRMED;
     if is_udp {
-        flow.timeout = Some(6);
+        flow.timeout = Some(timeout_of_state(&flow));
         return flow;
     }
     let outside = "192.168.1.100".parse().expect("an address");
@@ -935,12 +945,21 @@ fn plain_flow(number: u16) -> Flow {
     };
     let nat = [Status::SRC_NAT, Status::SRC_NAT_DONE, Status::DST_NAT_DONE];
     flow.status = nat.into_iter().fold(flow.status, Status::with);
-    flow.timeout = Some(120);
     flow.proto_info = Some(ProtoInfo::Tcp(TcpInfo {
         state: TcpState::SYN_SENT,
         window_scale: None,
     }));
+    flow.timeout = Some(timeout_of_state(&flow));
     flow
+}
+
+/// Seconds that a packet gives a flow, by its state.
+fn timeout_of_state(flow: &Flow) -> u32 {
+    match flow.tcp_state() {
+        None => 6,
+        Some(TcpState::ESTABLISHED) => 432_000,
+        Some(_) => 120,
+    }
 }
 
 /// The flow after some packets.
@@ -949,15 +968,11 @@ fn advanced(flow: &Flow, random: &mut Random) -> Flow {
     next.status = next.status.with(Status::SEEN_REPLY);
     if let Some(state) = flow.tcp_state() {
         let state = TcpState((state.0 + 1 + random.below(2) as u8).min(TcpState::TIME_WAIT.0));
-        next.timeout = Some(if state == TcpState::ESTABLISHED {
-            432_000
-        } else {
-            120
-        });
         next.proto_info = Some(ProtoInfo::Tcp(TcpInfo {
             state,
             window_scale: None,
         }));
+        next.timeout = Some(timeout_of_state(&next));
     }
     next
 }

@@ -1,0 +1,124 @@
+//! The HA manager: which replica is the primary, and the scripts that it then runs.
+//!
+//! Both scripts are those of the manual: the new primary commits, empties its caches,
+//! reads its kernel and sends a bulk update; the other one schedules a kernel flush and
+//! asks for everything. Scripts of one replica run one after the other, also those of
+//! takeovers that follow each other quickly.
+//!
+//! Outages are here too: the links are likely to fail at the moment of a takeover.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use replica::{Command, Instant, Objects};
+
+use crate::plan::Fault;
+use crate::random::Random;
+
+use super::{PURGE_TIMEOUT, World};
+
+/// What the HA manager is about to do.
+#[derive(Debug)]
+pub(super) struct Manager {
+    random: Random,
+    /// When the backup takes over, again and again.
+    takeovers: VecDeque<Instant>,
+    /// When the next outage begins, if that is known, and when the present one is over.
+    outage_at: Option<Instant>,
+    outage_until: Option<Instant>,
+}
+
+impl Manager {
+    pub(super) fn new(seed: u64) -> Manager {
+        Manager {
+            random: Random::new(seed, "manager"),
+            takeovers: VecDeque::new(),
+            outage_at: None,
+            outage_until: None,
+        }
+    }
+
+    /// Plans a takeover, and that the former primary takes back after a short while; now
+    /// and then all of this twice.
+    fn plan_failback(&mut self, now: Instant) {
+        let takeovers = if self.random.chance(0.3) { 4 } else { 2 };
+        let mut at = now;
+        for _ in 0..takeovers {
+            self.takeovers.push_back(at);
+            let short = *self.random.pick(&[100, 1000, 4000]);
+            at = at + self.random.within(Duration::from_millis(short));
+        }
+    }
+}
+
+impl World {
+    /// What the HA manager does in this step.
+    pub(super) fn manage(&mut self) {
+        let now = self.now;
+        if self.plan.has(Fault::Failover) && self.operator.chance(0.0015) {
+            let n = 1 - self.primary;
+            if self.nodes[n].back_at.is_none() {
+                self.fail_over(n);
+            }
+        }
+        if self.plan.has(Fault::Failback) {
+            let manager = &mut self.manager;
+            if manager.takeovers.is_empty() && manager.random.chance(0.0015) {
+                manager.plan_failback(now);
+            }
+            let is_due = manager.takeovers.front().is_some_and(|at| *at <= now);
+            let n = 1 - self.primary;
+            // Nobody hands over to a machine that does not answer.
+            if is_due && self.nodes[n].back_at.is_none() {
+                self.manager.takeovers.pop_front();
+                self.fail_over(n);
+            }
+        }
+        if self.plan.has(Fault::Outage) {
+            self.cut_and_mend();
+        }
+    }
+
+    /// Outages: longer than a scheduled flush waits, or nobody would miss anything.
+    fn cut_and_mend(&mut self) {
+        let now = self.now;
+        let manager = &mut self.manager;
+        if let Some(until) = manager.outage_until {
+            if until <= now {
+                manager.outage_until = None;
+                self.network.is_out = false;
+                self.trace.line(now, format_args!("the outage is over"));
+            }
+            return;
+        }
+        let is_due = manager.outage_at.is_some_and(|at| at <= now);
+        if is_due || manager.random.chance(0.0005) {
+            manager.outage_at = None;
+            let more = manager.random.within(Duration::from_secs(4));
+            manager.outage_until = Some(now + PURGE_TIMEOUT + more);
+            self.network.is_out = true;
+            self.trace.line(now, format_args!("outage of all links"));
+        }
+    }
+
+    /// Replica `n` takes over: what the scripts of the HA manager do.
+    fn fail_over(&mut self, n: usize) {
+        self.may_hold_more = true;
+        self.trace.line(self.now, format_args!("{n} takes over"));
+        self.primary = n;
+        let primary = [
+            Command::Commit(Objects::All),
+            Command::FlushCaches,
+            Command::Resync(Objects::All),
+            Command::Bulk,
+        ];
+        self.script(n, &primary);
+        self.script(1 - n, &[Command::ScheduleFlush, Command::RequestResync]);
+        // Packets of what the commit brings go here from now on; the rest is lost.
+        self.lives.clear();
+        if self.plan.has(Fault::Outage) && self.manager.random.chance(0.5) {
+            let after = self.manager.random.within(Duration::from_millis(300));
+            self.manager.outage_at = Some(self.now + after);
+        }
+    }
+}
