@@ -127,12 +127,14 @@ impl Kernel {
         self.table.insert(flow.key(), Entry { flow, expires });
     }
 
-    /// Ends what has run down.
-    pub fn expire(&mut self, now: Instant) {
+    /// Ends what has run down, and says what that is.
+    pub fn expire(&mut self, now: Instant) -> Vec<FlowKey> {
         let over = self.table.iter().filter(|(_, e)| e.expires <= now);
-        for key in over.map(|(k, _)| *k).collect::<Vec<_>>() {
-            self.end(&key);
+        let over: Vec<_> = over.map(|(k, _)| *k).collect();
+        for key in &over {
+            self.end(key);
         }
+        over
     }
 
     /// The events that wait, and whether some were dropped before them.

@@ -116,8 +116,8 @@ fn plan(arguments: &Arguments, seed: u64) -> Plan {
 
 fn line(finished: &Finished) -> String {
     format!(
-        "passed: {} flows equal after {:?}, digest {:016x}",
-        finished.compared, finished.converged, finished.digest
+        "passed: {} flows equal after {:?}, {} exempted, digest {:016x}",
+        finished.compared, finished.converged, finished.exempted, finished.digest
     )
 }
 

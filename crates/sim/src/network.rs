@@ -71,6 +71,13 @@ impl Network {
         self.burst = [0; 2];
     }
 
+    /// What is under way is lost, and what is sent from now on.
+    pub fn lose_all(&mut self) {
+        self.lost += self.in_flight();
+        self.under_way.clear();
+        self.is_out = true;
+    }
+
     /// Number of datagrams under way.
     pub fn in_flight(&self) -> u64 {
         self.under_way.len() as u64

@@ -105,6 +105,10 @@ pub struct Plan {
     pub rate: u64,
     /// How long faults and traffic last.
     pub safety: Duration,
+    /// The primary dies in the end, if there is one.
+    pub kills: bool,
+    /// Committed flows get a fixed timeout, and messages carry none.
+    pub no_timeouts: bool,
 }
 
 impl Plan {
@@ -149,6 +153,8 @@ impl Plan {
             strength: 0.2 + 0.8 * (random.below(100) as f64 / 100.0),
             rate: 20 + random.below(400),
             safety: Duration::from_secs(6 + random.below(10)),
+            kills: false,
+            no_timeouts: false,
         };
         for (fault, part) in LATER {
             let has = random.chance(*part);
@@ -156,6 +162,8 @@ impl Plan {
                 plan.faults.push(*fault);
             }
         }
+        plan.kills = random.chance(0.33);
+        plan.no_timeouts = random.chance(0.15) && !is_mixed;
         plan
     }
 
@@ -183,6 +191,21 @@ impl Plan {
     pub fn has_trailers(&self) -> bool {
         self.trailer && self.programs == [Program::Ours; 2] && self.mode != Mode::Alarm
     }
+
+    /// True if what a replica has acknowledged of a live flow, it must keep.
+    pub fn must_keep(&self) -> bool {
+        self.mode == Mode::Ftfw && self.has_trailers()
+    }
+
+    /// True if the replicas must repair without a command what a restart has left wrong.
+    pub fn must_restore(&self) -> bool {
+        self.mode == Mode::Ftfw && self.has_trailers()
+    }
+
+    /// True if the run ends with the death of the primary.
+    pub fn ends_with_death(&self) -> bool {
+        self.kills && self.has_manager() && self.must_keep()
+    }
 }
 
 impl fmt::Display for Plan {
@@ -193,7 +216,7 @@ impl fmt::Display for Plan {
         });
         write!(
             f,
-            "{:?} {}/{}{}{}{}{} rate={} safety={}s strength={:.2}",
+            "{:?} {}/{}{}{}{}{}{}{} rate={} safety={}s strength={:.2}",
             self.mode,
             programs[0],
             programs[1],
@@ -201,6 +224,8 @@ impl fmt::Display for Plan {
             if self.injects[1] { " injects1" } else { "" },
             if self.trailer { "" } else { " no-trailer" },
             if self.spread { " spread" } else { "" },
+            if self.no_timeouts { " no-timeouts" } else { "" },
+            if self.ends_with_death() { " kills" } else { "" },
             self.rate,
             self.safety.as_secs(),
             self.strength

@@ -1,21 +1,24 @@
 //! Two replicas with their kernels, the links between them, traffic and operators, on
 //! one virtual clock. The seed decides everything.
 //!
-//! The HA manager is in `ha`.
+//! The HA manager is in `ha`, and what the peer must hold of live flows in `holds`.
 //!
 //! A run has two phases. First, safety: traffic and faults, and the invariants of
-//! [`crate::check`] at every step. Then, liveness: no traffic, no fault, the dead
-//! started again, and within a stated time the caches are equal.
+//! [`crate::check`] and [`crate::kept`] at every step. Then, liveness: no traffic, no
+//! fault, the dead started again, and within a stated time the caches are equal. Some
+//! runs end instead with the death of the primary, and a takeover.
 
 mod ha;
+mod holds;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use flow::{Addrs, Filter, Flow, FlowKey, L4, Proto, ProtoInfo, Status, TcpInfo, TcpState, Tuple};
 use replica::{
-    Age, Change, Command, CommandId, DumpEnd, DumpScope, Event, Instant, KernelRequest,
-    KernelResult, LinkId, LinkSettings, Objects, Op, Outcome, Purpose, Replica, Settings, Which,
+    Age, Change, Command, CommandId, DumpEnd, DumpScope, Event, Instant, KernelError,
+    KernelRequest, KernelResult, LinkId, LinkSettings, Objects, Op, Outcome, Purpose, Replica,
+    Settings, Which,
 };
 use wire::v1::{
     Control, Epoch, Mode, ObjectKind, Seq, StateKind, TableId, Verdict, decode_flow, messages,
@@ -23,6 +26,7 @@ use wire::v1::{
 };
 
 use crate::check::{Check, Truth, Violation, check_bound, content, version};
+use crate::kept::Kept;
 use crate::kernel::Kernel;
 use crate::network::{Datagram, Network};
 use crate::original::{self, Original};
@@ -39,6 +43,8 @@ const CACHE_TIMEOUT: Duration = Duration::from_secs(8);
 const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Keys of flows: few, so that they come again.
 const KEYS: u64 = 300;
+/// A fixed timeout of committed flows, with which messages carry none.
+const COMMIT_TIMEOUT_SECS: u32 = 90;
 /// Packets in a step that only refresh a timer.
 const PACKETS: usize = 2;
 /// Datagrams that wait for a paused daemon.
@@ -51,10 +57,12 @@ const DUMP_CHUNK: usize = 40;
 pub struct Finished {
     /// Digest of the whole trace.
     pub digest: u64,
-    /// Time from the end of all faults until the caches were equal.
+    /// Time from the end of all faults until the caches were equal, or the takeover was over.
     pub converged: Duration,
     /// Flows that were then compared, both directions together.
     pub compared: usize,
+    /// Acknowledged flows that a full table or a script of the HA manager has exempted.
+    pub exempted: u64,
 }
 
 /// Why a run failed.
@@ -96,6 +104,7 @@ pub struct World {
     nodes: [Node; 2],
     network: Network,
     truth: Truth,
+    kept: Kept,
     /// Which replica sees the packets of each flow that lives.
     lives: BTreeMap<FlowKey, usize>,
     primary: usize,
@@ -140,6 +149,7 @@ impl World {
             now,
             network: Network::new(seed),
             truth: Truth::default(),
+            kept: Kept::default(),
             lives: BTreeMap::new(),
             primary: 0,
             manager: Manager::new(seed),
@@ -166,12 +176,35 @@ impl World {
         while self.now < end {
             self.step().map_err(Failure::Safety)?;
         }
+        if self.plan.ends_with_death() {
+            return self.kill_primary();
+        }
         self.heal();
-        let begun = self.now;
+        let mut begun = self.now;
+        let mut must_ask = match self.plan.mode {
+            // Repairs itself.
+            Mode::Alarm => false,
+            // Whoever has emptied a cache asks for it again, but first all that lives must
+            // be there without a command. Elsewhere it is the original's means.
+            Mode::Ftfw => self.was_emptied || !self.plan.must_restore(),
+            Mode::Notrack => true,
+        };
         let limit = self.limit();
         loop {
             self.step().map_err(Failure::Safety)?;
-            let difference = match self.difference() {
+            let restored = if self.plan.must_restore() {
+                self.check_restored()
+            } else {
+                Ok(())
+            };
+            if must_ask && restored.is_ok() && self.nodes.iter().all(Node::is_idle) {
+                self.ask_for_all();
+                must_ask = false;
+                begun = self.now;
+                continue;
+            }
+            let difference = match restored.and_then(|()| self.difference()) {
+                Ok(_) if must_ask => "a script does not end".into(),
                 Ok(compared) => {
                     let converged = self.now.since(begun);
                     self.trace
@@ -180,6 +213,7 @@ impl World {
                         digest: self.trace.digest(),
                         converged,
                         compared,
+                        exempted: self.kept.exempted,
                     });
                 }
                 Err(difference) => difference,
@@ -233,7 +267,11 @@ impl World {
         }
         for n in 0..2 {
             // What has expired lives no more.
-            self.nodes[n].kernel.expire(self.now);
+            for key in self.nodes[n].kernel.expire(self.now) {
+                if self.lives.get(&key) == Some(&n) {
+                    self.kept.on_ended(n, key);
+                }
+            }
         }
         let nodes = &self.nodes;
         self.lives
@@ -259,6 +297,7 @@ impl World {
             Some(_) if what < 3 => {
                 self.nodes[n].kernel.end(&key);
                 self.lives.remove(&key);
+                self.kept.on_ended(n, key);
             }
             Some(flow) => {
                 let flow = self.truth.note(advanced(&flow, &mut self.workload));
@@ -267,6 +306,7 @@ impl World {
             }
             None if !self.nodes[n].kernel.is_full => {
                 let flow = self.truth.note(flow);
+                self.kept.on_born(&flow);
                 self.truth.on_traffic(n, &key);
                 self.nodes[n].kernel.traffic(self.now, &flow);
                 self.lives.insert(key, n);
@@ -369,6 +409,7 @@ impl World {
 
     fn kill(&mut self, n: usize, reboot: bool) {
         self.may_hold_more = true;
+        self.kept.on_death(n, reboot);
         let node = &mut self.nodes[n];
         node.is_dead = true;
         node.kernel.deaf = true;
@@ -428,21 +469,16 @@ impl World {
             }
         }
         self.bring_back();
-        match self.plan.mode {
-            // Repairs itself.
-            Mode::Alarm => {}
-            Mode::Ftfw if self.plan.has_trailers() && !self.was_emptied => {}
-            // The original's means, and those of an operator who has emptied a cache.
-            Mode::Ftfw => {
-                for n in 0..2 {
-                    self.script(n, &[Command::RequestResync]);
-                }
-            }
-            Mode::Notrack => {
-                for n in 0..2 {
-                    self.script(n, &[Command::Bulk]);
-                }
-            }
+    }
+
+    /// Both replicas get everything from each other.
+    fn ask_for_all(&mut self) {
+        let command = match self.plan.mode {
+            Mode::Ftfw => Command::RequestResync,
+            _ => Command::Bulk,
+        };
+        for n in 0..2 {
+            self.script(n, &[command]);
         }
     }
 
@@ -493,6 +529,16 @@ impl World {
                 self.truth.on_flush(n);
                 self.was_emptied = true;
             }
+            match command {
+                Command::FlushExternal => self.kept.on_flush(n),
+                Command::FlushCaches => {
+                    let node = &self.nodes[n];
+                    let external = node.external(|_| true).into_keys();
+                    let lost = external.filter(|key| node.kernel.get(key).is_none());
+                    self.kept.on_scripted_flush(n, lost);
+                }
+                _ => {}
+            }
             if matches!(command, Command::FlushCaches | Command::FlushInternal) {
                 self.may_hold_more = true;
             }
@@ -509,7 +555,10 @@ impl World {
             // A committed flow sees packets again where it now is.
             if command == Command::FlushCaches && self.primary == n && !self.plan.spread {
                 let all = node.kernel.dump(self.now, DumpScope::All, None, usize::MAX);
-                self.lives.extend(all.iter().map(|f| (f.key(), n)));
+                for flow in &all {
+                    self.kept.on_born(flow);
+                    self.lives.insert(flow.key(), n);
+                }
             }
         }
     }
@@ -545,6 +594,9 @@ impl World {
             let ended = ended.map(|(_, f)| f);
             self.truth
                 .on_delivered(n, message.header.seq, stale, ended, key);
+        }
+        if !stale {
+            self.note_received(n, datagram);
         }
         match &mut self.nodes[n].core {
             Core::Ours(replica) => {
@@ -592,6 +644,7 @@ impl World {
         for (link, bytes) in datagrams {
             let link = if self.network.down[link] { 1 } else { link };
             self.trace.datagram(n, &bytes);
+            self.note_sent(n, &bytes);
             let plan = self.is_safety.then_some(&self.plan);
             let run = self.nodes[n].run;
             self.network.send(now, plan, n, run, link, &bytes);
@@ -700,6 +753,12 @@ impl World {
             let what = format_args!("{n} writes for {why:?}, create: {op}, {failed:?}");
             self.trace.flow(self.now, flow, what);
         }
+        if let Op::Create(flow) = &request.op
+            && let Outcome::Done | Outcome::Failed(KernelError::TableFull) = outcome
+        {
+            let refused = outcome != Outcome::Done;
+            self.kept.on_created(n, flow.key(), refused);
+        }
         if outcome == Outcome::Done
             && let Op::Create(flow) | Op::Update(flow) = &request.op
         {
@@ -752,11 +811,14 @@ impl World {
             return Ok(());
         }
         let ordered = self.plan.mode == Mode::Ftfw;
-        for n in 0..2 {
+        let external = [0, 1].map(|n| self.nodes[n].external(|_| true));
+        for (n, flows) in external.iter().enumerate() {
             if matches!(self.nodes[n].core, Core::Ours(_)) {
-                let flows = self.nodes[n].external(|_| true);
-                self.truth.check_external(n, &flows, ordered)?;
+                self.truth.check_external(n, flows, ordered)?;
             }
+        }
+        if self.plan.must_keep() {
+            self.check_kept(&external)?;
         }
         Ok(())
     }
@@ -821,6 +883,11 @@ impl World {
 }
 
 impl Node {
+    /// True if no script is under way.
+    fn is_idle(&self) -> bool {
+        self.script.is_empty() && self.waits_for.is_none()
+    }
+
     fn walk(&self, which: Which, wanted: impl Fn(&Age) -> bool) -> BTreeMap<FlowKey, Flow> {
         let mut found = BTreeMap::new();
         let mut see = |flow: &Flow, age: Age| {
@@ -899,7 +966,7 @@ fn core(plan: &Plan, n: usize, run: u32, now: Instant, kernel: &Kernel) -> Core 
         resend_queue: if plan.has_trailers() { 100 } else { 131_072 },
         refresh_time: REFRESH,
         cache_timeout: CACHE_TIMEOUT,
-        commit_timeout: None,
+        commit_timeout: plan.no_timeouts.then_some(COMMIT_TIMEOUT_SECS),
         purge_timeout: PURGE_TIMEOUT,
         window_tracking: false,
         startup_resync: false,

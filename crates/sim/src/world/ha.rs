@@ -116,6 +116,7 @@ impl World {
         self.script(1 - n, &[Command::ScheduleFlush, Command::RequestResync]);
         // Packets of what the commit brings go here from now on; the rest is lost.
         self.lives.clear();
+        self.kept.on_takeover();
         if self.plan.has(Fault::Outage) && self.manager.random.chance(0.5) {
             let after = self.manager.random.within(Duration::from_millis(300));
             self.manager.outage_at = Some(self.now + after);

@@ -1,0 +1,201 @@
+//! Acknowledged means kept: a replica that was acknowledged for a flow may rely on it until
+//! it sends the flow's end, or another replica owns the flow.
+//!
+//! The simulator reads along. A flow counts as acknowledged from the moment when the
+//! owner has received the acknowledgement of a message that told of the flow's present
+//! life. It counts no more
+//!
+//! - when the owner has sent its end, or another replica has taken over;
+//! - when the peer's daemon or machine has died, or an operator has emptied its external cache;
+//! - when a script of the HA manager has emptied the peer's caches while the peer's kernel
+//!   did not have the flow;
+//! - while the peer's kernel has refused it, because the table is full;
+//! - when the timeout in the acknowledged message has run down, counted from its arrival.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use flow::{Flow, FlowKey};
+use replica::Instant;
+use wire::v1::{Seq, StateKind};
+
+use crate::check::version;
+
+/// Timeouts are whole seconds, and replicas round them, too.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// A message about a flow that its owner has sent, and what became of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    key: FlowKey,
+    seq: Seq,
+    version: u32,
+    timeout: Option<u32>,
+    sent_at: Instant,
+    received_at: Option<Instant>,
+    acknowledged_at: Option<Instant>,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |at: Instant| at.since(Instant::START).as_millis();
+        write!(
+            f,
+            "version {} sent as {} at {} ms, ",
+            self.version,
+            self.seq,
+            ms(self.sent_at)
+        )?;
+        match self.received_at {
+            Some(at) => write!(f, "received at {} ms, ", ms(at))?,
+            None => f.write_str("never received, ")?,
+        }
+        match self.acknowledged_at {
+            Some(at) => write!(f, "acknowledged at {} ms", ms(at)),
+            None => f.write_str("not acknowledged"),
+        }
+    }
+}
+
+/// What the replicas have acknowledged of each other's flows.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Messages of each replica's present run that are not acknowledged.
+    sent: [BTreeMap<u32, Told>; 2],
+    /// The last acknowledged message about each flow, by owner.
+    acknowledged: [BTreeMap<FlowKey, Told>; 2],
+    /// Version with which the present life of a flow began.
+    born: BTreeMap<FlowKey, u32>,
+    /// Flows that the kernel of each replica has refused.
+    refused: [BTreeSet<FlowKey>; 2],
+    /// Flows that have ended in the kernel of each replica while it owned them.
+    ended: [BTreeSet<FlowKey>; 2],
+    /// Acknowledged flows that a full table or a script of the HA manager has exempted.
+    pub exempted: u64,
+}
+
+impl Kept {
+    /// A flow begins, or lives on in another kernel.
+    pub fn on_born(&mut self, flow: &Flow) {
+        self.born.insert(flow.key(), version(flow));
+        for ended in &mut self.ended {
+            ended.remove(&flow.key());
+        }
+    }
+
+    /// A flow that replica `n` owned has ended in its kernel.
+    pub fn on_ended(&mut self, n: usize, key: FlowKey) {
+        self.ended[n].insert(key);
+    }
+
+    /// Replica `n` has sent a message about a flow; `is_own` if it owns the flow.
+    pub fn on_sent(
+        &mut self,
+        now: Instant,
+        n: usize,
+        kind: StateKind,
+        flow: &Flow,
+        seq: Seq,
+        is_own: bool,
+    ) {
+        let key = flow.key();
+        if kind == StateKind::Delete {
+            self.acknowledged[n].remove(&key);
+            self.sent[n].retain(|_, told| told.key != key);
+        } else if is_own {
+            let told = Told {
+                key,
+                seq,
+                version: version(flow),
+                timeout: flow.timeout,
+                sent_at: now,
+                received_at: None,
+                acknowledged_at: None,
+            };
+            self.sent[n].insert(seq.0, told);
+        }
+    }
+
+    /// A message of the present run of replica `n` has come to its peer.
+    pub fn on_received(&mut self, now: Instant, n: usize, seq: Seq) {
+        if let Some(told) = self.sent[n].get_mut(&seq.0) {
+            told.received_at = told.received_at.or(Some(now));
+        }
+    }
+
+    /// Replica `n` has received an acknowledgement of its peer's present run.
+    pub fn on_acknowledged(&mut self, now: Instant, n: usize, from: Seq, to: Seq) {
+        let is_covered = |told: &Told| !told.seq.before(from) && !to.before(told.seq);
+        let acknowledged = &mut self.acknowledged[n];
+        self.sent[n].retain(|_, told| {
+            if !is_covered(told) {
+                return true;
+            }
+            told.acknowledged_at = Some(now);
+            let last = acknowledged.entry(told.key).or_insert(*told);
+            if last.seq.before(told.seq) {
+                *last = *told;
+            }
+            false
+        });
+    }
+
+    /// The daemon of replica `n` has died, and with `table` its kernel's table, too.
+    pub fn on_death(&mut self, n: usize, table: bool) {
+        self.sent[n].clear();
+        self.on_flush(n);
+        if table {
+            self.ended[n].clear();
+        }
+    }
+
+    /// An operator has emptied the external cache of replica `n`. Acknowledgements of what it
+    /// held may still be under way.
+    pub fn on_flush(&mut self, n: usize) {
+        self.acknowledged[1 - n].clear();
+        self.sent[1 - n].retain(|_, told| told.received_at.is_none());
+    }
+
+    /// A script of the HA manager has emptied the caches of replica `n`, whose external
+    /// cache alone held these flows.
+    pub fn on_scripted_flush(&mut self, n: usize, lost: impl Iterator<Item = FlowKey>) {
+        for key in lost {
+            let was_acknowledged = self.acknowledged[1 - n].remove(&key).is_some();
+            self.exempted += u64::from(was_acknowledged);
+            self.sent[1 - n].retain(|_, told| told.key != key || told.received_at.is_none());
+        }
+    }
+
+    /// Another replica owns the flows from now on.
+    pub fn on_takeover(&mut self) {
+        self.sent = Default::default();
+        self.acknowledged = Default::default();
+        self.ended = Default::default();
+    }
+
+    /// The kernel of replica `n` has taken a flow, or refused it because the table is full.
+    pub fn on_created(&mut self, n: usize, key: FlowKey, refused: bool) {
+        if !refused {
+            self.refused[n].remove(&key);
+        } else if self.refused[n].insert(key) {
+            let was_acknowledged = self.acknowledged[1 - n].contains_key(&key);
+            self.exempted += u64::from(was_acknowledged);
+        }
+    }
+
+    /// The acknowledged message on which replica `n`, which owns a flow, may rely now.
+    pub fn promise(&self, now: Instant, n: usize, key: &FlowKey) -> Option<&Told> {
+        let told = self.acknowledged[n].get(key)?;
+        let is_of_this_life = self.born.get(key).is_some_and(|v| told.version >= *v);
+        let since = told.received_at.or(told.acknowledged_at)?;
+        let run_down = |secs: u32| now + SLACK >= since + Duration::from_secs(secs.into());
+        let is_exempt = self.refused[1 - n].contains(key) || told.timeout.is_some_and(run_down);
+        (is_of_this_life && !is_exempt).then_some(told)
+    }
+
+    /// Flows of replica `n` that have ended, and not begun again, since it is their owner.
+    pub fn ended(&self, n: usize) -> impl Iterator<Item = &FlowKey> {
+        self.ended[n].iter()
+    }
+}
