@@ -4,6 +4,11 @@
 //! others, whose masters then exist; expectations come last. `EEXIST` is a question, not
 //! an order: the kernel's entry is read, and brought up to date if it is the same flow,
 //! so that a second commit changes nothing.
+//!
+//! A peer that lives goes on announcing meanwhile. What it announces of an entry that the
+//! cursor has passed is *late*: it is committed in another round, and if it comes before
+//! the script empties the external cache, when that happens. So nothing is lost between
+//! the script's commands.
 
 use cache::{Position, Slot};
 use flow::{ExpectKey, Flow, FlowKey, Status};
@@ -19,6 +24,9 @@ pub(crate) const STEPS_MAX: u8 = 8;
 /// Seconds that a flow gets whose timeout has run down without word of its end, and
 /// the most that one gets which a restarted peer has not confirmed.
 pub(crate) const RUN_DOWN_SECS: u32 = 60;
+
+/// Rounds for what is late. A peer that announces without end must not keep the client.
+const ROUNDS_MAX: u32 = 4;
 
 /// From this many flows on, the group of NEW events is left meanwhile.
 const LARGE: usize = 256;
@@ -48,7 +56,10 @@ impl At {
 /// A commit under way.
 #[derive(Debug)]
 pub(crate) struct Commit {
-    id: CommandId,
+    /// Who waits for the end; nobody, if it follows a flush of the external cache.
+    id: Option<CommandId>,
+    /// After the first one, a round commits what is late.
+    round: u32,
     objects: Objects,
     pass: Pass,
     /// `None` once the pass has seen all.
@@ -71,6 +82,10 @@ impl Replica {
     pub(crate) fn start_commit(&mut self, id: CommandId, objects: Objects) {
         self.call_purge_off();
         self.role = Role::Primary;
+        if self.is_committing_late() {
+            self.commit_next = Some((id, objects));
+            return;
+        }
         if self.commit.is_some() {
             self.events.push_back(Event::CommitRunning);
             self.events.push_back(Event::Done(id));
@@ -82,8 +97,10 @@ impl Replica {
             self.events.push_back(Event::Done(id));
             return;
         }
+        self.is_commit_open = self.settings.external_cache;
         self.commit = Some(Commit {
-            id,
+            id: Some(id),
+            round: 0,
             objects,
             pass: Pass::WithoutMaster,
             at: objects.has_flows().then(At::first_flow),
@@ -98,6 +115,29 @@ impl Replica {
             failed: 0,
             began: self.now,
         });
+    }
+
+    /// Commits what was announced since the commit that the script has just ended, and
+    /// drops it from the external cache, as the script has dropped everything else.
+    pub(crate) fn commit_late(&mut self) {
+        self.commit = Some(Commit {
+            id: None,
+            round: 1,
+            objects: Objects::Flows,
+            pass: Pass::WithoutMaster,
+            at: Some(At::first_flow()),
+            in_flight: 0,
+            size: self.external.marked(marks::LATE),
+            created: 0,
+            updated: 0,
+            failed: 0,
+            began: self.now,
+        });
+    }
+
+    /// True while what was late is committed, which no client waits for.
+    pub(crate) fn is_committing_late(&self) -> bool {
+        self.commit.as_ref().is_some_and(|c| c.id.is_none())
     }
 
     /// True if there is more to do at once.
@@ -121,11 +161,22 @@ impl Replica {
                 commit.pass = Pass::WithMaster;
                 commit.at = commit.objects.has_flows().then(At::first_flow);
             }
+            (true, Pass::WithMaster) if self.is_another_round_due(&commit) => {
+                commit.round += 1;
+                commit.pass = Pass::WithoutMaster;
+                commit.at = Some(At::first_flow());
+            }
             (true, Pass::WithMaster)
                 if commit.objects.has_expectations() && self.settings.external_cache =>
             {
                 commit.pass = Pass::Expectations;
                 commit.at = Some(At::Expectations(None));
+            }
+            (true, _) if commit.id.is_none() => {
+                if let Some((id, objects)) = self.commit_next.take() {
+                    self.start_commit(id, objects);
+                }
+                return self.commit.is_some();
             }
             (true, Pass::WithMaster | Pass::Expectations) => {
                 self.events.push_back(Event::Committed {
@@ -134,7 +185,7 @@ impl Replica {
                     failed: commit.failed,
                     took: self.now.since(commit.began),
                 });
-                self.events.push_back(Event::Done(commit.id));
+                self.events.extend(commit.id.map(Event::Done));
                 return false;
             }
             (false, _) => {}
@@ -157,7 +208,7 @@ impl Replica {
             }
             let (slot, next) = self.external.walk(position)?;
             position = next;
-            if !self.is_to_be_committed(slot) {
+            if !self.is_to_be_committed(slot, commit.round) {
                 continue;
             }
             let flow = self.external.flow(slot);
@@ -165,6 +216,7 @@ impl Replica {
                 continue;
             }
             let flow = self.with_commit_timeout(slot, flow);
+            self.external.mark(slot, 0, marks::LATE);
             commit.in_flight += 1;
             self.requests.push_back(KernelRequest {
                 purpose: Purpose::Commit,
@@ -176,8 +228,16 @@ impl Replica {
         Some(At::Flows(position))
     }
 
+    fn is_another_round_due(&self, commit: &Commit) -> bool {
+        let late = self.external.marked(marks::LATE);
+        late > 0 && commit.objects.has_flows() && commit.round < ROUNDS_MAX
+    }
+
     /// False for what our kernel knows better, and for what was injected.
-    fn is_to_be_committed(&self, slot: Slot) -> bool {
+    fn is_to_be_committed(&self, slot: Slot, round: u32) -> bool {
+        if round > 0 && !self.external.has(slot, marks::LATE) {
+            return false;
+        }
         if !self.settings.external_cache {
             return self.external.has(slot, marks::HELD);
         }
@@ -223,12 +283,12 @@ impl Replica {
             Next::Created(flow) => {
                 commit.created += 1;
                 commit.in_flight -= 1;
-                self.is_committed(slot, &flow);
+                self.is_committed(&commit, slot, &flow);
             }
             Next::Updated(flow) => {
                 commit.updated += 1;
                 commit.in_flight -= 1;
-                self.is_committed(slot, &flow);
+                self.is_committed(&commit, slot, &flow);
             }
             Next::Failed => {
                 commit.failed += 1;
@@ -239,10 +299,13 @@ impl Replica {
     }
 
     /// Our kernel has the flow of an entry from us.
-    fn is_committed(&mut self, slot: Option<Slot>, flow: &Flow) {
+    fn is_committed(&mut self, commit: &Commit, slot: Option<Slot>, flow: &Flow) {
         self.own_committed(flow);
-        if let Some(slot) = slot.filter(|_| !self.settings.external_cache) {
+        let Some(slot) = slot else { return };
+        if !self.settings.external_cache {
             self.external.mark(slot, marks::IN_KERNEL, marks::HELD);
+        } else if commit.id.is_none() && !self.external.has(slot, marks::LATE) {
+            self.remove_external(slot);
         }
     }
 

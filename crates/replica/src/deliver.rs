@@ -26,7 +26,7 @@ impl Replica {
         let is_news = match self.external.find(&flow.key()) {
             Some(slot) => {
                 let is_of_this_run =
-                    self.is_confirmed(slot) || self.external.has(slot, marks::DEAD);
+                    self.is_mentioned(slot) || self.external.has(slot, marks::DEAD);
                 !is_of_this_run || Seq(self.external.meta(slot).seq).before(seq)
             }
             // No flow at all has ended since this was said.
@@ -159,7 +159,8 @@ impl Replica {
 
     /// The message `seq` has announced an entry of the external cache: it is the peer's.
     fn announced(&mut self, slot: Slot, seq: Seq, is_new: bool) {
-        self.external.mark(slot, 0, marks::OURS | marks::HELD);
+        let late = if self.is_commit_open { marks::LATE } else { 0 };
+        self.external.mark(slot, late, marks::OURS | marks::HELD);
         self.heard_of(slot, seq, is_new, false);
     }
 

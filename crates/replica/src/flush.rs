@@ -47,6 +47,8 @@ impl Replica {
     /// The original flushes the kernel table here if there is no internal cache;
     /// the command says caches, so this does not.
     pub(crate) fn flush_caches(&mut self, internal: bool, external: bool) {
+        // What was late leaves the external cache by itself as it is committed.
+        let external = external && !self.is_committing_late();
         if external && self.commit.is_some() {
             self.events.push_back(Event::FlushRefused);
             return;
@@ -69,8 +71,7 @@ impl Replica {
         }
         // With injection the external cache is the ledger of what the kernel has from us.
         if external && self.settings.external_cache {
-            self.external.clear();
-            self.peer.forget_all();
+            self.clear_external();
             // A late message must not bring back what was known better.
             if let Some(last) = self.receiver.last() {
                 self.peer.on_ended(last);
@@ -78,9 +79,36 @@ impl Replica {
         }
     }
 
+    /// Empties the external cache, but for what the commit before has not seen.
+    fn clear_external(&mut self) {
+        let mut late = Vec::new();
+        if std::mem::take(&mut self.is_commit_open) && self.external.marked(marks::LATE) > 0 {
+            let mut position = cache::Position::default();
+            while let Some((slot, next)) = self.external.walk(position) {
+                position = next;
+                if self.external.has(slot, marks::LATE) {
+                    late.push((self.external.flow(slot), *self.external.meta(slot)));
+                }
+            }
+        }
+        self.external.clear();
+        self.peer.forget_all();
+        for (flow, old) in &late {
+            if let Ok(slot) = self.external.insert(flow, old.updated) {
+                self.external.meta_mut(slot).created = old.created;
+                self.external.mark(slot, marks::LATE, 0);
+                self.heard_of(slot, wire::v1::Seq(old.seq), true, false);
+            }
+        }
+        if !late.is_empty() {
+            self.commit_late();
+        }
+    }
+
     /// Arms the scheduled flush; a second time while armed does nothing.
     pub(crate) fn schedule_flush(&mut self) {
         self.role = Role::Backup;
+        self.is_commit_open = false;
         if self.flush.purge_at.is_none() {
             let after = self.settings.purge_timeout;
             self.flush.purge_at = Some(self.now + after);

@@ -167,6 +167,10 @@ pub struct Replica {
     /// `None` unless they are replicated.
     expectations: Option<Expectations>,
     commit: Option<Commit>,
+    /// A command that waits for the commit of what was late.
+    commit_next: Option<(CommandId, Objects)>,
+    /// A commit has begun, and the external cache has not been emptied since.
+    is_commit_open: bool,
     bulk: BulkUpdate,
     peer: Peer,
     /// What the HA manager's commands make us.
@@ -194,6 +198,8 @@ impl Replica {
             ftfw: Ftfw::new(&settings),
             expectations: Expectations::new(&settings),
             commit: None,
+            commit_next: None,
+            is_commit_open: false,
             bulk: BulkUpdate::default(),
             peer: Peer::default(),
             role: Role::Unknown,

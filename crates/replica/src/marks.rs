@@ -36,6 +36,9 @@ pub(crate) const OURS: u16 = 2;
 /// The peer has only offered it: whose it is, nobody knows.
 pub(crate) const OFFER: u16 = 4;
 
+/// The peer has announced it since the commit, under way or over, has read it.
+pub(crate) const LATE: u16 = 256;
+
 // External cache, with injection.
 
 /// The kernel has not been told yet what the peer sent last.

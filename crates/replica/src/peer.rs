@@ -232,7 +232,7 @@ impl Replica {
     }
 
     /// True if the present run of the peer has announced or offered an entry.
-    fn is_mentioned(&self, slot: Slot) -> bool {
+    pub(crate) fn is_mentioned(&self, slot: Slot) -> bool {
         self.is_present_run(self.external.meta(slot).seen)
     }
 

@@ -242,3 +242,23 @@ fn a_kernel_flush_is_over_when_its_last_delete_is_answered_and_a_failed_dump_is_
     let incomplete = Event::FlushIncomplete { refused: 0 };
     assert_eq!(last, [incomplete, Event::Done(id)]);
 }
+
+/// Goal: what a living peer announces between the commands of the script is not lost.
+/// Method: flows begin at FW1 after the commit of FW2 has ended, and before its flush.
+#[test]
+fn what_is_announced_between_commit_and_flush_is_committed_too() {
+    let mut w = pair(true);
+    w.command(FW2, Command::Commit(Objects::All));
+    w.run(0.5);
+    for n in 101..=120 {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(0.5);
+    w.command(FW2, Command::FlushCaches);
+    let again = w.command(FW2, Command::Commit(Objects::All));
+    w.run(0.5);
+    let fw2 = &w.nodes[FW2];
+    assert_eq!(fw2.kernel.len(), usize::from(FLOWS) + 20);
+    assert_eq!(fw2.replica.len(Which::External), 0);
+    assert!(fw2.heard.contains(&Event::Done(again)));
+}
