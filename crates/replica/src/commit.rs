@@ -415,11 +415,20 @@ impl Replica {
         if progress(held) > progress(said) || has_more_steps {
             let own = self.internal.find(&said.key());
             let is_copy = own.is_some_and(|slot| self.internal.has(slot, marks::TAKEN));
-            return if is_copy {
-                Reconciled::Replace
-            } else {
-                Reconciled::Keep
-            };
+            if is_copy {
+                return Reconciled::Replace;
+            }
+            if progress(held) > progress(said) || held.timeout >= said.timeout {
+                return Reconciled::Keep;
+            }
+            // It may be a former life of the flow: at least it does not end before this one.
+            return Reconciled::Update(Flow {
+                reply: said.reply,
+                zone: said.zone,
+                status: held.status,
+                timeout: said.timeout,
+                ..Flow::new(said.orig)
+            });
         }
         let mut update = *said;
         update.status = Status(held.status.0 | said.status.0 & STEPS);

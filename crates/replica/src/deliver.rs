@@ -45,9 +45,10 @@ impl Replica {
         flow.status = flow.status.without(Status::DYING);
         let own = self.internal.find(&flow.key());
         let others = marks::TAKEN | marks::SILENT | marks::DEAD;
-        if own.is_some_and(|slot| !self.internal.has(slot, others)) {
-            // We have announced it, and the peer is about to hear so.
-            return;
+        let own = own.filter(|slot| !self.internal.has(*slot, others));
+        if let Some(own) = own {
+            // That it is ours is the answer. Until the peer has it, the offer stands.
+            self.owe_entry(own);
         }
         let Some(slot) = self.external.find(&flow.key()) else {
             // No flow at all has ended since this was sent.
@@ -56,12 +57,17 @@ impl Replica {
             }
             if let Some(slot) = self.insert_external(&flow) {
                 self.heard_of(slot, seq, true, true);
-                if !self.settings.external_cache {
+                if own.is_some() {
+                    self.external.mark(slot, marks::OURS, 0);
+                } else if !self.settings.external_cache {
                     self.keep_offer(slot);
                 }
             }
             return;
         };
+        if self.external.has(slot, marks::DEAD) && !late {
+            return self.revive_as_offer(slot, &flow, seq);
+        }
         let is_told = self.is_confirmed(slot) || self.external.has(slot, marks::DEAD);
         if late && (is_told || !Seq(self.external.meta(slot).seq).before(seq)) {
             return;
@@ -79,6 +85,14 @@ impl Replica {
         if !self.external.has(slot, marks::DEAD) {
             self.heard_of(slot, seq, false, is_offer);
         }
+    }
+
+    /// With injection: an offer of a flow whose former life is on its way out of our kernel.
+    fn revive_as_offer(&mut self, slot: Slot, flow: &Flow, seq: Seq) {
+        let slot = self.renew(slot);
+        self.external.store(slot, flow, self.now.tick());
+        self.heard_of(slot, seq, true, true);
+        self.keep_offer(slot);
     }
 
     /// With injection: an offer goes to the kernel only if that has lost its table, and so

@@ -251,7 +251,7 @@ impl Replica {
 
     /// The same entry in another slot: the result of the request that is under way is
     /// about nothing any more.
-    fn renew(&mut self, slot: Slot) -> Slot {
+    pub(crate) fn renew(&mut self, slot: Slot) -> Slot {
         let (flow, old) = (self.external.flow(slot), *self.external.meta(slot));
         self.external.remove(slot);
         // One has just been removed.

@@ -324,6 +324,13 @@ impl Replica {
 
     /// A message of the peer has come.
     pub(crate) fn peer_heard(&mut self, followed: &Followed) {
+        if followed.restarted
+            && let (Some(last), Some(end)) = (self.receiver.last(), self.peer.last_end)
+            && last.before(end)
+        {
+            // It was a number of a former run.
+            self.peer.last_end = Some(last);
+        }
         let proven = |g: &mut Greeting| self.now.since(g.at) >= GREETING_PROVEN;
         if !followed.restarted
             && let Some(greeting) = self.peer.greeting.take_if(proven)

@@ -89,6 +89,8 @@ pub struct Receiver {
     astray: Option<Astray>,
     /// The highest number of an ALIVE that named the present epoch.
     named: Option<Seq>,
+    /// The highest number in a datagram that named the present epoch: surely of this run.
+    named_to: Option<Seq>,
     /// Which of its runs the peer says it is, if it does, and which it said before.
     epoch: Option<Epoch>,
     former: Option<Epoch>,
@@ -96,6 +98,8 @@ pub struct Receiver {
     former_at: Option<Instant>,
     /// This datagram has named an epoch. One with HELLO of a peer that names epochs begins so.
     is_named: bool,
+    /// The epoch that it has named is the present one.
+    is_current: bool,
     /// The states of this datagram are offers.
     is_offer: bool,
     /// Counters.
@@ -112,10 +116,12 @@ impl Receiver {
             hello_at: None,
             astray: None,
             named: None,
+            named_to: None,
             epoch: None,
             former: None,
             former_at: None,
             is_named: false,
+            is_current: false,
             is_offer: false,
             stats: ReceiveStats::default(),
         }
@@ -124,6 +130,7 @@ impl Receiver {
     /// What follows is of another datagram.
     pub(crate) fn begin_datagram(&mut self) {
         self.is_named = false;
+        self.is_current = false;
         self.is_offer = false;
     }
 
@@ -202,6 +209,11 @@ impl Receiver {
                 if is_fresh {
                     self.named = epoch.map(|_| seq);
                 }
+                if new_run {
+                    self.named_to = None;
+                }
+                self.is_current = epoch.is_some() && (new_run || epoch == self.epoch);
+                self.note_current(seq);
                 if followed.late && !(is_fresh && self.was_long_astray(now, seq)) {
                     self.suspect(now, own_next);
                     return None;
@@ -223,6 +235,7 @@ impl Receiver {
                 Some(Accepted::Control(control))
             }
             Verdict::Data(object, state) => {
+                self.note_current(message.header.seq);
                 if self.follow(now, &message.header, false).late {
                     self.suspect(now, own_next);
                 }
@@ -314,6 +327,13 @@ impl Receiver {
         followed
     }
 
+    /// Notes the number of a message in a datagram that names the present epoch.
+    fn note_current(&mut self, seq: Seq) {
+        if self.is_current && self.named_to.is_none_or(|to| to.before(seq)) {
+            self.named_to = Some(seq);
+        }
+    }
+
     /// Notes that a message was late.
     fn suspect(&mut self, now: Instant, own_next: Seq) {
         self.astray.get_or_insert(Astray {
@@ -348,7 +368,9 @@ impl Receiver {
     /// The sender's numbers are what this message, which seemed late, says.
     fn follow_anew(&mut self, seq: Seq) {
         self.astray = None;
-        self.last = Some(seq);
+        // What the run has sent since has come, too: it must not be taken for new again.
+        let to = self.named_to.filter(|to| seq.before(*to));
+        self.last = Some(to.unwrap_or(seq));
         if let Some(followed) = &mut self.followed {
             followed.late = false;
             followed.restarted = true;
