@@ -199,3 +199,62 @@ impl Kept {
         self.ended[n].iter()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flow::{Addrs, L4, Mark, Proto, Tuple};
+
+    /// A flow that replica 0 has sent as 1, and that replica 1 has acknowledged.
+    fn acknowledged() -> (Kept, Flow) {
+        let mut flow = Flow::new(Tuple {
+            addrs: Addrs::V4 {
+                src: [10, 0, 0, 1].into(),
+                dst: [10, 0, 0, 2].into(),
+            },
+            proto: Proto::UDP,
+            l4: L4::Ports { src: 1, dst: 2 },
+        });
+        flow.mark = Some(Mark(1));
+        flow.timeout = Some(10);
+        let mut kept = Kept::default();
+        kept.on_born(&flow);
+        kept.on_sent(Instant::START, 0, StateKind::New, &flow, Seq(1), true);
+        kept.on_received(Instant::START, 0, Seq(1));
+        kept.on_acknowledged(Instant::START, 0, Seq(0), Seq(5));
+        (kept, flow)
+    }
+
+    fn is_promised(kept: &Kept, secs: u64, flow: &Flow) -> bool {
+        let now = Instant::START + Duration::from_secs(secs);
+        kept.promise(now, 0, &flow.key()).is_some()
+    }
+
+    #[test]
+    fn a_promise_holds_until_the_timeout_runs_down() {
+        let (kept, flow) = acknowledged();
+        assert!(is_promised(&kept, 7, &flow));
+        assert!(!is_promised(&kept, 8, &flow));
+    }
+
+    #[test]
+    fn an_end_and_a_new_life_end_a_promise() {
+        let (mut kept, flow) = acknowledged();
+        kept.on_sent(Instant::START, 0, StateKind::Delete, &flow, Seq(2), true);
+        assert!(!is_promised(&kept, 0, &flow));
+        let (mut kept, mut flow) = acknowledged();
+        flow.mark = Some(Mark(2));
+        kept.on_born(&flow);
+        assert!(!is_promised(&kept, 0, &flow));
+    }
+
+    #[test]
+    fn what_a_flush_has_emptied_is_not_promised_by_a_late_acknowledgement() {
+        let (mut kept, flow) = acknowledged();
+        kept.on_sent(Instant::START, 0, StateKind::Update, &flow, Seq(6), true);
+        kept.on_received(Instant::START, 0, Seq(6));
+        kept.on_flush(1);
+        kept.on_acknowledged(Instant::START, 0, Seq(6), Seq(6));
+        assert!(!is_promised(&kept, 0, &flow));
+    }
+}

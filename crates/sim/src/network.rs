@@ -19,8 +19,8 @@ pub struct Datagram {
     pub to: usize,
     /// Over which link.
     pub link: usize,
-    /// Which run of the sender sent it.
-    pub run: u32,
+    /// Which run of the sender sent it; `None` if it is forged.
+    pub run: Option<u32>,
     /// Its payload.
     pub bytes: Vec<u8>,
 }
@@ -144,10 +144,24 @@ impl Network {
                 number: self.number,
                 to: 1 - from,
                 link,
-                run,
+                run: Some(run),
                 bytes: bytes.clone(),
             }));
         }
+    }
+
+    /// Somebody sends a datagram in the name of the peer of replica `to`.
+    pub fn forge(&mut self, now: Instant, to: usize, bytes: Vec<u8>) {
+        self.sent += 1;
+        self.number += 1;
+        self.under_way.push(Reverse(Datagram {
+            at: now,
+            number: self.number,
+            to,
+            link: 0,
+            run: None,
+            bytes,
+        }));
     }
 
     /// The next datagram that has arrived by `now`.

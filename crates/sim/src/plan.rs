@@ -58,11 +58,16 @@ faults! {
     Failover "failover" "The backup takes over.",
     Failback "failback" "The backup takes over for a while, and the former primary takes back.",
     Outage "outage" "Nothing arrives for longer than a scheduled flush waits.",
+    Forged "forged" "Somebody sends control messages in the name of the peer.",
 }
 
 /// Faults that came later, and how often a run has each. They are drawn last, so that a
 /// seed keeps the choices that it had without them.
-const LATER: &[(Fault, f64)] = &[(Fault::Failback, 0.4), (Fault::Outage, 0.3)];
+const LATER: &[(Fault, f64)] = &[
+    (Fault::Failback, 0.4),
+    (Fault::Outage, 0.3),
+    (Fault::Forged, 0.15),
+];
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -157,8 +162,13 @@ impl Plan {
             no_timeouts: false,
         };
         for (fault, part) in LATER {
-            let has = random.chance(*part);
-            if has && !(spread && *fault == Fault::Failback) {
+            let may = match fault {
+                Fault::Failback => !spread,
+                // ALARM has no control messages, and the original is not ours to mend.
+                Fault::Forged => !is_mixed && mode != Mode::Alarm,
+                _ => true,
+            };
+            if random.chance(*part) && may {
                 plan.faults.push(*fault);
             }
         }

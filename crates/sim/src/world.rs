@@ -1,13 +1,15 @@
 //! Two replicas with their kernels, the links between them, traffic and operators, on
 //! one virtual clock. The seed decides everything.
 //!
-//! The HA manager is in `ha`, and what the peer must hold of live flows in `holds`.
+//! The HA manager is in `ha`, what the peer must hold of live flows in `holds`, and
+//! somebody who forges datagrams in `forge`.
 //!
 //! A run has two phases. First, safety: traffic and faults, and the invariants of
 //! [`crate::check`] and [`crate::kept`] at every step. Then, liveness: no traffic, no
 //! fault, the dead started again, and within a stated time the caches are equal. Some
 //! runs end instead with the death of the primary, and a takeover.
 
+mod forge;
 mod ha;
 mod holds;
 
@@ -34,6 +36,7 @@ use crate::plan::{Fault, Plan, Program};
 use crate::random::Random;
 use crate::trace::Trace;
 
+use forge::{Forger, Load};
 use ha::Manager;
 
 /// Step of the virtual clock.
@@ -109,6 +112,8 @@ pub struct World {
     lives: BTreeMap<FlowKey, usize>,
     primary: usize,
     manager: Manager,
+    forger: Forger,
+    loads: [Load; 2],
     workload: Random,
     packets: Random,
     faults: Random,
@@ -153,6 +158,8 @@ impl World {
             lives: BTreeMap::new(),
             primary: 0,
             manager: Manager::new(seed),
+            forger: Forger::new(seed),
+            loads: Default::default(),
             workload: Random::new(seed, "workload"),
             packets: Random::new(seed, "packets"),
             faults: Random::new(seed, "faults"),
@@ -231,6 +238,7 @@ impl World {
             self.make_traffic();
             self.operate();
             self.manage();
+            self.forge()?;
         }
         self.bring_back();
         while let Some(datagram) = self.network.receive(self.now) {
@@ -514,6 +522,9 @@ impl World {
             && let Some(command) = self.nodes[n].script.pop_front()
         {
             self.commands += 1;
+            for load in &mut self.loads {
+                load.commands += 1;
+            }
             let id = CommandId(self.commands);
             if matches!(
                 command,
@@ -567,6 +578,7 @@ impl World {
 
     fn arrive(&mut self, datagram: Datagram) {
         let to = datagram.to;
+        self.loads[to].bytes_in += datagram.bytes.len() as u64;
         let node = &mut self.nodes[to];
         if node.is_dead || node.inbox.len() >= INBOX_MAX {
             return;
@@ -575,7 +587,7 @@ impl World {
     }
 
     fn read(&mut self, n: usize, datagram: &Datagram) {
-        let stale = datagram.run != self.nodes[1 - n].run;
+        let stale = datagram.run.is_some_and(|run| run != self.nodes[1 - n].run);
         for message in messages(&datagram.bytes).flatten() {
             let flow = match verdict(self.plan.mode, &message.header) {
                 Verdict::Data(ObjectKind::Flow, kind) => {
@@ -595,7 +607,7 @@ impl World {
             self.truth
                 .on_delivered(n, message.header.seq, stale, ended, key);
         }
-        if !stale {
+        if !stale && datagram.run.is_some() {
             self.note_received(n, datagram);
         }
         match &mut self.nodes[n].core {
@@ -615,6 +627,7 @@ impl World {
         let node = &mut self.nodes[n];
         node.kernel.expire(now);
         let (events, overrun) = node.kernel.take_events();
+        self.loads[n].events += events.len() as u64;
         for event in &events {
             let what = format_args!("kernel of {n}: {:?} by {:?}", event.change, event.origin);
             self.trace.flow(now, &event.flow, what);
@@ -645,6 +658,7 @@ impl World {
             let link = if self.network.down[link] { 1 } else { link };
             self.trace.datagram(n, &bytes);
             self.note_sent(n, &bytes);
+            self.loads[n].bytes_out += bytes.len() as u64;
             let plan = self.is_safety.then_some(&self.plan);
             let run = self.nodes[n].run;
             self.network.send(now, plan, n, run, link, &bytes);
