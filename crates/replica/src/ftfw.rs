@@ -239,7 +239,8 @@ impl Replica {
             self.outbox.owe(Control::Nack(first, last));
         }
         let Some(ftfw) = &mut self.ftfw else { return };
-        ftfw.ack_first = ftfw.ack_first.or(Some(followed.seq));
+        // After numbers have led astray, those up to the last have not all come.
+        ftfw.ack_first = ftfw.ack_first.or(Some(followed.last));
         let is_ack = matches!(
             accepted,
             Some(Accepted::Alive(_) | Accepted::Control(Control::Ack(..)))

@@ -65,7 +65,7 @@ struct Since {
     lost: u64,
 }
 
-/// We hold fewer flows than the peer counts on.
+/// We hold fewer flows than the peer counts on, or more.
 #[derive(Debug, Default)]
 struct Lack {
     /// ALIVE messages in a row that showed it.
@@ -168,10 +168,6 @@ impl Peer {
         self.last_end.is_none_or(|last| last.before(seq))
     }
 
-    fn is_after_since(&self, seq: Seq) -> bool {
-        self.since.is_some_and(|s| s.seq.before(seq))
-    }
-
     /// True if the peer tells offers from announcements.
     pub(crate) fn takes_offers(&self) -> bool {
         self.holdings.is_some()
@@ -256,12 +252,13 @@ impl Replica {
         let before = Seq(meta.seq);
         meta.seen = run;
         meta.seq = seq.0;
+        let counted = was_mentioned && self.is_after_since(before);
+        let counts = !counted && self.is_after_since(seq);
         let peer = &mut self.peer;
         peer.mentioned += usize::from(!was_mentioned);
         peer.offers += usize::from(is_offer);
         peer.offers -= usize::from(was_offer);
-        let counted = was_mentioned && peer.is_after_since(before);
-        peer.heard_since += usize::from(!counted && peer.is_after_since(seq));
+        peer.heard_since += usize::from(counts);
         self.age(slot);
     }
 
@@ -291,7 +288,16 @@ impl Replica {
         meta.seen = self.peer.run.wrapping_sub(1);
         self.peer.mentioned -= 1;
         self.peer.offers -= usize::from(is_offer);
-        self.peer.heard_since -= usize::from(self.peer.is_after_since(seq));
+        let counted = usize::from(self.is_after_since(seq));
+        self.peer.heard_since = self.peer.heard_since.saturating_sub(counted);
+    }
+
+    /// True if the message `seq` has come since the point from which we count. A number
+    /// ahead of the peer's last one is of a former run, in a late copy.
+    fn is_after_since(&self, seq: Seq) -> bool {
+        let is_later = self.peer.since.is_some_and(|s| s.seq.before(seq));
+        let last = self.receiver.last();
+        is_later && last.is_none_or(|last| !last.before(seq))
     }
 
     /// Removes an entry of the external cache.
@@ -517,7 +523,8 @@ impl Replica {
         }
     }
 
-    /// Asks for everything if the peer counts on more flows than we hold.
+    /// Asks for everything if the peer counts on more flows than we hold, or if a complete
+    /// bulk update has not told which of those that we hold are gone.
     fn compare_holdings(&mut self, holdings: &Holdings, bulk: &Bulk, followed: &Followed) {
         let hears_us = holdings.heard == Some(self.settings.epoch);
         let is_judged = hears_us && bulk.state == BulkState::Complete && followed.missed.is_none();
@@ -525,11 +532,18 @@ impl Replica {
         if !is_judged || self.is_bulk_under_way() {
             return;
         }
-        let counts_on = holdings.kept as usize;
-        let holds = self.peer.mentioned;
+        let all = bulk.flows as usize + holdings.offered as usize;
+        let ours = self.external.marked(marks::OURS) + self.external.marked(marks::DEAD);
+        let is_open = bulk.number != self.peer.handled;
+        let has_more = is_open && self.external.len() > all + ours;
+        let lacks = self.peer.mentioned < holdings.kept as usize;
         let is_full = self.external.len() >= self.settings.limit;
+        let (counts_on, holds) = match lacks {
+            true => (holdings.kept as usize, self.peer.mentioned),
+            false => (all, self.external.len()),
+        };
         let lack = &mut self.peer.lack;
-        if holds >= counts_on || is_full {
+        if !(lacks && !is_full) && !has_more {
             *lack = Lack::default();
             return;
         }
@@ -538,7 +552,8 @@ impl Replica {
             lack.wants = false;
         }
         let may_ask = match lack.asked {
-            None => lack.seen >= 2,
+            // What is on its way may explain the first ones.
+            None => lack.seen >= if lacks { 2 } else { 4 },
             Some((at, _)) => self.now.since(at) >= lack.pause,
         };
         if may_ask {
@@ -571,8 +586,9 @@ impl Replica {
             }
             let meta = self.external.meta(slot);
             let seq = Seq(meta.seq);
+            let is_of_former_run = self.receiver.last().is_some_and(|last| last.before(seq));
             let is_absent = if self.is_present_run(meta.seen) {
-                !since.before(seq)
+                !since.before(seq) || is_of_former_run
             } else {
                 self.has_same_table(meta.seen)
             };

@@ -46,6 +46,8 @@ pub struct Followed {
     pub new_run: bool,
     /// Older than one seen before: it is used only as far as it is still news.
     pub late: bool,
+    /// The last number of the sender from here on.
+    pub last: Seq,
 }
 
 /// A peer names its epoch every second: after this long without, it is another.
@@ -89,6 +91,8 @@ pub struct Receiver {
     astray: Option<Astray>,
     /// The highest number of an ALIVE that named the present epoch.
     named: Option<Seq>,
+    /// When the present epoch was last named.
+    named_at: Option<Instant>,
     /// The highest number in a datagram that named the present epoch: surely of this run.
     named_to: Option<Seq>,
     /// Which of its runs the peer says it is, if it does, and which it said before.
@@ -116,6 +120,7 @@ impl Receiver {
             hello_at: None,
             astray: None,
             named: None,
+            named_at: None,
             named_to: None,
             epoch: None,
             former: None,
@@ -194,6 +199,10 @@ impl Receiver {
             Verdict::Control(Control::Alive) => {
                 let trailer = self.trailer(message.body);
                 let epoch = trailer.map(|t| t.epoch);
+                if epoch.is_none() && self.is_named_lately(now) {
+                    self.stats.before += 1;
+                    return None;
+                }
                 self.is_named |= epoch.is_some();
                 let holdings = trailer.and_then(|t| t.holdings);
                 self.is_offer = holdings.is_some_and(|h| h.offers);
@@ -213,6 +222,9 @@ impl Receiver {
                     self.named_to = None;
                 }
                 self.is_current = epoch.is_some() && (new_run || epoch == self.epoch);
+                if self.is_current && !followed.late {
+                    self.named_at = Some(now);
+                }
                 self.note_current(seq);
                 if followed.late && !(is_fresh && self.was_long_astray(now, seq)) {
                     self.suspect(now, own_next);
@@ -244,6 +256,13 @@ impl Receiver {
         }
     }
 
+    /// True while the peer names its epoch as often as it should: what comes without is a
+    /// late copy or forged, and no evidence of another program in its place.
+    fn is_named_lately(&self, now: Instant) -> bool {
+        let lately = |at: Instant| now.since(at) < STALE_MAX;
+        self.epoch.is_some() && self.named_at.is_some_and(lately)
+    }
+
     /// True if a message that names the former epoch is a late copy, which those of the
     /// present run come between. If none does, it was the other one that was late.
     fn is_stale(&mut self, now: Instant) -> bool {
@@ -273,11 +292,17 @@ impl Receiver {
             anew: false,
             new_run,
             late: false,
+            last: header.seq,
         };
         if self.mode == Mode::Alarm {
             return followed;
         }
         let hello = self.mode == Mode::Ftfw && header.flags.intersects(Flags::HELLO);
+        if hello && !self.is_named && self.is_named_lately(now) {
+            self.stats.before += 1;
+            followed.late = true;
+            return followed;
+        }
         let hello_was_late = |at: Instant| now.since(at) < HELLO_LATE_MAX;
         let may_be_late = self.hello_at.is_some_and(hello_was_late);
         let goes_on = |last: &Seq| match header.seq.ahead_of(*last) {
@@ -370,8 +395,10 @@ impl Receiver {
         self.astray = None;
         // What the run has sent since has come, too: it must not be taken for new again.
         let to = self.named_to.filter(|to| seq.before(*to));
-        self.last = Some(to.unwrap_or(seq));
+        let last = to.unwrap_or(seq);
+        self.last = Some(last);
         if let Some(followed) = &mut self.followed {
+            followed.last = last;
             followed.late = false;
             followed.restarted = true;
         }

@@ -96,6 +96,11 @@ impl Truth {
         self.told[1 - n].exempt.extend(keys);
     }
 
+    /// True if the operator has said that a flow is replica `n`'s own.
+    pub fn is_claimed(&self, n: usize, key: &FlowKey) -> bool {
+        self.told[n].claimed.contains(key)
+    }
+
     /// The operator empties the external cache of replica `n`.
     pub fn on_flush(&mut self, n: usize) {
         self.told[n].external.clear();

@@ -9,6 +9,9 @@
 //! - when the peer's daemon or machine has died, or an operator has emptied its external cache;
 //! - when a script of the HA manager has emptied the peer's caches while the peer's kernel
 //!   did not have the flow;
+//! - when a late copy of what the owner sent in a former run, or before somebody forged a
+//!   greeting in its name, has come to the peer;
+//! - while an operator has said at the peer that the flow is the peer's own;
 //! - while the peer's kernel has refused it, because the table is full;
 //! - when the timeout in the acknowledged message has run down, counted from its arrival.
 
@@ -71,6 +74,8 @@ pub struct Kept {
     refused: [BTreeSet<FlowKey>; 2],
     /// Flows that have ended in the kernel of each replica while it owned them.
     ended: [BTreeSet<FlowKey>; 2],
+    /// The machine of each replica has started again, and its daemon is not back.
+    has_new_table: [bool; 2],
     /// Acknowledged flows that a full table or a script of the HA manager has exempted.
     pub exempted: u64,
 }
@@ -86,7 +91,11 @@ impl Kept {
 
     /// A flow that replica `n` owned has ended in its kernel.
     pub fn on_ended(&mut self, n: usize, key: FlowKey) {
-        self.ended[n].insert(key);
+        // Of a flow that began and ended in a new table before the daemon was back, nobody
+        // knows; what the peer holds under its key is of the table before.
+        if !self.has_new_table[n] {
+            self.ended[n].insert(key);
+        }
     }
 
     /// Replica `n` has sent a message about a flow; `is_own` if it owns the flow.
@@ -147,7 +156,28 @@ impl Kept {
         self.on_flush(n);
         if table {
             self.ended[n].clear();
+            self.has_new_table[n] = true;
         }
+    }
+
+    /// The daemon of replica `n` is back.
+    pub fn on_back(&mut self, n: usize) {
+        self.has_new_table[n] = false;
+    }
+
+    /// A late copy of a message about a flow that a former run of replica `n` has sent came
+    /// to its peer, or, in the middle of forged greetings, one of this run: version 1 does
+    /// not tell them from new ones.
+    pub fn on_stale(&mut self, n: usize, key: &FlowKey) {
+        self.acknowledged[n].remove(key);
+        self.sent[n].retain(|_, told| told.key != *key);
+        self.ended[n].remove(key);
+    }
+
+    /// True if replica `n` has been acknowledged for a later version of a flow.
+    pub fn is_behind(&self, n: usize, key: &FlowKey, version: u32) -> bool {
+        let told = self.acknowledged[n].get(key);
+        told.is_some_and(|told| version < told.version)
     }
 
     /// An operator has emptied the external cache of replica `n`. Acknowledgements of what it

@@ -172,6 +172,11 @@ impl Plan {
                 plan.faults.push(*fault);
             }
         }
+        if plan.has(Fault::Forged) {
+            // A forged greeting begins the numbers anew: late copies are news again.
+            plan.faults
+                .retain(|f| !matches!(f, Fault::Replay | Fault::Delay));
+        }
         plan.kills = random.chance(0.33);
         plan.no_timeouts = random.chance(0.15) && !is_mixed;
         plan

@@ -445,6 +445,7 @@ impl World {
             }
             let node = &mut self.nodes[n];
             node.run += 1;
+            self.kept.on_back(n);
             node.kernel.deaf = false;
             node.kernel.take_events();
             node.core = core(&self.plan, n, node.run, self.now, &node.kernel);
@@ -604,6 +605,12 @@ impl World {
             let key = flow.as_ref().map(|(_, f)| f.key());
             let ended = flow.as_ref().filter(|(kind, _)| *kind == StateKind::Delete);
             let ended = ended.map(|(_, f)| f);
+            if let Some(key) = key.filter(|_| stale || self.plan.has(Fault::Forged)) {
+                let version = flow.as_ref().map_or(0, |(_, f)| version(f));
+                if stale || self.kept.is_behind(1 - n, &key, version) {
+                    self.kept.on_stale(1 - n, &key);
+                }
+            }
             self.truth
                 .on_delivered(n, message.header.seq, stale, ended, key);
         }

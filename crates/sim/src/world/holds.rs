@@ -9,7 +9,9 @@ use replica::{Command, Objects};
 use wire::v1::{Control, ObjectKind, Verdict, decode_flow, messages, verdict};
 
 use crate::check::{Check, Violation};
+use crate::kept::Told;
 use crate::network::Datagram;
+use crate::plan::Fault;
 
 use super::{Failure, Finished, World};
 
@@ -46,12 +48,20 @@ impl World {
         }
     }
 
+    /// The message on which replica `n`, which owns a flow, may rely. Scripts of the HA
+    /// manager claim what is theirs; an operator claims at any moment, also copies.
+    fn promise(&self, n: usize, key: &FlowKey) -> Option<&Told> {
+        let is_operated = self.plan.has(Fault::Operator);
+        let is_claimed = is_operated && self.truth.is_claimed(1 - n, key);
+        self.kept.promise(self.now, n, key).filter(|_| !is_claimed)
+    }
+
     /// Acknowledged means kept, given the external caches.
     pub(super) fn check_kept(&self, external: &[BTreeMap<FlowKey, Flow>; 2]) -> Check {
         let mut internal = [None, None];
         for (key, n) in &self.lives {
             let peer = 1 - *n;
-            let Some(told) = self.kept.promise(self.now, *n, key) else {
+            let Some(told) = self.promise(*n, key) else {
                 continue;
             };
             let held = |at: usize| self.nodes[at].kernel.get(key).is_some();
@@ -113,7 +123,7 @@ impl World {
         };
         for key in self.lives.keys() {
             let lost = self.nodes[dead].kernel.get(key);
-            let told = self.kept.promise(self.now, dead, key);
+            let told = self.promise(dead, key);
             let (Some(lost), Some(told)) = (lost, told) else {
                 continue;
             };
