@@ -336,4 +336,10 @@ pub struct StatusRow {
     pub clashes: u64,
     /// Deletes of the peer that were not obeyed, because the flow lives here.
     pub deletes_refused: u64,
+    /// Connections to the control socket that could not be accepted.
+    pub accept_failed: u64,
+    /// Control clients that were refused because too many were reading.
+    pub clients_refused: u64,
+    /// Control clients that were disconnected because they read nothing.
+    pub clients_dropped: u64,
 }

@@ -11,7 +11,9 @@
 //! [`run`] starts and ends it; [`turn`] is the loop; `writer` has the only other
 //! lasting thread, which waits for the kernel and owns no state.
 
+mod admission;
 mod kernel;
+mod limit;
 mod links;
 mod listing;
 mod log;

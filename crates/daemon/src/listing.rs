@@ -1,11 +1,10 @@
 //! Rows of flows and expectations, and listings of the kernel's tables.
 //!
 //! The kernel's table is read by a thread of its own for each client, on a socket of its
-//! own: it may be large, and the client slow.
+//! own: it may be large, and the client slow. `admission` bounds their number.
 
 use std::io::{BufWriter, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use anyhow::{Result, bail};
 use control::Query;
@@ -18,9 +17,7 @@ use replica::DumpScope;
 use sys::netlink::{Netlink, RECEIVE_BYTES};
 
 use crate::kernel::{DumpSocket, Dumped};
-
-/// A client that does not read is given up after this.
-const WRITE_LIMIT: Duration = Duration::from_secs(30);
+use crate::session::STALL_LIMIT;
 
 /// Appends the row of a flow.
 pub(crate) fn flow_row(out: &mut Vec<u8>, json: bool, flow: &Flow, beside: Beside) {
@@ -170,19 +167,22 @@ fn details(payload: &[u8]) -> Beside {
 
 fn blocking(stream: &UnixStream) -> std::io::Result<BufWriter<&UnixStream>> {
     stream.set_nonblocking(false)?;
-    stream.set_write_timeout(Some(WRITE_LIMIT))?;
+    stream.set_write_timeout(Some(STALL_LIMIT))?;
     Ok(BufWriter::with_capacity(1 << 16, stream))
 }
 
 /// Writes a table of the kernel as the original's daemon without an internal cache does.
-pub(crate) fn as_the_original(stream: &UnixStream, scope: DumpScope) {
+pub(crate) fn as_the_original(stream: &UnixStream, socket: DumpSocket, scope: DumpScope) {
     // The client may go away in the middle; nobody is told.
-    let _ = try_as_the_original(stream, scope);
+    let _ = try_as_the_original(stream, socket, scope);
 }
 
-fn try_as_the_original(stream: &UnixStream, scope: DumpScope) -> Result<()> {
+fn try_as_the_original(
+    stream: &UnixStream,
+    mut socket: DumpSocket,
+    scope: DumpScope,
+) -> Result<()> {
     let mut out = blocking(stream)?;
-    let mut socket = DumpSocket::open()?;
     socket.start(scope)?;
     let mut buffer = vec![0; RECEIVE_BYTES];
     let (mut dumped, mut text) = (Dumped::default(), String::new());

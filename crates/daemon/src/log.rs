@@ -1,20 +1,19 @@
 //! Log lines in the original's form, to console, file and syslog.
 //!
-//! What a stranger can cause is limited: ten lines a second, then a count of what
-//! was left out.
+//! Lines that strangers can cause go through [`Log::limited`].
 
+use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use config::Facility;
 use replica::Level;
 
-/// Lines a second that strangers can cause.
-const LIMIT: u32 = 10;
+use crate::limit::{Kind, Limiter};
 
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -22,9 +21,7 @@ pub(crate) struct Log {
     path: Option<PathBuf>,
     file: Option<File>,
     syslog: Option<(UnixDatagram, Facility)>,
-    window: Instant,
-    in_window: u32,
-    left_out: u64,
+    limiter: Limiter,
 }
 
 impl Log {
@@ -39,9 +36,7 @@ impl Log {
             path: path.map(Path::to_owned),
             file: None,
             syslog: None,
-            window: Instant::now(),
-            in_window: 0,
-            left_out: 0,
+            limiter: Limiter::default(),
         };
         log.reopen()?;
         if let Some(facility) = syslog {
@@ -73,21 +68,24 @@ impl Log {
         self.line(Level::Error, text.as_ref());
     }
 
-    /// A line that a peer, a packet or the kernel can cause as often as it likes.
-    pub(crate) fn limited(&mut self, level: Level, text: &str) {
-        if self.window.elapsed() >= Duration::from_secs(1) {
-            let left_out = std::mem::take(&mut self.left_out);
-            if left_out > 0 {
-                self.line(Level::Warning, &format!("{left_out} lines left out"));
-            }
-            self.window = Instant::now();
-            self.in_window = 0;
+    /// A line that a client, a peer, a packet or the kernel can cause as often as it likes.
+    pub(crate) fn limited(&mut self, kind: Kind, level: Level, text: impl Display) {
+        if self.limiter.admits(kind, Instant::now()) {
+            self.line(level, &text.to_string());
         }
-        self.in_window += 1;
-        if self.in_window > LIMIT {
-            self.left_out += 1;
-        } else {
-            self.line(level, text);
+    }
+
+    /// Says what was left out, when that is due. The loop calls it every turn.
+    pub(crate) fn say_left_out(&mut self) {
+        if let Some(text) = self.limiter.summary(Instant::now()) {
+            self.warning(text);
+        }
+    }
+
+    /// Says what was left out and not said yet: before the end.
+    pub(crate) fn say_all_left_out(&mut self) {
+        if let Some(text) = self.limiter.what_was_left_out() {
+            self.warning(text);
         }
     }
 

@@ -165,6 +165,9 @@ impl Loop {
             without_helper: stats.without_helper,
             clashes: stats.clashes,
             deletes_refused: stats.deletes_refused,
+            accept_failed: self.clients.accept_failed,
+            clients_refused: self.clients.refused,
+            clients_dropped: self.clients.dropped,
         }
     }
 }

@@ -20,6 +20,7 @@ use sys::netlink::Netlink;
 use sys::process::{Fork, RealTime};
 use sys::signal::Signals;
 
+use crate::admission::Door;
 use crate::kernel::{DumpSocket, EventSocket};
 use crate::links::Links;
 use crate::log::Log;
@@ -233,7 +234,7 @@ fn take_lock(config: &Config) -> Result<(File, Removed)> {
     Ok((file, Removed(path.clone())))
 }
 
-fn open_control(config: &Config) -> Result<(Option<UnixListener>, Option<Removed>)> {
+fn open_control(config: &Config) -> Result<(Option<Door>, Option<Removed>)> {
     let Some(path) = &config.control_path else {
         return Ok((None, None));
     };
@@ -241,7 +242,7 @@ fn open_control(config: &Config) -> Result<(Option<UnixListener>, Option<Removed
     let listener = UnixListener::bind(path)
         .with_context(|| format!("can't open unix socket! {}", path.display()))?;
     listener.set_nonblocking(true)?;
-    Ok((Some(listener), Some(Removed(path.clone()))))
+    Ok((Some(Door::new(listener)), Some(Removed(path.clone()))))
 }
 
 /// Nobody answers on it: that was asked when the lock was taken.

@@ -3,9 +3,6 @@
 //! Two protocols share the socket: the original's (a code, then text until the end) and
 //! ours (`control::call`). Reading never waits for a client; long answers are cursors.
 
-use std::thread;
-
-use anyhow::Result;
 use control::call::{Call, Committed, Flush, Head, Outcome, Table, Tail, Task};
 use control::reply;
 use control::rows::{Beside, EventRow, ExpectationRow, FlowRow, LostRow};
@@ -13,13 +10,12 @@ use control::{CacheKind, Object, Query, Request, StatsKind};
 use replica::{
     Age, Change, Command, CommandId, DumpScope, Event, Instant, Objects, Origin, Replica, Which,
 };
-use rustix::event::epoll::{self, EventData};
 use wire::v1::Mode;
 
-use crate::kernel::Run;
+use crate::kernel::{DumpSocket, Run};
 use crate::listing;
 use crate::session::{Asked, At, Backlog, Dump, Follow, Form, HIGH_MARK, Session, State};
-use crate::turn::{Loop, SESSIONS_MAX};
+use crate::turn::{Cause, Loop};
 
 /// Entries in one part of a dump, and parts for a client in one turn.
 const ENTRIES_PER_PART: usize = 64;
@@ -28,31 +24,6 @@ const PARTS_PER_TURN: usize = 16;
 const FOLLOW_MAX_BYTES: usize = 1 << 20;
 
 impl Loop {
-    pub(crate) fn accept(&mut self) {
-        let Some(control) = &self.core.control else {
-            return;
-        };
-        let Ok((stream, _)) = control.accept() else {
-            return;
-        };
-        if self.sessions.len() >= SESSIONS_MAX {
-            let idle = self
-                .sessions
-                .iter()
-                .find_map(|(n, s)| matches!(s.state, State::Reading(_)).then_some(*n));
-            // Without an idle one the new client has to try again.
-            let Some(idle) = idle else { return };
-            self.sessions.remove(&idle);
-        }
-        let token = self.next_session;
-        self.next_session += 1;
-        if let Ok(session) = Session::new(stream)
-            && self.add(&session.stream, token).is_ok()
-        {
-            self.sessions.insert(token, session);
-        }
-    }
-
     pub(crate) fn serve(&mut self, token: u64, now: Instant) {
         let Some(session) = self.sessions.get_mut(&token) else {
             return;
@@ -118,7 +89,10 @@ impl Loop {
         if let Some(session) = self.sessions.get_mut(&token) {
             session.state = State::Waiting { id, is_call };
         }
+        // What has been said before is not about the command.
+        self.hear(Cause::Anybody);
         self.core.replica.handle_command(now, id, command);
+        self.hear(Cause::Command);
     }
 
     fn start_dump(&mut self, token: u64, cache: CacheKind, object: Object, xml: bool) {
@@ -128,21 +102,36 @@ impl Loop {
             CacheKind::Internal if settings.internal_cache => Which::Internal,
             CacheKind::External if settings.external_cache => Which::External,
             CacheKind::Internal => {
-                // Its own conversation with the kernel, so it gets its own thread.
-                if let Some(session) = self.sessions.remove(&token) {
-                    let scope = if is_expectations {
-                        DumpScope::Expectations
-                    } else {
-                        DumpScope::All
-                    };
-                    thread::spawn(move || listing::as_the_original(&session.stream, scope));
-                }
-                return;
+                let scope = if is_expectations {
+                    DumpScope::Expectations
+                } else {
+                    DumpScope::All
+                };
+                return self.list_as_the_original(token, scope);
             }
             CacheKind::External => return,
         };
-        let form = if xml { Form::Xml } else { Form::Line };
-        self.dump(token, which, is_expectations, form);
+        // The client's protocol has no word for a refusal: the connection is closed.
+        if self.admit_reader(token).is_ok() {
+            let form = if xml { Form::Xml } else { Form::Line };
+            self.dump(token, which, is_expectations, form);
+        }
+    }
+
+    /// Its own conversation with the kernel, so it gets its own thread.
+    fn list_as_the_original(&mut self, token: u64, scope: DumpScope) {
+        let Ok(reserved) = self.admit_listing(token) else {
+            return;
+        };
+        match DumpSocket::open() {
+            Ok(socket) => {
+                if let Some(session) = self.sessions.remove(&token) {
+                    reserved
+                        .start(move || listing::as_the_original(&session.stream, socket, scope));
+                }
+            }
+            Err(e) => drop(self.refuse_reader(&format!("{e:#}"))),
+        }
     }
 
     fn dump(&mut self, token: u64, which: Which, is_expectations: bool, form: Form) {
@@ -193,16 +182,15 @@ impl Loop {
             }
             Task::Flows { table, filter } => {
                 let query = query(&filter)?;
-                self.list(token, table, false, json, query);
-                return Ok(());
+                return self.list(token, table, false, json, query);
             }
             Task::Expectations { table } => {
-                self.list(token, table, true, json, Query::default());
-                return Ok(());
+                return self.list(token, table, true, json, Query::default());
             }
             Task::Events { filter } => {
                 let query = query(&filter)?;
                 let everything = filter.is_empty();
+                self.admit_reader(token)?;
                 self.greet(token);
                 if let Some(session) = self.sessions.get_mut(&token) {
                     session.state = State::Following(Follow {
@@ -292,12 +280,20 @@ impl Loop {
         }
     }
 
-    fn list(&mut self, token: u64, table: Table, is_expectations: bool, json: bool, query: Query) {
-        self.greet(token);
+    fn list(
+        &mut self,
+        token: u64,
+        table: Table,
+        is_expectations: bool,
+        json: bool,
+        query: Query,
+    ) -> Result<(), Head> {
         let which = match table {
             Table::Internal => Which::Internal,
             Table::External => Which::External,
             Table::Kernel => {
+                let reserved = self.admit_listing(token)?;
+                self.greet(token);
                 if let Some(mut session) = self.sessions.remove(&token) {
                     session.write();
                     let list = listing::Listing {
@@ -305,12 +301,15 @@ impl Loop {
                         json,
                         query,
                     };
-                    thread::spawn(move || list.write_to(&session.stream));
+                    reserved.start(move || list.write_to(&session.stream));
                 }
-                return;
+                return Ok(());
             }
         };
+        self.admit_reader(token)?;
+        self.greet(token);
         self.dump(token, which, is_expectations, Form::Ours { json, query });
+        Ok(())
     }
 
     /// A command is over; `last` is what was said before it.
@@ -395,18 +394,6 @@ impl Loop {
                 session.reply_tail(&Tail::ok(dump.rows));
             }
         }
-    }
-
-    pub(crate) fn close_sessions(&mut self) -> Result<()> {
-        for (token, session) in &mut self.sessions {
-            session.write();
-            if let Some(flags) = session.watch() {
-                let data = EventData::new_u64(*token);
-                epoll::modify(&self.epoll, &session.stream, data, flags)?;
-            }
-        }
-        self.sessions.retain(|_, session| !session.is_over());
-        Ok(())
     }
 }
 

@@ -16,6 +16,9 @@ use crate::listing::json_line;
 
 /// A client that has not said what it wants after this long is shown out.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// A client that has read nothing of its reply for this long is disconnected. An operator
+/// may stop a pager for a while; who has gone away must not hold a place for ever.
+pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(30);
 /// A reply is filled up to this many bytes.
 pub(crate) const HIGH_MARK: usize = 64 * 1024;
 
@@ -88,10 +91,38 @@ pub(crate) struct Session {
     pub(crate) state: State,
     out: Vec<u8>,
     since: Instant,
+    /// When the client last read something, or had nothing to read.
+    progress: Instant,
     broken: bool,
     /// It says nothing more; its socket is always ready to be read.
     finished: bool,
     watched: EventFlags,
+}
+
+/// What a client does now; decides who makes room for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It has not said yet what it wants.
+    Asking { silent: Duration },
+    /// It waits for the end of a command.
+    Waiting,
+    /// It has something to read, and has read nothing for that long.
+    Reading { stalled: Duration },
+    /// It has read everything so far.
+    Content,
+}
+
+/// Why a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It has all that it asked for.
+    Served,
+    /// It asked for nothing.
+    Silent,
+    /// It read nothing.
+    Stalled,
+    /// The client is not there any more.
+    Gone,
 }
 
 /// What reading brought.
@@ -117,6 +148,7 @@ impl Session {
             state: State::Reading(Vec::new()),
             out: Vec::new(),
             since: Instant::now(),
+            progress: Instant::now(),
             broken: false,
             finished: false,
             watched: EventFlags::IN,
@@ -234,6 +266,7 @@ impl Session {
                     return;
                 }
                 Ok(n) => {
+                    self.progress = Instant::now();
                     self.out.drain(..n);
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
@@ -243,6 +276,7 @@ impl Session {
                 }
             }
         }
+        self.progress = Instant::now();
     }
 
     /// What the client's socket should be watched for, if that has changed.
@@ -253,11 +287,82 @@ impl Session {
         (std::mem::replace(&mut self.watched, flags) != flags).then_some(flags)
     }
 
-    /// True if the connection can be closed.
-    pub(crate) fn is_over(&self) -> bool {
-        let asks = matches!(self.state, State::Reading(_) | State::Calling(_));
-        let silent = asks && self.since.elapsed() > REQUEST_LIMIT;
-        let served = matches!(self.state, State::Replying) && self.out.is_empty();
-        self.broken || silent || served
+    /// True for dumps and events: there is more to read than one answer.
+    pub(crate) fn is_reader(&self) -> bool {
+        match self.state {
+            State::Dumping(_) | State::Following(_) => true,
+            State::Replying => !self.out.is_empty(),
+            State::Reading(_) | State::Calling(_) | State::Waiting { .. } => false,
+        }
+    }
+
+    /// What the client does at `now`.
+    pub(crate) fn standing(&self, now: Instant) -> Standing {
+        match self.state {
+            State::Reading(_) | State::Calling(_) => Standing::Asking {
+                silent: now.duration_since(self.since),
+            },
+            State::Waiting { .. } => Standing::Waiting,
+            _ if self.out.is_empty() => Standing::Content,
+            _ => Standing::Reading {
+                stalled: now.duration_since(self.progress),
+            },
+        }
+    }
+
+    /// Why the connection is to be closed at `now`, if it is.
+    pub(crate) fn end(&self, now: Instant) -> Option<End> {
+        match self.standing(now) {
+            _ if self.broken => Some(End::Gone),
+            Standing::Asking { silent } if silent > REQUEST_LIMIT => Some(End::Silent),
+            Standing::Reading { stalled } if stalled > STALL_LIMIT => Some(End::Stalled),
+            Standing::Content if matches!(self.state, State::Replying) => Some(End::Served),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client that has been sent more than its socket takes.
+    fn stalled() -> (Session, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut session = Session::new(ours).unwrap();
+        session.state = State::Replying;
+        session.reply(&vec![b'x'; 4 << 20]);
+        session.write();
+        assert!(session.unread() > 0);
+        (session, theirs)
+    }
+
+    #[test]
+    fn a_client_that_reads_nothing_is_disconnected_after_the_limit() {
+        let (session, _client) = stalled();
+        let after = |secs| session.end(session.progress + Duration::from_secs(secs));
+        assert_eq!(after(30), None);
+        assert_eq!(after(31), Some(End::Stalled));
+    }
+
+    #[test]
+    fn a_client_that_reads_slowly_stays() {
+        let (mut session, mut client) = stalled();
+        let before = session.progress;
+        client.read_exact(&mut [0; 1 << 16]).unwrap();
+        session.write();
+        assert!(session.progress > before && session.unread() > 0);
+    }
+
+    #[test]
+    fn a_client_that_waits_for_its_command_is_never_disconnected() {
+        let (mut session, _client) = stalled();
+        session.state = State::Waiting {
+            id: CommandId(1),
+            is_call: true,
+        };
+        let late = session.progress + Duration::from_secs(1000);
+        assert_eq!(session.end(late), None);
+        assert_eq!(session.standing(late), Standing::Waiting);
     }
 }

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::{Duration, Instant as OsInstant};
 
@@ -17,7 +16,9 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use sys::netlink::{Netlink, RECEIVE_BYTES};
 use sys::signal::{Signal, Signals};
 
+use crate::admission::{ClientStats, Door, Listings};
 use crate::kernel::{DumpSocket, Dumped, EventSocket, Events, Read, Run};
+use crate::limit::Kind;
 use crate::links::Links;
 use crate::log::Log;
 use crate::session::Session;
@@ -28,7 +29,7 @@ const DUMP: u64 = 1;
 const WRITER: u64 = 2;
 const SIGNALS: u64 = 3;
 const WATCH: u64 = 4;
-const CONTROL: u64 = 5;
+pub(crate) const CONTROL: u64 = 5;
 const LINKS: u64 = 16;
 const SESSIONS: u64 = 64;
 
@@ -40,8 +41,6 @@ const DATAGRAMS_PER_TURN: usize = 64;
 const ITEMS_PER_TURN: usize = 1024;
 /// How long events gather when they come fast.
 const GATHER: Duration = Duration::from_millis(1);
-/// Clients at a time; the oldest that has not asked anything yet makes room.
-pub(crate) const SESSIONS_MAX: usize = 64;
 
 /// Everything the core thread owns.
 pub(crate) struct Core {
@@ -53,7 +52,7 @@ pub(crate) struct Core {
     pub(crate) dump: DumpSocket,
     pub(crate) signals: Signals,
     pub(crate) watch: Netlink,
-    pub(crate) control: Option<UnixListener>,
+    pub(crate) control: Option<Door>,
     pub(crate) watchdog: Option<Duration>,
     pub(crate) event_limit: Option<u32>,
     pub(crate) start: OsInstant,
@@ -74,6 +73,8 @@ pub(crate) struct Loop {
     watchdog_at: OsInstant,
     pub(crate) local_read_failed: u64,
     pub(crate) local_unknown: u64,
+    pub(crate) clients: ClientStats,
+    pub(crate) listings: Listings,
     pub(crate) stopping: bool,
 }
 
@@ -93,6 +94,8 @@ pub(crate) fn run(core: Core) -> Result<()> {
         watchdog_at: OsInstant::now(),
         local_read_failed: 0,
         local_unknown: 0,
+        clients: ClientStats::default(),
+        listings: Listings::default(),
         stopping: false,
     };
     l.register()?;
@@ -100,6 +103,7 @@ pub(crate) fn run(core: Core) -> Result<()> {
     while !l.stopping {
         busy = l.turn(busy)?;
     }
+    l.core.log.say_all_left_out();
     l.core.log.notice("---- shutdown received ----");
     Ok(())
 }
@@ -164,10 +168,12 @@ impl Loop {
         more |= self.core.replica.advance(now, ITEMS_PER_TURN) == Progress::More;
         more |= self.transmit();
         self.write_kernel(now);
-        self.hear();
+        self.hear(Cause::Anybody);
         self.dump_to_clients();
-        self.close_sessions()?;
+        self.close_sessions();
+        self.end_pause();
         self.feed_watchdog();
+        self.core.log.say_left_out();
         let dump_waits = self.core.dump.is_running() && self.core.replica.is_dump_congested();
         if dump_waits || self.core.replica.is_congested() {
             // What waits in the sockets keeps them ready: without a pause the loop
@@ -209,6 +215,10 @@ impl Loop {
         if let Some(at) = self.core.links.again_at() {
             // Nothing can be sent before, so what the replica wants to send can wait.
             wait = at.saturating_duration_since(OsInstant::now());
+        }
+        let paused = self.core.control.as_ref().and_then(Door::paused_until);
+        if let Some(at) = paused {
+            wait = wait.min(at.saturating_duration_since(OsInstant::now()));
         }
         wait
     }
@@ -271,6 +281,9 @@ impl Loop {
                     break;
                 };
                 self.core.replica.handle_datagram(now, LinkId(n), bytes);
+                // A datagram may hold thousands of messages: none of what is said about
+                // them is kept until the end of the turn.
+                self.hear(Cause::Anybody);
             }
         }
         more
@@ -335,8 +348,9 @@ impl Loop {
         for _ in 0..DATAGRAMS_PER_TURN {
             if let Err(e) = result {
                 log.limited(
+                    Kind::Link,
                     Level::Warning,
-                    &format!("dedicated link: {e}: trying again"),
+                    format!("dedicated link: {e}: trying again"),
                 );
             }
             if links.again_at().is_some() {
@@ -361,7 +375,8 @@ impl Loop {
         if let Some(events) = events
             && let Err(e) = events.hear_new(!replica.is_deaf_to_new())
         {
-            log.limited(Level::Error, &format!("group of new flows: {e}"));
+            let text = format!("group of new flows: {e}");
+            log.limited(Kind::Kernel, Level::Error, text);
         }
         while writer.has_room() {
             let mut batch = Vec::with_capacity(BATCH);
@@ -375,20 +390,19 @@ impl Loop {
         }
     }
 
-    /// Log lines, and clients whose command is done.
-    fn hear(&mut self) {
+    /// Log lines, and clients whose command is done. `cause` is who caused what the
+    /// replica has to say.
+    pub(crate) fn hear(&mut self, cause: Cause) {
         let mut last = None;
         while let Some(event) = self.core.replica.poll_event() {
-            match &event {
-                Event::Done(id) => self.command_done(*id, last.as_ref()),
-                Event::Clash(_)
-                | Event::Refused { .. }
-                | Event::ExpectationRefused { .. }
-                | Event::WithoutHelper(_) => {
-                    let text = event.to_string();
-                    self.core.log.limited(event.level(), &text);
+            if let Event::Done(id) = &event {
+                self.command_done(*id, last.as_ref());
+            } else {
+                let log = &mut self.core.log;
+                match strangers_kind(&event).filter(|_| cause == Cause::Anybody) {
+                    Some(kind) => log.limited(kind, event.level(), &event),
+                    None => log.line(event.level(), &event.to_string()),
                 }
-                _ => self.core.log.line(event.level(), &event.to_string()),
             }
             last = Some(event);
         }
@@ -401,5 +415,47 @@ impl Loop {
             self.watchdog_at = OsInstant::now();
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
         }
+    }
+}
+
+/// Who caused what the replica has to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The operator: a command is always answered in full.
+    Command,
+    /// Perhaps a stranger.
+    Anybody,
+}
+
+/// The kind of an event that a datagram, a packet or the kernel can cause as often as it
+/// likes; `None` for one that only commands and timers cause.
+fn strangers_kind(event: &Event) -> Option<Kind> {
+    match event {
+        Event::Clash(_)
+        | Event::Refused { .. }
+        | Event::ExpectationRefused { .. }
+        | Event::WithoutHelper(_) => Some(Kind::Refused),
+        Event::PeerRestarted { .. }
+        | Event::PeerHeard
+        | Event::PeerLost
+        | Event::PeerBack { .. } => Some(Kind::Peer),
+        Event::ResyncByPeer | Event::Bulk | Event::ResyncRequested | Event::Lacking { .. } => {
+            Some(Kind::Bulk)
+        }
+        Event::LinkChosen(_) | Event::NoLink => Some(Kind::Link),
+        Event::Overrun(_) | Event::Repaired { .. } => Some(Kind::Overrun),
+        Event::DumpFailed => Some(Kind::Kernel),
+        Event::Done(_)
+        | Event::CommitStarted
+        | Event::CommitRunning
+        | Event::Committed { .. }
+        | Event::FlushingCaches(_)
+        | Event::FlushRefused
+        | Event::FlushingKernel { .. }
+        | Event::FlushScheduled(_)
+        | Event::Purged { .. }
+        | Event::FlushIncomplete { .. }
+        | Event::Resync
+        | Event::ResyncUnsupported => None,
     }
 }

@@ -167,6 +167,18 @@ pub(crate) fn status(s: &Value) -> String {
             "deletes_refused",
             "deletes of the peer not obeyed: the flow lives here",
         ),
+        (
+            "accept_failed",
+            "times no descriptor was left for a control client",
+        ),
+        (
+            "clients_refused",
+            "control clients refused: too many were reading",
+        ),
+        (
+            "clients_dropped",
+            "control clients disconnected: they read nothing",
+        ),
     ] {
         if number(s, key) > 0 {
             line("note", format!("{} {text}", number(s, key)));

@@ -18,6 +18,7 @@ mod loss;
 mod operation;
 mod pair;
 mod tables;
+mod trouble;
 
 use std::env;
 use std::ffi::OsString;
@@ -43,6 +44,7 @@ fn scenarios() -> Vec<Scenario> {
         kinds::SCENARIOS,
         operation::SCENARIOS,
         command_line::SCENARIOS,
+        trouble::SCENARIOS,
     ]
     .concat()
 }
