@@ -1,7 +1,9 @@
 //! What the daemon says of itself: the original's statistics, and our own status.
 
 use control::StatsKind;
-use control::reply::{self, CacheReport, NetworkReport, PeerReport, Report, RuntimeReport};
+use control::reply::{
+    self, CacheReport, NetworkReport, PeerReport, QueueReport, Report, RuntimeReport,
+};
 use control::rows::StatusRow;
 use replica::{CacheStats, Which};
 use wire::v1::{Control, Flags, Mode, Role};
@@ -17,7 +19,7 @@ impl Loop {
             StatsKind::Cache => reply::cache_stats(&self.report()),
             StatsKind::Link => reply::links(&self.report().links),
             StatsKind::Runtime => reply::runtime(&self.runtime()),
-            StatsKind::Queue => reply::queues(self.core.replica.owed() as u64),
+            StatsKind::Queue => reply::queues(&self.queues()),
             StatsKind::ResendQueue => self.resend_queue(),
             StatsKind::Process => String::new(),
             StatsKind::Expectations => self.expectations().map_or_else(String::new, |caches| {
@@ -91,6 +93,20 @@ impl Loop {
             absent: stats.external_absent,
             late_used: stats.receive.late_used,
             bad_trailers: stats.receive.bad_trailers,
+        }
+    }
+
+    fn queues(&self) -> QueueReport {
+        let replica = &self.core.replica;
+        let settings = replica.settings();
+        let (flows, controls) = replica.unacknowledged();
+        let unacknowledged = (
+            flows as u64 + controls.len() as u64,
+            settings.resend_queue as u64,
+        );
+        QueueReport {
+            waiting: replica.owed() as u64,
+            unacknowledged: (settings.mode == Mode::Ftfw).then_some(unacknowledged),
         }
     }
 

@@ -408,17 +408,46 @@ fn uptime(secs: u64) -> String {
     out
 }
 
-/// `-s queue`: what waits to be sent.
-pub fn queues(waiting: u64) -> String {
-    format!(
-        "allocated queue nodes:\t\t{waiting:12}\n\n\
-         queue txqueue:\n\
-         current elements:\t\t{waiting:12}\n\
-         maximum elements:\t\t{:12}\n\
+/// What `-s queue` shows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QueueReport {
+    /// Objects that the peer has not been sent yet.
+    pub waiting: u64,
+    /// FT-FW: objects and control messages that the peer has not acknowledged, and how many
+    /// there may be.
+    pub unacknowledged: Option<(u64, u64)>,
+}
+
+/// `-s queue`. The error queue holds what a TCP link could not send; there is none here.
+pub fn queues(report: &QueueReport) -> String {
+    let mut out = String::new();
+    let waiting = report.waiting;
+    let unacknowledged = report.unacknowledged.map_or(0, |(n, _)| n);
+    let _ = writeln!(
+        out,
+        "allocated queue nodes:\t\t{:12}\n",
+        waiting + unacknowledged
+    );
+    queue(&mut out, "txqueue", waiting, i32::MAX.unsigned_abs().into());
+    queue(&mut out, "errorq", 0, ERROR_QUEUE_MAX);
+    if let Some((unacknowledged, max)) = report.unacknowledged {
+        queue(&mut out, "rsqueue", unacknowledged, max);
+    }
+    out
+}
+
+/// The original's `ErrorQueueLength` when the file names none.
+const ERROR_QUEUE_MAX: u64 = 128;
+
+fn queue(out: &mut String, name: &str, elements: u64, max: u64) {
+    let _ = write!(
+        out,
+        "queue {name}:\n\
+         current elements:\t\t{elements:12}\n\
+         maximum elements:\t\t{max:12}\n\
          not enough space errors:\t{:12}\n\n",
-        i32::MAX,
         0
-    )
+    );
 }
 
 /// `-s rsqueue`: what is not acknowledged. Control messages as sequence number and flags.

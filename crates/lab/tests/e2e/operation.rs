@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::daemon::{Daemon, Kind, Settings};
+use lab::daemon::{Daemon, Kind, Mode, Settings};
 use lab::topology::{Lab, Options, SERVER};
 use lab::wait;
 use lab::world::World;
@@ -370,12 +370,20 @@ fn filters(world: &World) -> Result<()> {
 /// The same questions to ours and to the original: the same words in the same lines.
 fn statistics(world: &World) -> Result<()> {
     let lab = Lab::build(Options::default())?;
+    for mode in [Mode::Notrack, Mode::Alarm, Mode::Ftfw] {
+        same_statistics(world, &lab, &Settings::new(mode))
+            .with_context(|| format!("Mode {mode}"))?;
+    }
+    Ok(())
+}
+
+fn same_statistics(world: &World, lab: &Lab, settings: &Settings) -> Result<()> {
     let mut shapes = Vec::new();
     for kind in [Kind::Conntrackd, Kind::Ftfw] {
-        let daemon = Daemon::start(kind, &lab.fw[0], 0, &notrack(), world.dir())?;
+        let daemon = Daemon::start(kind, &lab.fw[0], 0, settings, world.dir())?;
         let daemon = daemon.context("no daemon")?;
         let mut shape = String::new();
-        for which in ["ct", "network", "cache", "runtime", "link"] {
+        for which in ["ct", "network", "cache", "runtime", "link", "queue"] {
             let text = daemon.ask(&["-s", which])?;
             let plain = |c: char| if c.is_ascii_digit() { '0' } else { c };
             // What we know of the peer stands behind the original's lines.
