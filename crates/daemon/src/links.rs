@@ -72,7 +72,13 @@ impl Links {
                     .with_context(|| format!("{}: interface {device}", place()))?,
                 interface_v4: link.interface_address,
             };
+            // A link's address is shared with other daemons if it is a group, as the original
+            // does. To share a host's own address would let one daemon take what is sent to
+            // the other. Two links of one file may name the same address, or none.
+            let same = |l: &&config::Link| (l.address, l.port) == (link.address, link.port);
+            let is_named_twice = sync.links.iter().filter(same).count() > 1;
             let options = Options {
+                shared: to.is_multicast() || is_named_twice,
                 send_buffer: link.send_buffer,
                 receive_buffer: link.receive_buffer,
                 checksum: link.checksum,

@@ -34,6 +34,9 @@ pub struct Options {
     pub receive_buffer: Option<usize>,
     /// False to send without UDP checksums (IPv4).
     pub checksum: bool,
+    /// Other sockets may receive on the same address and port (`SO_REUSEADDR`). Of what is
+    /// sent to one host only one of them gets a copy, of what is sent to a group each.
+    pub shared: bool,
 }
 
 /// A pair of sockets, both non-blocking.
@@ -53,14 +56,19 @@ pub struct Pair {
 /// Opens the sockets of one link.
 ///
 /// # Errors
-/// What the system says, e.g. `EADDRNOTAVAIL` for an address that is not ours.
+/// What the system says, e.g. `EADDRNOTAVAIL` for an address that is not ours, or
+/// `EADDRINUSE` for one on which another socket receives, unless both are shared.
 pub fn open(path: &Path, options: &Options) -> io::Result<Pair> {
     let any: IpAddr = match path.to {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let receiver = socket(path.to)?;
-    sockopt::set_socket_reuseaddr(&receiver, true)?;
+    sockopt::set_socket_reuseaddr(&receiver, options.shared)?;
+    if path.to.is_ipv6() {
+        // Otherwise any IPv6 address stands for any IPv4 address, too.
+        sockopt::set_ipv6_v6only(&receiver, true)?;
+    }
     bind(&receiver, &scoped(path.listen.unwrap_or(any), path))?;
     let sender = socket(path.to)?;
     if path.to.is_multicast() {

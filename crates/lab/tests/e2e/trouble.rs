@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use control::call::CODE;
-use lab::daemon::{Daemon, Kind, Mode, Settings};
+use lab::daemon::{Daemon, Kind, Mode, Settings, Transport};
 use lab::topology::{Lab, Options};
 use lab::wait;
 use lab::world::World;
@@ -34,6 +34,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "trouble/a_flood_of_datagrams_writes_few_lines",
         forged_datagrams,
     ),
+    ("trouble/two_daemons_do_not_share_a_port", taken_port),
 ];
 
 const EVENTS: &str =
@@ -312,5 +313,49 @@ fn forged_datagrams(world: &World) -> Result<()> {
     })?;
     let bytes = daemon.log().len();
     ensure!(bytes < 10_000, "{bytes} bytes of log");
+    Ok(())
+}
+
+/// Goal: of two daemons with the same own address and port the second one does not start;
+/// a group is shared, as conntrackd does.
+fn taken_port(world: &World) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    // Each with a lock and a control socket of its own.
+    let start = |kind: Kind, name: &str, settings: &Settings| -> Result<Daemon> {
+        let dir = world.dir().join(name);
+        Daemon::start(kind, &lab.fw[0], 0, settings, &dir)?.context("no daemon")
+    };
+    for (transport, address) in [
+        (Transport::Udp, "10.77.9.1"),
+        (Transport::Udp6, "fd77:9::1"),
+    ] {
+        let settings = Settings {
+            transport,
+            ..notrack()
+        };
+        for first in [Kind::Ftfw, Kind::Conntrackd] {
+            let first = start(first, "first", &settings)?;
+            let Err(error) = start(Kind::Ftfw, "second", &settings) else {
+                bail!("a second daemon on {address}");
+            };
+            let text = format!("{error:#}");
+            for part in [address, "port 3780", "Address already in use"] {
+                ensure!(text.contains(part), "no `{part}` in {text}");
+            }
+            first.stop()?;
+        }
+    }
+    for transport in [Transport::Multicast, Transport::Multicast6] {
+        let settings = Settings {
+            transport,
+            ..notrack()
+        };
+        for first in [Kind::Ftfw, Kind::Conntrackd] {
+            let first = start(first, "first", &settings)?;
+            let second = start(Kind::Ftfw, "second", &settings)?;
+            second.stop()?;
+            first.stop()?;
+        }
+    }
     Ok(())
 }
