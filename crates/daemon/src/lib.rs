@@ -26,4 +26,4 @@ mod sysctl;
 mod turn;
 mod writer;
 
-pub use run::run;
+pub use run::{Ended, run};

@@ -2,16 +2,17 @@
 //!
 //! Order of a start: log, lock, control socket, links, kernel sockets (events
 //! before the first dump), readiness. With `-d` the parent exits 0 only after all
-//! of that has worked, so a client can connect as soon as it returns.
+//! of that has worked, so a client can connect as soon as it returns. If it has not, the
+//! child hands the reason to the parent, which prints it, and writes it to the log.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use config::{Config, SchedulerType};
 use ctnetlink::TcpOptions;
 use replica::Replica;
@@ -29,73 +30,114 @@ use crate::sysctl::EventsSetting;
 use crate::turn::{self, Core};
 use crate::writer::Writer;
 
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// As it was told to.
+    Well,
+    /// By an error that has been reported.
+    Failed,
+}
+
 /// Runs the daemon until it is told to stop.
 ///
 /// `warnings` of the configuration are said once at the start. With `background`
 /// the call forks; it returns in the parent, too, when the start is complete.
 ///
 /// # Errors
-/// What prevented the start.
-pub fn run(config: &Config, warnings: &[String], background: bool) -> Result<()> {
-    let sync = sync_section(config)?;
+/// What the caller has to print: what prevented the start, or ended it. It is in the log
+/// already, if there is one.
+pub fn run(config: &Config, warnings: &[String], background: bool) -> Result<Ended> {
     rustix::process::umask(Mode::from_raw_mode(0o177));
-    let mut log = Log::open(!background, config.log_file.as_deref(), config.syslog)
-        .with_context(|| format!("can't open logfile {:?}", config.log_file))?;
-    let ready = if background {
-        match split()? {
-            Some(ready) => Some(ready),
-            None => return Ok(()),
+    let log = Log::open(!background, config.log_file.as_deref(), config.syslog)
+        .with_context(|| match &config.log_file {
+            Some(path) => format!("can't open logfile '{}'", path.display()),
+            None => "can't open the log".to_owned(),
+        })
+        .inspect_err(|e| report(None, config, e))?;
+    log_panics(config);
+    if !background {
+        return serve(config, warnings, log, None);
+    }
+    match split().inspect_err(|e| report(config.log_file.as_deref(), config, e))? {
+        Split::Parent(started) => started,
+        // What it returns is for the parent to print.
+        Split::Child(parent) => {
+            Ok(serve(config, warnings, log, Some(parent)).unwrap_or(Ended::Failed))
         }
-    } else {
-        None
-    };
+    }
+}
+
+/// Starts, and runs to the end. A parent that waits is told when the start is complete, or
+/// what prevented it.
+fn serve(
+    config: &Config,
+    warnings: &[String],
+    mut log: Log,
+    parent: Option<File>,
+) -> Result<Ended> {
     for warning in warnings {
         log.warning(warning);
     }
-    let started = start(config, sync, log, background);
-    let (core, guards) = match started {
-        Ok(started) => started,
-        Err(e) => {
-            report(config, background, &e);
-            return Err(e);
+    let background = parent.is_some();
+    let started = start(config, log, background).and_then(|started| {
+        if background {
+            leave_terminal()?;
         }
-    };
-    if let Some(mut ready) = ready {
-        leave_terminal()?;
-        let _ = ready.write_all(b"1");
+        Ok(started)
+    });
+    if let Some(mut parent) = parent {
+        // The parent may have been killed.
+        let _ = match &started {
+            Ok(_) => parent.write_all(STARTED),
+            Err(e) => parent.write_all(format!("{e:#}").as_bytes()),
+        };
     }
+    let log_file = config.log_file.as_deref();
+    let (core, guards) = started.inspect_err(|e| report(log_file, config, e))?;
     if config.systemd.unwrap_or(true) {
         let _ = sd_notify::notify(&[
             sd_notify::NotifyState::MainPid(std::process::id()),
             sd_notify::NotifyState::Ready,
         ]);
     }
-    let result = turn::run(core);
+    let result = turn::run(core).inspect_err(|e| report(log_file, config, e));
     if config.systemd.unwrap_or(true) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     }
     drop(guards);
-    result
+    result.map(|()| Ended::Well)
 }
 
-/// Forks. The child gets the pipe on which it says that it is ready; the parent
-/// waits for that and gets `None`.
-fn split() -> Result<Option<File>> {
+/// What a parent reads after a complete start; anything else is the reason why there is none.
+const STARTED: &[u8] = b"\0";
+
+enum Split {
+    /// Has waited for the child, and knows how its start went.
+    Parent(Result<Ended>),
+    /// Is to tell the parent through this pipe how its start went.
+    Child(File),
+}
+
+fn split() -> Result<Split> {
     let (reader, writer) = rustix::pipe::pipe().context("pipe")?;
     match sys::process::fork().context("fork")? {
         Fork::Child => {
             drop(reader);
             rustix::process::setsid().context("setsid")?;
-            Ok(Some(File::from(writer)))
+            Ok(Split::Child(File::from(writer)))
         }
         Fork::Parent(_) => {
             drop(writer);
-            let mut byte = [0];
-            match rustix::io::read(&reader, &mut byte) {
-                Ok(1) => Ok(None),
-                // The child has said why in its log.
-                _ => bail!("conntrackd cannot start, please review your configuration"),
-            }
+            let mut told = Vec::new();
+            let read = File::from(reader).read_to_end(&mut told);
+            Ok(Split::Parent(match told.as_slice() {
+                STARTED => Ok(Ended::Well),
+                reason if read.is_ok() && !reason.is_empty() => {
+                    Err(anyhow!(String::from_utf8_lossy(reason).into_owned()))
+                }
+                _ => Err(anyhow!("the daemon died before its start was complete")),
+            }))
         }
     }
 }
@@ -114,11 +156,23 @@ fn leave_terminal() -> Result<()> {
     Ok(())
 }
 
-/// In the background a failed start is said in the logs only, as the original does.
-fn report(config: &Config, background: bool, error: &anyhow::Error) {
-    if background && let Ok(mut log) = Log::open(false, config.log_file.as_deref(), config.syslog) {
+/// Writes to the logs, not to the console, what the caller prints.
+fn report(log_file: Option<&Path>, config: &Config, error: &anyhow::Error) {
+    if let Ok(mut log) = Log::open(false, log_file, config.syslog) {
         log.error(format!("{error:#}"));
     }
+}
+
+/// In the background nobody sees what a panic prints.
+fn log_panics(config: &Config) {
+    let (log_file, syslog) = (config.log_file.clone(), config.syslog);
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        print(info);
+        if let Ok(mut log) = Log::open(false, log_file.as_deref(), syslog) {
+            log.error(format!("this is a bug: {info}"));
+        }
+    }));
 }
 
 /// What must be undone at the end: it is, when this is dropped.
@@ -139,17 +193,13 @@ impl Drop for Removed {
     }
 }
 
-fn start(
-    config: &Config,
-    sync: &config::Sync,
-    mut log: Log,
-    background: bool,
-) -> Result<(Core, Guards)> {
+fn start(config: &Config, mut log: Log, background: bool) -> Result<(Core, Guards)> {
     log.notice(if background {
         "-- starting in daemon mode --"
     } else {
         "-- starting in console mode --"
     });
+    let sync = sync_section(config)?;
     let (lock_file, lock) = take_lock(config)?;
     // Before the writer's thread, so that it has them blocked too.
     let signals = Signals::open().context("signals")?;

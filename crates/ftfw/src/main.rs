@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use cli::{Outcome, compat, own};
+use daemon::Ended;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args_os()
@@ -26,11 +27,10 @@ fn main() -> ExitCode {
             warnings,
             background,
         } => match daemon::run(&config, &warnings, background) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(Ended::Well) => ExitCode::SUCCESS,
+            Ok(Ended::Failed) => ExitCode::FAILURE,
             Err(e) => {
-                if !background {
-                    eprintln!("{name}: {e:#}");
-                }
+                eprintln!("{name}: {e:#}");
                 ExitCode::FAILURE
             }
         },

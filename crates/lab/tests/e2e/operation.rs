@@ -28,6 +28,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "operation/it_answers_as_soon_as_the_parent_returns",
         background,
     ),
+    (
+        "operation/a_failed_start_in_the_background_says_why",
+        failed_background,
+    ),
     ("operation/slow_clients_delay_nobody", slow_clients),
     ("operation/garbage_on_the_link_is_counted", garbage),
     (
@@ -199,6 +203,90 @@ fn background(world: &World) -> Result<()> {
     ensure!(run(&["-k"])?.status.code() == Some(0));
     wait::until("it is gone", SOON, || !dir.join("control").exists())?;
     ensure!(run(&["-s"])?.status.code() == Some(1));
+    Ok(())
+}
+
+/// Goal: `-d` fails with status 1, and whoever called it and whoever reads the log learn why.
+/// Method: a file that starts well, and one change to it for each reason.
+fn failed_background(world: &World) -> Result<()> {
+    let (lab, first) = one(world)?;
+    let dir = world.dir().join("second");
+    std::fs::create_dir(&dir)?;
+    let (file, log) = (dir.join("conf"), dir.join("log"));
+    let (first_dir, dir) = (first.dir().display().to_string(), dir.display().to_string());
+    let text = std::fs::read_to_string(first.config())?;
+    let good = (text.replace(&first_dir, &dir)).replace("Port 3780", "Port 3781");
+    let run = |arguments: &[&str]| -> Result<std::process::Output> {
+        let mut c = lab.fw[0].command(Daemon::program()?);
+        c.arg("conntrackd").arg("-C").arg(&file).args(arguments);
+        Ok(c.output()?)
+    };
+    std::fs::write(&file, &good)?;
+    let started = run(&["-d"])?;
+    ensure!(
+        started.status.success() && started.stderr.is_empty(),
+        "{started:?}"
+    );
+    ensure!(run(&["-k"])?.status.success());
+    let control = dir.clone() + "/control";
+    wait::until("it has gone", SOON, || {
+        !std::path::Path::new(&control).exists()
+    })?;
+
+    let own = |name: &str| format!("{dir}/{name}");
+    let theirs = |name: &str| format!("{first_dir}/{name}");
+    for (from, to, reason) in [
+        (
+            own("lock"),
+            theirs("lock"),
+            "perhaps conntrackd already running?",
+        ),
+        (own("control"), theirs("control"), "another daemon answers"),
+        (
+            own("control"),
+            "/run/nowhere/control".into(),
+            "/run/nowhere/control",
+        ),
+        (own("lock"), "/run/nowhere/lock".into(), "/run/nowhere/lock"),
+        (own("log"), "/run/nowhere/log".into(), "/run/nowhere/log"),
+        (
+            "Interface eth2".into(),
+            "Interface eth9".into(),
+            "interface eth9",
+        ),
+        (
+            "Port 3781".into(),
+            "Port 3780".into(),
+            "10.77.9.1 port 3780",
+        ),
+        (
+            "_address 10.77.9.1\n".into(),
+            "_address 10.77.9.8\n".into(),
+            "10.77.9.8 port 3781",
+        ),
+    ] {
+        ensure!(good.contains(&from), "no `{from}` in the file");
+        std::fs::write(&file, good.replace(&from, &to))?;
+        let _ = std::fs::remove_file(&log);
+        let out = run(&["-d"])?;
+        let said = String::from_utf8_lossy(&out.stderr);
+        ensure!(out.status.code() == Some(1), "{to}: {}", out.status);
+        ensure!(
+            said.starts_with("conntrackd: ") && said.contains(reason),
+            "{to}: said `{said}`, not `{reason}`"
+        );
+        ensure!(said.lines().count() == 1, "{said}");
+        // A log that cannot be opened cannot hold the reason.
+        if !to.ends_with("log") {
+            let log = std::fs::read_to_string(&log)?;
+            let line = log.lines().last().unwrap_or_default();
+            ensure!(
+                line.contains("[ERROR]") && line.contains(reason),
+                "{to}: logged\n{log}"
+            );
+        }
+    }
+    first.ask(&["-s"])?;
     Ok(())
 }
 
