@@ -12,6 +12,7 @@
 //! lasting thread, which waits for the kernel and owns no state.
 
 mod admission;
+mod fullness;
 mod kernel;
 mod limit;
 mod links;

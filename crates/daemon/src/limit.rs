@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Kernel,
     /// Events that the kernel dropped.
     Overrun,
+    /// Caches that are full.
+    Cache,
     /// The peer is lost, back, or has restarted.
     Peer,
     /// Bulk updates, and who asks for them.
@@ -44,6 +46,7 @@ impl Kind {
             Kind::Refused => "refused flows",
             Kind::Kernel => "kernel errors",
             Kind::Overrun => "overruns",
+            Kind::Cache => "full caches",
             Kind::Peer => "the life of the peer",
             Kind::Bulk => "bulk updates",
             Kind::Link => "dedicated links",

@@ -1,4 +1,7 @@
 //! Sockets of the dedicated links, and the state of their interfaces.
+//!
+//! A link that cannot be used, or over which nothing can be sent, is logged when that begins
+//! and when it ends: [`Links::lines`].
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use config::{Sync, Transport};
 use control::reply::LinkReport;
-use replica::LinkSettings;
+use replica::{Event, Level, LinkSettings};
 use sys::interface::{InterfaceState, Interfaces};
 use sys::udp::{Options, Pair, Path};
 
@@ -29,8 +32,18 @@ pub(crate) struct Link {
     device: String,
     transport: &'static str,
     state: Option<InterfaceState>,
+    /// Since when it is not usable, once that is logged.
+    unusable: Option<Instant>,
+    failing: Option<Failing>,
     sent: Counters,
     received: Counters,
+}
+
+/// A link over which the system does not send.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    since: Instant,
+    last: Instant,
 }
 
 /// All links in file order.
@@ -40,6 +53,10 @@ pub(crate) struct Links {
     interfaces: Interfaces,
     /// A datagram that the system did not take; nothing else is sent before it.
     waiting: Option<Waiting>,
+    opened: Instant,
+    /// That no link is usable is logged.
+    none_logged: bool,
+    lines: Vec<(Level, String)>,
 }
 
 #[derive(Debug)]
@@ -52,6 +69,12 @@ struct Waiting {
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 /// The same when the link refuses it: no address yet, no carrier, no route.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
+
+/// A link that fails no more for this long is mended. Refusals may alternate with successes.
+const MENDED_AFTER: Duration = Duration::from_secs(1);
+/// How long after the start nothing is logged about interfaces. At boot a carrier is seen
+/// seconds after the interface is switched on, in a virtual machine up to one second.
+const START_PAUSE: Duration = Duration::from_secs(5);
 
 impl Links {
     /// Opens the sockets of every configured link.
@@ -97,6 +120,8 @@ impl Links {
             list.push(Link {
                 pair,
                 state: interfaces.state(&device).ok(),
+                unusable: None,
+                failing: None,
                 device,
                 transport: match sync.transport {
                     Some(Transport::Multicast) => "multicast",
@@ -110,6 +135,9 @@ impl Links {
             list,
             interfaces,
             waiting: None,
+            opened: Instant::now(),
+            none_logged: false,
+            lines: Vec::new(),
         };
         Ok((links, settings))
     }
@@ -120,6 +148,44 @@ impl Links {
             link.state = self.interfaces.state(&link.device).ok();
         }
         self.list.iter().map(Link::is_usable).collect()
+    }
+
+    /// What is to be logged about the links since the last call.
+    pub(crate) fn lines(&mut self) -> Vec<(Level, String)> {
+        let now = Instant::now();
+        if now.duration_since(self.opened) >= START_PAUSE {
+            self.look_at_interfaces(now);
+        }
+        std::mem::take(&mut self.lines)
+    }
+
+    fn look_at_interfaces(&mut self, now: Instant) {
+        for link in &mut self.list {
+            let name = &link.device;
+            match (link.is_usable(), link.unusable) {
+                (false, None) => {
+                    let why = link.state.map_or("the interface is gone", |state| {
+                        if state.up { "no carrier" } else { "down" }
+                    });
+                    let line = format!("link {name}: {why}");
+                    self.lines.push((Level::Warning, line));
+                    link.unusable = Some(now);
+                }
+                (true, Some(since)) => {
+                    let secs = now.duration_since(since).as_secs_f32();
+                    let line = format!("link {name}: usable again after {secs:.1} s");
+                    self.lines.push((Level::Notice, line));
+                    link.unusable = None;
+                }
+                _ => {}
+            }
+        }
+        let is_usable = self.list.iter().any(Link::is_usable);
+        if !is_usable && !self.none_logged {
+            let event = Event::NoLink;
+            self.lines.push((event.level(), event.to_string()));
+        }
+        self.none_logged = !is_usable;
     }
 }
 
@@ -135,22 +201,25 @@ fn describe(path: &Path) -> String {
 impl Links {
     /// Sends a datagram over link `n`, or keeps it until the system takes it: what
     /// waits is no more than what changes meanwhile, and nothing is lost here.
-    ///
-    /// # Errors
-    /// Why the system refused it, for the log.
-    pub(crate) fn send(&mut self, n: usize, datagram: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, n: usize, datagram: &[u8]) {
+        // That another link is used now is logged where it is chosen.
+        for (_, other) in self.list.iter_mut().enumerate().filter(|(m, _)| *m != n) {
+            other.failing = None;
+        }
         let link = &mut self.list[n];
         let error = match link.pair.sender.send_to(datagram, link.pair.to) {
             Ok(bytes) => {
                 link.sent.bytes += bytes as u64;
                 link.sent.packets += 1;
-                return Ok(());
+                self.lines.extend(link.on_sent());
+                return;
             }
             Err(error) => error,
         };
         let full = is_would_block(&error);
         if !full {
             link.sent.errors += 1;
+            self.lines.extend(link.on_refused(&error));
         }
         // Trying again would not make it smaller.
         if error.raw_os_error() != Some(EMSGSIZE) {
@@ -160,7 +229,6 @@ impl Links {
                 again_at: Instant::now() + pause,
             });
         }
-        if full { Ok(()) } else { Err(error) }
     }
 
     /// When the datagram that waits is due; `None` if none waits.
@@ -169,10 +237,9 @@ impl Links {
     }
 
     /// Tries the datagram that waits, over link `n`, if it is due.
-    pub(crate) fn send_waiting(&mut self, n: usize) -> io::Result<()> {
-        match self.waiting.take_if(|w| w.again_at <= Instant::now()) {
-            Some(waiting) => self.send(n, &waiting.datagram),
-            None => Ok(()),
+    pub(crate) fn send_waiting(&mut self, n: usize) {
+        if let Some(waiting) = self.waiting.take_if(|w| w.again_at <= Instant::now()) {
+            self.send(n, &waiting.datagram);
         }
     }
 }
@@ -183,6 +250,30 @@ impl Link {
     /// Switched on and with a carrier. The original takes one of the two as enough.
     pub(crate) fn is_usable(&self) -> bool {
         self.state.is_some_and(|s| s.up && s.running)
+    }
+
+    fn on_refused(&mut self, error: &io::Error) -> Option<(Level, String)> {
+        let now = Instant::now();
+        if let Some(failing) = &mut self.failing {
+            failing.last = now;
+            return None;
+        }
+        self.failing = Some(Failing {
+            since: now,
+            last: now,
+        });
+        let line = format!("link {}: cannot send: {error}", self.device);
+        Some((Level::Warning, line))
+    }
+
+    fn on_sent(&mut self) -> Option<(Level, String)> {
+        let failing = self.failing.take_if(|f| f.last.elapsed() >= MENDED_AFTER)?;
+        let secs = failing.last.duration_since(failing.since).as_secs_f32();
+        let line = format!(
+            "link {}: sends again, after {secs:.1} s without",
+            self.device
+        );
+        Some((Level::Notice, line))
     }
 
     /// Receives one datagram; `None` if there is none.

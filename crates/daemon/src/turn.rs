@@ -11,12 +11,13 @@ use std::thread;
 use std::time::{Duration, Instant as OsInstant};
 
 use anyhow::{Context, Result};
-use replica::{DumpEnd, Event, Instant, Level, LinkId, Progress, Replica};
+use replica::{DumpEnd, Event, Instant, Level, LinkId, Progress, Replica, Which};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use sys::netlink::{Netlink, RECEIVE_BYTES};
 use sys::signal::{Signal, Signals};
 
 use crate::admission::{ClientStats, Door, Listings};
+use crate::fullness::Fullness;
 use crate::kernel::{DumpSocket, Dumped, EventSocket, Events, Read, Run};
 use crate::limit::Kind;
 use crate::links::Links;
@@ -71,6 +72,9 @@ pub(crate) struct Loop {
     buffer: Vec<u8>,
     events_at: OsInstant,
     watchdog_at: OsInstant,
+    /// Of the internal and the external cache, and when to look again.
+    fullness: [Fullness; 2],
+    caches_at: Instant,
     pub(crate) local_read_failed: u64,
     pub(crate) local_unknown: u64,
     pub(crate) clients: ClientStats,
@@ -92,6 +96,11 @@ pub(crate) fn run(core: Core) -> Result<()> {
         buffer: vec![0; RECEIVE_BYTES],
         events_at: OsInstant::now(),
         watchdog_at: OsInstant::now(),
+        fullness: [
+            Fullness::new("internal cache"),
+            Fullness::new("external cache"),
+        ],
+        caches_at: Instant::START,
         local_read_failed: 0,
         local_unknown: 0,
         clients: ClientStats::default(),
@@ -173,6 +182,8 @@ impl Loop {
         self.close_sessions();
         self.end_pause();
         self.feed_watchdog();
+        self.say_links();
+        self.say_caches(now);
         self.core.log.say_left_out();
         let dump_waits = self.core.dump.is_running() && self.core.replica.is_dump_congested();
         if dump_waits || self.core.replica.is_congested() {
@@ -337,29 +348,17 @@ impl Loop {
 
     /// Sends what is owed; true if there is more.
     fn transmit(&mut self) -> bool {
-        let Core {
-            replica,
-            links,
-            log,
-            ..
-        } = &mut self.core;
+        let Core { replica, links, .. } = &mut self.core;
         let LinkId(current) = replica.current_link();
-        let mut result = links.send_waiting(current);
+        links.send_waiting(current);
         for _ in 0..DATAGRAMS_PER_TURN {
-            if let Err(e) = result {
-                log.limited(
-                    Kind::Link,
-                    Level::Warning,
-                    format!("dedicated link: {e}: trying again"),
-                );
-            }
             if links.again_at().is_some() {
                 return false;
             }
             let Some((LinkId(n), bytes)) = replica.poll_transmit() else {
                 return false;
             };
-            result = links.send(n, bytes);
+            links.send(n, bytes);
         }
         true
     }
@@ -397,7 +396,8 @@ impl Loop {
         while let Some(event) = self.core.replica.poll_event() {
             if let Event::Done(id) = &event {
                 self.command_done(*id, last.as_ref());
-            } else {
+            } else if event != Event::NoLink {
+                // The replica has no link each time that it is asked; `links` says it once.
                 let log = &mut self.core.log;
                 match strangers_kind(&event).filter(|_| cause == Cause::Anybody) {
                     Some(kind) => log.limited(kind, event.level(), &event),
@@ -405,6 +405,41 @@ impl Loop {
                 }
             }
             last = Some(event);
+        }
+    }
+
+    fn say_links(&mut self) {
+        for (level, line) in self.core.links.lines() {
+            self.core.log.limited(Kind::Link, level, line);
+        }
+    }
+
+    /// Says once that a cache is full, and once that it has room again. Looks once a second.
+    fn say_caches(&mut self, now: Instant) {
+        if now < self.caches_at {
+            return;
+        }
+        self.caches_at = now + Duration::from_secs(1);
+        let replica = &self.core.replica;
+        let (stats, settings) = (replica.stats(), replica.settings());
+        let caches = [
+            (settings.internal_cache, Which::Internal, stats.internal),
+            (settings.external_cache, Which::External, stats.external),
+        ];
+        for ((is_on, which, counters), fullness) in caches.into_iter().zip(&mut self.fullness) {
+            // Without a cache the counters are those of the kernel.
+            if !is_on {
+                continue;
+            }
+            let line = fullness.look(
+                now,
+                counters.create_failed,
+                replica.len(which),
+                settings.limit,
+            );
+            if let Some((level, line)) = line {
+                self.core.log.limited(Kind::Cache, level, line);
+            }
         }
     }
 

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use control::call::CODE;
 use lab::daemon::{Daemon, Kind, Mode, Settings, Transport};
-use lab::topology::{Lab, Options};
+use lab::topology::{Lab, Options, SERVER};
 use lab::wait;
 use lab::world::World;
 use wire::v1::{Control, Flags, Seq, encode_control};
 
 use crate::Scenario;
-use crate::pair::{SOON, notrack};
+use crate::pair::{Pair, SOON, notrack};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     (
@@ -35,6 +35,15 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         forged_datagrams,
     ),
     ("trouble/two_daemons_do_not_share_a_port", taken_port),
+    (
+        "trouble/a_link_without_a_route_is_said_twice",
+        unreachable_link,
+    ),
+    (
+        "trouble/a_link_without_a_carrier_is_said_once",
+        lost_carrier,
+    ),
+    ("trouble/a_full_cache_is_said_once", full_cache),
 ];
 
 const EVENTS: &str =
@@ -357,5 +366,103 @@ fn taken_port(world: &World) -> Result<()> {
             first.stop()?;
         }
     }
+    Ok(())
+}
+
+fn lines_with(daemon: &Daemon, words: &str) -> usize {
+    daemon.log().lines().filter(|l| l.contains(words)).count()
+}
+
+/// Goal: one line when a link begins to refuse what is sent, one when it does no more.
+/// Method: the dedicated link loses its address, until ten datagrams have been refused.
+fn unreachable_link(world: &World) -> Result<()> {
+    let (lab, daemon) = start(world, &notrack())?;
+    lab.fw[0].run("ip addr del 10.77.9.1/24 dev eth2")?;
+    wait::until("ten datagrams are refused", SOON, || {
+        let text = daemon.ask(&["-s", "link"]).unwrap_or_default();
+        let errors = text.lines().find(|l| l.contains("Error send"));
+        let count = errors.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
+        count.is_some_and(|n| n >= 10)
+    })?;
+    let said = "link eth2: cannot send: Network is unreachable";
+    ensure!(lines_with(&daemon, said) == 1, "{}", daemon.log());
+    lab.fw[0].run("ip addr add 10.77.9.1/24 dev eth2")?;
+    wait::until("its end is said", SOON, || {
+        lines_with(&daemon, "link eth2: sends again, after") == 1
+    })?;
+    ensure!(lines_with(&daemon, "link eth2") == 2, "{}", daemon.log());
+    ensure!(lines_with(&daemon, "no dedicated links") == 0);
+    Ok(())
+}
+
+/// Goal: a carrier that is late at the start is not worth a line; one that goes and comes
+/// back is worth one line each, whatever happens to other interfaces.
+fn lost_carrier(world: &World) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    lab.fw[1].run("ip link set eth2 down")?;
+    wait::until("the carrier is gone", SOON, || {
+        lab.fw[0]
+            .run("ip link show dev eth2")
+            .is_ok_and(|text| text.contains("NO-CARRIER"))
+    })?;
+    let daemon = Daemon::start(Kind::Ftfw, &lab.fw[0], 0, &notrack(), world.dir())?;
+    let daemon = daemon.context("no daemon")?;
+    let link = |state: &str| {
+        daemon
+            .ask(&["-s", "link"])
+            .is_ok_and(|text| text.contains(&format!("status={state} ")))
+    };
+    ensure!(link("NO-CARRIER"));
+    lab.fw[1].run("ip link set eth2 up")?;
+    wait::until("the carrier is there", SOON, || link("RUNNING"))?;
+    wait::until("the start is long over", SOON * 2, || {
+        counter(&daemon, "uptime").is_ok_and(|secs| secs >= 6)
+    })?;
+    let none = "no dedicated links available!";
+    let said = lines_with(&daemon, none) + lines_with(&daemon, "link eth2");
+    ensure!(said == 0, "{}", daemon.log());
+
+    lab.fw[1].run("ip link set eth2 down")?;
+    wait::until("it is said", SOON, || lines_with(&daemon, none) == 1)?;
+    for _ in 0..3 {
+        lab.fw[0].run("ip link add other0 type veth peer name other1")?;
+        lab.fw[0].run("ip link set other0 up")?;
+        lab.fw[0].run("ip link del other0")?;
+    }
+    lab.fw[1].run("ip link set eth2 up")?;
+    wait::until("its end is said", SOON, || {
+        lines_with(&daemon, "link eth2: usable again after") == 1
+    })?;
+    ensure!(lines_with(&daemon, "link eth2: no carrier") == 1);
+    ensure!(lines_with(&daemon, none) == 1, "{}", daemon.log());
+    Ok(())
+}
+
+/// Goal: a cache that is full is logged when that begins and when it is over.
+fn full_cache(world: &World) -> Result<()> {
+    let settings = Settings {
+        general_lines: "HashLimit 20".into(),
+        ..notrack()
+    };
+    let pair = Pair::start(world, settings, Options::default())?;
+    let full = "internal cache is full: new flows are not kept (20 are its limit";
+    let _open = pair.connect(SERVER, 40)?;
+    wait::until("it is said", SOON, || lines_with(&pair.fw1, full) == 1)?;
+    let failed = || -> Result<u64> {
+        let status: serde_json::Value =
+            serde_json::from_str(&pair.fw1.own(&["status", "-o", "json"])?)?;
+        status["internal"]["create_failed"]
+            .as_u64()
+            .context("a counter")
+    };
+    let before = failed()?;
+    let _more = pair.connect(SERVER, 10)?;
+    ensure!(failed()? >= before + 10);
+    pair.fw1.ask(&["-f", "internal"])?;
+    wait::until("its end is said", SOON, || {
+        lines_with(&pair.fw1, "internal cache has room again after") == 1
+    })?;
+    ensure!(lines_with(&pair.fw1, full) == 1, "{}", pair.fw1.log());
+    ensure!(lines_with(&pair.fw2, "cache is full") == 0);
     Ok(())
 }
