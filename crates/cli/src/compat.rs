@@ -15,8 +15,8 @@ use std::path::PathBuf;
 use config::Config;
 use control::{CacheKind, Object, Request, StatsKind};
 
-use crate::Outcome;
 use crate::load::{CONFIG_DEFAULT, load};
+use crate::{Outcome, print};
 
 const USAGE: &str = "\
 Usage: conntrackd [commands] [options]
@@ -64,23 +64,23 @@ pub fn run(arguments: &[String]) -> Outcome {
     let parsed = match parse(arguments) {
         Ok(parsed) => parsed,
         Err(Stop::Version) => {
-            println!(
-                "Connection tracking userspace daemon, ftfw {}. Licensed under MIT or Apache-2.0.",
+            print::out(format_args!(
+                "Connection tracking userspace daemon, ftfw {}. Licensed under MIT or Apache-2.0.\n",
                 env!("CARGO_PKG_VERSION")
-            );
+            ));
             return Outcome::Exit(0);
         }
         Err(Stop::Help) => {
-            print!("{USAGE}");
+            print::out(USAGE);
             return Outcome::Exit(0);
         }
         Err(Stop::Usage(message)) => {
-            print!("{USAGE}");
-            eprintln!("conntrackd: {message}");
+            print::out(USAGE);
+            print::error(format_args!("conntrackd: {message}"));
             return Outcome::Exit(1);
         }
         Err(Stop::Message(message)) => {
-            eprintln!("conntrackd: {message}");
+            print::error(format_args!("conntrackd: {message}"));
             return Outcome::Exit(1);
         }
     };
@@ -88,7 +88,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     let (config, warnings) = match load(&path) {
         Ok(loaded) => (loaded.config, loaded.warnings),
         Err(text) => {
-            eprintln!("{text}");
+            print::error(text);
             return Outcome::Exit(1);
         }
     };
@@ -101,7 +101,7 @@ pub fn run(arguments: &[String]) -> Outcome {
         Some(request) => match ask(&config, request) {
             Ok(()) => Outcome::Exit(0),
             Err(message) => {
-                eprintln!("{message}");
+                print::error(message);
                 Outcome::Exit(1)
             }
         },
@@ -206,7 +206,7 @@ fn statistics(sub: Option<&str>) -> Result<StatsKind, Stop> {
     match found {
         Some((name, kind)) => {
             if *name == "multicast" {
-                eprintln!("conntrackd: `-s multicast' is deprecated: use `-s link'");
+                print::error("conntrackd: `-s multicast' is deprecated: use `-s link'");
             }
             Ok(*kind)
         }

@@ -5,6 +5,7 @@
 pub mod compat;
 mod load;
 pub mod own;
+pub mod print;
 
 use config::Config;
 

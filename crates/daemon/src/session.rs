@@ -11,6 +11,7 @@ use control::call::{self, Tail};
 use control::{Query, Request};
 use replica::CommandId;
 use rustix::event::epoll::EventFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::listing::json_line;
 
@@ -166,6 +167,8 @@ impl Session {
             match (&self.stream).read(&mut rest) {
                 // Nobody would tell a follower's end from its silence.
                 Ok(0) if matches!(self.state, State::Following(_)) => self.broken = true,
+                // Its socket would stay ready, and the loop spin, until its command ends.
+                Ok(0) if has_hung_up(&self.stream) => self.broken = true,
                 // It may still read: a reply under way goes on.
                 Ok(0) => self.finished = true,
                 Err(e) if e.kind() != ErrorKind::WouldBlock => self.broken = true,
@@ -322,6 +325,13 @@ impl Session {
     }
 }
 
+/// True if the client has closed its socket, rather than its writing half.
+fn has_hung_up(stream: &UnixStream) -> bool {
+    let mut list = [PollFd::new(stream, PollFlags::empty())];
+    let _ = poll(&mut list, Some(&Timespec::default()));
+    list[0].revents().contains(PollFlags::HUP)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,5 +374,26 @@ mod tests {
         let late = session.progress + Duration::from_secs(1000);
         assert_eq!(session.end(late), None);
         assert_eq!(session.standing(late), Standing::Waiting);
+    }
+
+    #[test]
+    fn who_has_left_while_its_command_runs_is_forgotten_and_who_has_finished_asking_is_not() {
+        let waiting = || {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let mut session = Session::new(ours).unwrap();
+            session.state = State::Waiting {
+                id: CommandId(1),
+                is_call: false,
+            };
+            (session, theirs)
+        };
+        let (mut session, client) = waiting();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        session.read();
+        assert_eq!(session.end(Instant::now()), None);
+        let (mut session, client) = waiting();
+        drop(client);
+        session.read();
+        assert_eq!(session.end(Instant::now()), Some(End::Gone));
     }
 }

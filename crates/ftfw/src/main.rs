@@ -5,7 +5,7 @@ use std::env;
 use std::path::Path;
 use std::process::ExitCode;
 
-use cli::{Outcome, compat, own};
+use cli::{Outcome, compat, own, print};
 use daemon::Ended;
 
 fn main() -> ExitCode {
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
             Ok(Ended::Well) => ExitCode::SUCCESS,
             Ok(Ended::Failed) => ExitCode::FAILURE,
             Err(e) => {
-                eprintln!("{name}: {e:#}");
+                print::error(format_args!("{name}: {e:#}"));
                 ExitCode::FAILURE
             }
         },

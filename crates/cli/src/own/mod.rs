@@ -11,8 +11,8 @@ use clap::{CommandFactory, Parser};
 use control::Query;
 use control::call::{Call, Outcome as Status, Tail, Task};
 
-use crate::Outcome;
 use crate::load::load;
+use crate::{Outcome, print};
 use arguments::{Action, Arguments, Form, From, What};
 use client::Failure;
 
@@ -39,9 +39,9 @@ pub fn run(arguments: &[String]) -> Outcome {
     match act(&arguments) {
         Ok(outcome) => outcome,
         Err(failure) => {
-            eprintln!("ftfw: {}", failure.error);
+            print::error(format_args!("ftfw: {}", failure.error));
             if let Some(help) = failure.help {
-                eprintln!("      {help}");
+                print::error(format_args!("      {help}"));
             }
             Outcome::Exit(FAILED)
         }
@@ -71,7 +71,7 @@ fn act(arguments: &Arguments) -> Result<Outcome, Failure> {
                 .ok_or_else(|| Failure::plain("an empty answer"))?;
             let status = serde_json::from_str(row);
             let status = status.map_err(|e| Failure::plain(format!("unreadable answer: {e}")))?;
-            print!("{}", text::status(&status));
+            print::out(text::status(&status));
             Ok(Outcome::Exit(0))
         }
         action => {
@@ -161,18 +161,18 @@ fn check(path: &Path) -> Outcome {
     match load(path) {
         Ok(loaded) => {
             if !loaded.shown.is_empty() {
-                println!("{}", loaded.shown);
+                print::out(format_args!("{}\n", loaded.shown));
             }
             let warnings = match loaded.warnings.len() {
                 0 => "no warnings".to_owned(),
                 1 => "1 warning".to_owned(),
                 n => format!("{n} warnings"),
             };
-            println!("{}: good, {warnings}", path.display());
+            print::out(format_args!("{}: good, {warnings}\n", path.display()));
             Outcome::Exit(0)
         }
         Err(text) => {
-            eprintln!("{text}");
+            print::error(text);
             Outcome::Exit(FAILED)
         }
     }

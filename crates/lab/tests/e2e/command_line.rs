@@ -26,6 +26,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("command_line/a_damaged_call_is_answered", damaged_calls),
     ("command_line/check_touches_nothing", check),
     (
+        "command_line/the_status_is_right_if_nobody_reads",
+        closed_output,
+    ),
+    (
         "command_line/what_conntrackd_accepts_is_accepted",
         accepted_files,
     ),
@@ -369,5 +373,31 @@ fn accepted_files(world: &World) -> Result<()> {
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     ensure!(accepted == files.len());
+    Ok(())
+}
+
+/// Goal: the status is what it would be if the output had a reader.
+/// Method: pipes whose reading end is closed.
+fn closed_output(_world: &World) -> Result<()> {
+    for (arguments, wanted) in [
+        ("conntrackd -h", 0),
+        ("conntrackd -v", 0),
+        ("conntrackd -x", 1),
+        ("conntrackd -C /nowhere -c", 1),
+        ("conntrackd -C /nowhere", 1),
+        ("--help", 0),
+        ("check /nowhere", 1),
+        ("-C /nowhere status", 1),
+    ] {
+        let closed = || -> Result<Stdio> {
+            let (reader, writer) = std::io::pipe()?;
+            drop(reader);
+            Ok(writer.into())
+        };
+        let mut command = Command::new(Daemon::program()?);
+        command.args(arguments.split(' '));
+        let status = command.stdout(closed()?).stderr(closed()?).status()?;
+        ensure!(status.code() == Some(wanted), "{arguments}: {status}");
+    }
     Ok(())
 }
