@@ -403,7 +403,7 @@ impl Daemon {
 }
 
 /// Path of a daemon's program. Ours is the one built beside this program.
-fn program(kind: Kind) -> Result<PathBuf> {
+pub(crate) fn program(kind: Kind) -> Result<PathBuf> {
     if kind != Kind::Ftfw {
         return Ok("conntrackd".into());
     }

@@ -9,6 +9,7 @@ mod alarm;
 mod command_line;
 mod control_experiment;
 mod expectations;
+mod failback;
 mod failover;
 mod ftfw;
 mod kernel_facts;
@@ -34,6 +35,7 @@ fn scenarios() -> Vec<Scenario> {
     [
         control_experiment::SCENARIOS,
         failover::SCENARIOS,
+        failback::SCENARIOS,
         tables::SCENARIOS,
         kernel_facts::SCENARIOS,
         alarm::SCENARIOS,

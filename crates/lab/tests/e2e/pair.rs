@@ -1,5 +1,6 @@
 //! A laboratory with a daemon on each firewall, as most tests begin.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +31,23 @@ pub(crate) fn notrack() -> Settings {
 
 pub(crate) fn address(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().expect("an address"), port)
+}
+
+/// Flows of the numbered server that firewall `n` holds, in its daemon's external cache or
+/// in its kernel, by original tuple.
+pub(crate) fn known(lab: &Lab, n: usize, daemon: &Daemon) -> Result<BTreeSet<String>> {
+    let mut lines = lab.flows(n, &format!("-p tcp --orig-port-dst {PORT}"))?;
+    lines.extend(daemon.external(&format!("dport={PORT} "))?);
+    Ok(tuples(&lines))
+}
+
+/// The original tuples of a listing, of the kernel's table or of a cache.
+pub(crate) fn tuples(lines: &[String]) -> BTreeSet<String> {
+    let tuple = |line: &String| {
+        let words = line.split_whitespace().filter(|w| w.contains('='));
+        words.take(4).collect::<Vec<_>>().join(" ")
+    };
+    lines.iter().map(tuple).collect()
 }
 
 impl Pair {

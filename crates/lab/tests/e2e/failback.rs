@@ -1,0 +1,253 @@
+//! Goal: every connection lives after a failover, a failback, and the death of the primary.
+//! Method: Debian's keepalived and the original's script on both firewalls. FW2 is primary
+//! for two seconds, then FW1 again; some tests then cut the dedicated link until FW2 has
+//! flushed its kernel. From then on FW2 must hold every flow, in a cache or in its kernel,
+//! until FW1 dies and after.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lab::daemon::{Daemon, Kind, Mode, Settings};
+use lab::keepalived::{Keepalived, State};
+use lab::topology::{Lab, Options, SERVER};
+use lab::traffic::numbered::{self, Connections};
+use lab::wait;
+use lab::world::World;
+
+use crate::Scenario;
+use crate::pair::{PORT, SOON, address, known};
+
+const COUNT: usize = 50;
+/// A backup flushes its kernel's table this many seconds after `-t`: later than the next
+/// sweep of the whole table, which comes every 15 s.
+const PURGE: u64 = 16;
+/// How long the link is cut, from a second after the failback.
+const CUT: Duration = Duration::from_secs(PURGE + 1);
+/// From the failback to the death of FW1.
+const WATCH: Duration = Duration::from_secs(PURGE + 14);
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("failback/ftfw_keeps_connections", |w| {
+        keeps(w, Kind::Ftfw, &[])
+    }),
+    ("failback/ftfw_keeps_connections_after_a_cut_link", |w| {
+        keeps(w, Kind::Ftfw, &[CutLink])
+    }),
+    ("failback/ftfw_keeps_connections_injected", |w| {
+        keeps(w, Kind::Ftfw, &[Injected])
+    }),
+    (
+        "failback/ftfw_keeps_connections_injected_after_a_cut_link",
+        |w| keeps(w, Kind::Ftfw, &[Injected, CutLink]),
+    ),
+    ("failback/conntrackd_keeps_connections", |w| {
+        keeps(w, Kind::Conntrackd, &[])
+    }),
+    (
+        "failback/conntrackd_keeps_connections_after_a_cut_link",
+        |w| keeps(w, Kind::Conntrackd, &[CutLink]),
+    ),
+    ("failback/conntrackd_loses_injected_connections", originals),
+    ("failback/without_a_daemon_nothing_survives", nothing),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Variant {
+    /// Both daemons inject directly.
+    Injected,
+    /// The dedicated link is cut after the failback.
+    CutLink,
+}
+use Variant::{CutLink, Injected};
+
+/// How a story ended.
+#[derive(Debug, PartialEq, Eq)]
+struct End {
+    /// Flows that FW2 held right before FW1 died.
+    held: usize,
+    /// Connections that live on through FW2.
+    survive: usize,
+}
+
+/// Two firewalls with keepalived, and a daemon unless there is to be none.
+struct Site {
+    lab: Lab,
+    daemons: Vec<Daemon>,
+    keepalived: [Keepalived; 2],
+}
+
+impl Site {
+    fn start(world: &World, kind: Kind, settings: &Settings) -> Result<Site> {
+        let lab = Lab::build(Options::default())?;
+        lab.drop_addresses(0)?;
+        let mut daemons = Vec::new();
+        for (n, fw) in lab.fw.iter().enumerate() {
+            daemons.extend(Daemon::start(kind, fw, n, settings, world.dir())?);
+        }
+        let start = |n, state| Keepalived::start(&lab, n, daemons.get(n), state);
+        // One wins while it is alone.
+        let fw1 = start(0, State::Primary)?;
+        let keepalived = [fw1, start(1, State::Backup)?];
+        Ok(Site {
+            lab,
+            daemons,
+            keepalived,
+        })
+    }
+
+    /// FW1 gives the addresses up, or takes them back.
+    fn fw1_loses(&mut self, loses: bool) -> Result<()> {
+        self.keepalived[1].expect_change()?;
+        self.keepalived[0].lose(loses)?;
+        let states = [State::Primary, State::Backup];
+        self.keepalived[0].wait(states[usize::from(loses)])?;
+        self.keepalived[1].wait(states[usize::from(!loses)])
+    }
+
+    /// Opens the connections, which work.
+    fn connect(&self) -> Result<Connections> {
+        let server = address(SERVER, PORT);
+        numbered::serve(&self.lab.b, server)?;
+        let mut connections = Connections::open(&self.lab.a, server, COUNT)?;
+        pass_messages(&mut connections, Duration::from_millis(500))?;
+        Ok(connections)
+    }
+
+    /// Flows that FW2 holds, in a cache or in its kernel.
+    fn held(&self) -> Result<usize> {
+        Ok(known(&self.lab, 1, &self.daemons[1])?.len())
+    }
+
+    fn wait_held(&self) -> Result<()> {
+        let mut held = 0;
+        wait::until("FW2 holds the flows", SOON, || {
+            held = self.held().unwrap_or(0);
+            held == COUNT
+        })
+        .with_context(|| format!("it holds {held} of {COUNT}"))
+    }
+
+    /// Passes messages until some time, or until FW2 does not hold the flows. Returns how
+    /// many it holds then.
+    fn watch(&self, connections: &mut Connections, until: Instant) -> Result<usize> {
+        loop {
+            pass_messages(connections, Duration::from_millis(200))?;
+            let held = self.held()?;
+            if held != COUNT || Instant::now() >= until {
+                return Ok(held);
+            }
+        }
+    }
+
+    /// FW1 dies. Returns the number of connections that live on through FW2.
+    fn fw1_dies(&mut self, connections: &mut Connections) -> Result<usize> {
+        self.keepalived[1].expect_change()?;
+        self.lab.cut(0)?;
+        self.keepalived[0].kill();
+        self.daemons[0].kill();
+        self.keepalived[1].wait(State::Primary)?;
+        Ok(connections.round(2 * SOON))
+    }
+
+    /// Waits until both daemons have received something from the other.
+    fn hear_each_other(&self) -> Result<()> {
+        for daemon in &self.daemons {
+            let before = received(daemon)?;
+            wait::until("the daemons hear each other", 2 * SOON, || {
+                received(daemon).is_ok_and(|n| n > before)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that a daemon has received over the dedicated link.
+fn received(daemon: &Daemon) -> Result<u64> {
+    let text = daemon.ask(&["-s", "network"])?;
+    let line = text.lines().find(|l| l.contains("Bytes recv"));
+    let words: Vec<_> = line.context("no traffic")?.split_whitespace().collect();
+    let at = words.iter().position(|w| *w == "recv");
+    let number = at.and_then(|at| words.get(at.checked_sub(2)?));
+    Ok(number.context("no number")?.parse()?)
+}
+
+/// Sends numbered messages for some time; all must be answered.
+fn pass_messages(connections: &mut Connections, during: Duration) -> Result<()> {
+    let begun = Instant::now();
+    while begun.elapsed() < during {
+        let works = connections.round(2 * SOON);
+        ensure!(works == COUNT, "{works} of {COUNT} connections work");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+/// FW2 becomes primary, then FW1 again, then FW1 dies.
+fn story(world: &World, kind: Kind, variants: &[Variant]) -> Result<End> {
+    let mut settings = Settings::new(Mode::Ftfw);
+    settings.mode_lines = format!("PurgeTimeout {PURGE}");
+    if variants.contains(&Injected) {
+        settings.mode_lines += "\nDisableExternalCache on";
+    }
+    let mut site = Site::start(world, kind, &settings)?;
+    let mut connections = site.connect()?;
+    site.wait_held()?;
+    site.fw1_loses(true)?;
+    pass_messages(&mut connections, Duration::from_secs(2)).context("FW2 is primary")?;
+    site.fw1_loses(false)?;
+    let failback = Instant::now();
+    pass_messages(&mut connections, Duration::from_secs(1)).context("FW1 is primary again")?;
+    site.wait_held()?;
+    let mut held = COUNT;
+    if variants.contains(&CutLink) {
+        site.lab.fw[0].run("ip link set eth2 down")?;
+        held = site.watch(&mut connections, failback + CUT)?;
+        site.lab.fw[0].run("ip link set eth2 up")?;
+        site.hear_each_other()?;
+    }
+    if held == COUNT {
+        held = site.watch(&mut connections, failback + WATCH)?;
+    }
+    eprintln!(
+        "FW1 dies {:.1} s after the failback",
+        failback.elapsed().as_secs_f64()
+    );
+    let survive = site.fw1_dies(&mut connections)?;
+    Ok(End { held, survive })
+}
+
+fn keeps(world: &World, kind: Kind, variants: &[Variant]) -> Result<()> {
+    let end = story(world, kind, variants)?;
+    ensure!(
+        end == End {
+            held: COUNT,
+            survive: COUNT
+        },
+        "of {COUNT}: {end:?}"
+    );
+    Ok(())
+}
+
+/// What the original cannot do: the flush that the script schedules on the new backup takes
+/// what the primary has injected there.
+fn originals(world: &World) -> Result<()> {
+    let end = story(world, Kind::Conntrackd, &[Injected])?;
+    ensure!(
+        end == End {
+            held: 0,
+            survive: 0
+        },
+        "of {COUNT}: {end:?}"
+    );
+    Ok(())
+}
+
+/// The control experiment.
+fn nothing(world: &World) -> Result<()> {
+    let mut site = Site::start(world, Kind::None, &Settings::new(Mode::Ftfw))?;
+    let mut connections = site.connect()?;
+    site.fw1_loses(true)?;
+    let survive = connections.round(SOON);
+    ensure!(survive == 0, "{survive} survive without a daemon");
+    Ok(())
+}
