@@ -113,10 +113,7 @@ impl LossyPair {
             Daemon::start(kind, &lab.fw[n], n, &settings, world.dir())?.context("no daemon")
         };
         let daemons = [start(0)?, start(1)?];
-        for key in ["time_wait", "close", "last_ack", "fin_wait", "close_wait"] {
-            let key = format!("net/netfilter/nf_conntrack_tcp_timeout_{key}");
-            lab.fw[0].sysctl(&key, "1")?;
-        }
+        lab.forget_ended_soon(0)?;
         let server = SocketAddr::new(SERVER.parse()?, PORT);
         numbered::serve(&lab.b, server)?;
         let half = setup.connections / 2;

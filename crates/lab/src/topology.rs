@@ -14,7 +14,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::node::Node;
 use crate::wait;
@@ -57,6 +57,7 @@ pub struct Lab {
     pub b: Node,
     /// The two firewalls.
     pub fw: [Node; 2],
+    options: Options,
 }
 
 impl Lab {
@@ -66,6 +67,7 @@ impl Lab {
             a: Node::new("a")?,
             b: Node::new("b")?,
             fw: [Node::new("fw1")?, Node::new("fw2")?],
+            options,
         };
         hub("link add in type bridge")?;
         hub("link add out type bridge")?;
@@ -87,41 +89,38 @@ impl Lab {
             lab.b.run("ip route add default via 192.168.1.100")?;
         }
         lab.b.run("ip -6 route add default via fd00:1::100")?;
-        for (fw, n) in lab.fw.iter().zip(1..) {
-            address(
-                fw,
-                "eth0",
-                &[&format!("192.168.1.1{n}/24"), &format!("fd00:1::1{n}/64")],
-            )?;
-            address(
-                fw,
-                "eth1",
-                &[&format!("192.168.0.1{n}/24"), &format!("fd00:0::1{n}/64")],
-            )?;
-            address(
-                fw,
-                "eth2",
-                &[&format!("10.77.9.{n}/24"), &format!("fd77:9::{n}/64")],
-            )?;
-            fw.sysctl("net/ipv4/ip_forward", "1")?;
-            fw.sysctl("net/ipv6/conf/all/forwarding", "1")?;
-            for v in ["", "6"] {
-                let text = rules(options, v == "6");
-                fw.run_with_input(&format!("ip{v}tables-restore"), Some(&text))?;
-            }
-            // After the rules: connection tracking is there only once they use it.
-            fw.sysctl("net/netfilter/nf_conntrack_tcp_loose", "0")?;
+        for (n, fw) in lab.fw.iter().enumerate() {
+            firewall(fw, n, options)?;
         }
-        // The kernel takes up to a second to see a new wire's carrier, and until then
-        // some of what is sent over it is lost, IPv6 multicast first.
-        for fw in &lab.fw {
+        lab.wait_link()?;
+        lab.take_addresses(0)?;
+        Ok(lab)
+    }
+
+    /// Waits until the dedicated link is up at both ends. The kernel takes up to a second to
+    /// see a new wire's carrier, and until then some of what is sent over it is lost, IPv6
+    /// multicast first.
+    fn wait_link(&self) -> Result<()> {
+        for fw in &self.fw {
             wait::until("the dedicated link is up", Duration::from_secs(5), || {
                 fw.run("ip link show dev eth2")
                     .is_ok_and(|text| text.contains("state UP"))
             })?;
         }
-        lab.take_addresses(0)?;
-        Ok(lab)
+        Ok(())
+    }
+
+    /// Firewall `n`, whose daemon is dead, comes back with an empty table, as after a reboot:
+    /// its wires move into a new namespace. It does not take the virtual addresses.
+    pub fn reboot(&mut self, n: usize) -> Result<()> {
+        let new = Node::new(&format!("{}-rebooted", self.fw[n].name()))?;
+        for dev in ["eth0", "eth1", "eth2"] {
+            self.fw[n].run(&format!("ip link set {dev} netns {}", new.name()))?;
+        }
+        hub(&format!("netns del {}", self.fw[n].name()))?;
+        firewall(&new, n, self.options)?;
+        self.fw[n] = new;
+        self.wait_link()
     }
 
     /// Firewall `n` (0 or 1) takes the virtual addresses and says so to its neighbours.
@@ -194,6 +193,23 @@ impl Lab {
         Ok(lines)
     }
 
+    /// Bytes that a firewall has received and sent over the dedicated link, headers included.
+    pub fn link_bytes(&self, n: usize) -> Result<[u64; 2]> {
+        let text = self.fw[n].run("cat /proc/net/dev")?;
+        let line = text.lines().find_map(|l| l.trim().strip_prefix("eth2:"));
+        let fields: Vec<&str> = line.context("no eth2")?.split_whitespace().collect();
+        Ok([fields[0].parse()?, fields[8].parse()?])
+    }
+
+    /// Ended TCP flows leave a firewall's table after a second.
+    pub fn forget_ended_soon(&self, n: usize) -> Result<()> {
+        for key in ["time_wait", "close", "last_ack", "fin_wait", "close_wait"] {
+            let key = format!("net/netfilter/nf_conntrack_tcp_timeout_{key}");
+            self.fw[n].sysctl(&key, "1")?;
+        }
+        Ok(())
+    }
+
     /// Those entries, one line each.
     pub fn flows(&self, n: usize, filter: &str) -> Result<Vec<String>> {
         let text = self.fw[n].run(&format!("conntrack -L {filter}"))?;
@@ -228,6 +244,34 @@ fn address(node: &Node, dev: &str, addresses: &[&str]) -> Result<()> {
     }
     node.run(&format!("ip link set {dev} up"))?;
     Ok(())
+}
+
+/// Addresses, forwarding and rules of firewall `n`.
+fn firewall(fw: &Node, n: usize, options: Options) -> Result<()> {
+    let n = n + 1;
+    address(
+        fw,
+        "eth0",
+        &[&format!("192.168.1.1{n}/24"), &format!("fd00:1::1{n}/64")],
+    )?;
+    address(
+        fw,
+        "eth1",
+        &[&format!("192.168.0.1{n}/24"), &format!("fd00:0::1{n}/64")],
+    )?;
+    address(
+        fw,
+        "eth2",
+        &[&format!("10.77.9.{n}/24"), &format!("fd77:9::{n}/64")],
+    )?;
+    fw.sysctl("net/ipv4/ip_forward", "1")?;
+    fw.sysctl("net/ipv6/conf/all/forwarding", "1")?;
+    for v in ["", "6"] {
+        let text = rules(options, v == "6");
+        fw.run_with_input(&format!("ip{v}tables-restore"), Some(&text))?;
+    }
+    // After the rules: connection tracking is there only once they use it.
+    fw.sysctl("net/netfilter/nf_conntrack_tcp_loose", "0")
 }
 
 /// The original's rules, as `iptables-restore` reads them.

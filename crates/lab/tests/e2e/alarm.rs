@@ -67,12 +67,7 @@ fn story(world: &World, kinds: [Kind; 2]) -> Result<()> {
 
     // The ends of half of them are lost altogether.
     lab.fw[1].run("iptables -I INPUT -i eth2 -j DROP")?;
-    for key in ["time_wait", "close", "last_ack", "fin_wait", "close_wait"] {
-        lab.fw[0].sysctl(
-            &format!("net/netfilter/nf_conntrack_tcp_timeout_{key}"),
-            "1",
-        )?;
-    }
+    lab.forget_ended_soon(0)?;
     second.close();
     let filter = format!("-p tcp --dport {PORT}");
     wait::until("they have ended on FW1", Duration::from_secs(10), || {

@@ -47,10 +47,7 @@ fn story(world: &World, kinds: [Kind; 2], lossy: bool) -> Result<()> {
             )?;
         }
     }
-    for key in ["time_wait", "close", "last_ack", "fin_wait", "close_wait"] {
-        let key = format!("net/netfilter/nf_conntrack_tcp_timeout_{key}");
-        lab.fw[0].sysctl(&key, "1")?;
-    }
+    lab.forget_ended_soon(0)?;
     let server = address(SERVER, PORT);
     numbered::serve(&lab.b, server)?;
     let mut first = Connections::open(&lab.a, server, COUNT)?;

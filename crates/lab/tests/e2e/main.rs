@@ -4,6 +4,9 @@
 //! tests run side by side and leave nothing behind. Without root or namespaces
 //! every test is listed as ignored and the reason is printed; with
 //! `FTFW_NO_SKIP=1` (in CI) that is a failure instead.
+//!
+//! For comparison, `FTFW_E2E_DAEMON=conntrackd` runs the scenarios of `restart` with two
+//! conntrackd, many of which then fail.
 
 mod alarm;
 mod command_line;
@@ -18,6 +21,7 @@ mod large;
 mod loss;
 mod operation;
 mod pair;
+mod restart;
 mod tables;
 mod trouble;
 
@@ -25,11 +29,20 @@ use std::env;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use lab::daemon::Kind;
 use lab::world::{self, World};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// A test's name and what it does inside.
 pub(crate) type Scenario = (&'static str, fn(&World) -> anyhow::Result<()>);
+
+/// The daemon under test, where a scenario leaves it open.
+pub(crate) fn kind() -> Kind {
+    match env::var("FTFW_E2E_DAEMON") {
+        Ok(name) if name == "conntrackd" => Kind::Conntrackd,
+        _ => Kind::Ftfw,
+    }
+}
 
 fn scenarios() -> Vec<Scenario> {
     [
@@ -41,6 +54,7 @@ fn scenarios() -> Vec<Scenario> {
         alarm::SCENARIOS,
         ftfw::SCENARIOS,
         loss::SCENARIOS,
+        restart::SCENARIOS,
         large::SCENARIOS,
         expectations::SCENARIOS,
         kinds::SCENARIOS,

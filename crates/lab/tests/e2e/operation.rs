@@ -443,10 +443,7 @@ fn filters(world: &World) -> Result<()> {
         "states are filtered"
     );
     // The end of a flow is told although its last state is filtered.
-    for key in ["time_wait", "close", "last_ack", "fin_wait", "close_wait"] {
-        let key = format!("net/netfilter/nf_conntrack_tcp_timeout_{key}");
-        pair.lab.fw[0].sysctl(&key, "1")?;
-    }
+    pair.lab.forget_ended_soon(0)?;
     open.close();
     wait::until(
         "ended flows leave the peer's cache",

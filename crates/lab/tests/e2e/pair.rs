@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lab::daemon::{Daemon, Kind, Mode, Settings};
@@ -17,12 +17,17 @@ pub(crate) const PORT: u16 = 7;
 /// How long a replica may take to catch up.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
 
+/// An idle link: so many bytes in such a time, both directions.
+const QUIET: Duration = Duration::from_secs(2);
+const QUIET_BYTES: u64 = 2000;
+
 pub(crate) struct Pair {
     pub(crate) lab: Lab,
     pub(crate) fw1: Daemon,
     pub(crate) fw2: Daemon,
     pub(crate) settings: Settings,
     pub(crate) dir: PathBuf,
+    kind: Kind,
 }
 
 pub(crate) fn notrack() -> Settings {
@@ -53,9 +58,19 @@ pub(crate) fn tuples(lines: &[String]) -> BTreeSet<String> {
 impl Pair {
     /// Both firewalls run ftfw, and B runs the numbered server.
     pub(crate) fn start(world: &World, settings: Settings, options: Options) -> Result<Pair> {
+        Pair::of(world, Kind::Ftfw, settings, options)
+    }
+
+    /// The same with another program.
+    pub(crate) fn of(
+        world: &World,
+        kind: Kind,
+        settings: Settings,
+        options: Options,
+    ) -> Result<Pair> {
         let lab = Lab::build(options)?;
         let start = |n: usize| -> Result<Daemon> {
-            Daemon::start(Kind::Ftfw, &lab.fw[n], n, &settings, world.dir())?.context("no daemon")
+            Daemon::start(kind, &lab.fw[n], n, &settings, world.dir())?.context("no daemon")
         };
         let (fw1, fw2) = (start(0)?, start(1)?);
         for ip in [SERVER, SERVER6] {
@@ -67,22 +82,44 @@ impl Pair {
             lab,
             settings,
             dir: world.dir().to_owned(),
+            kind,
         })
     }
 
-    /// Kills the daemon of firewall `n`, if it still runs, and starts it again.
-    pub(crate) fn restart(&mut self, n: usize) -> Result<()> {
+    /// Kills the daemon of firewall `n`, if it still runs.
+    pub(crate) fn kill(&mut self, n: usize) {
         match n {
             0 => self.fw1.kill(),
             _ => self.fw2.kill(),
         }
-        let daemon = Daemon::start(Kind::Ftfw, &self.lab.fw[n], n, &self.settings, &self.dir)?;
+    }
+
+    /// Kills the daemon of firewall `n`, if it still runs, and starts it again.
+    pub(crate) fn restart(&mut self, n: usize) -> Result<()> {
+        self.kill(n);
+        let daemon = Daemon::start(self.kind, &self.lab.fw[n], n, &self.settings, &self.dir)?;
         let daemon = daemon.context("no daemon")?;
         match n {
             0 => self.fw1 = daemon,
             _ => self.fw2 = daemon,
         }
         Ok(())
+    }
+
+    /// Waits until nothing but what keeps the peers alive has passed on the dedicated link
+    /// for two seconds.
+    pub(crate) fn wait_quiet(&self) -> Result<()> {
+        let bytes = || Ok::<_, anyhow::Error>(self.lab.link_bytes(0)?.iter().sum::<u64>());
+        let (mut before, mut at) = (bytes()?, Instant::now());
+        wait::until("the dedicated link is quiet", 6 * SOON, || {
+            if at.elapsed() < QUIET {
+                return false;
+            }
+            let now = bytes().unwrap_or(u64::MAX);
+            let passed = now.saturating_sub(before);
+            (before, at) = (now, Instant::now());
+            passed < QUIET_BYTES
+        })
     }
 
     /// Opens `count` connections that work.
@@ -102,6 +139,16 @@ impl Pair {
             last == count
         })
         .with_context(|| format!("it has {last}"))
+    }
+
+    /// Waits until FW2 holds `count` flows of the numbered server, see [`known`].
+    pub(crate) fn wait_held(&self, count: usize, limit: Duration) -> Result<()> {
+        let mut held = 0;
+        wait::until("FW2 holds the flows", limit, || {
+            held = known(&self.lab, 1, &self.fw2).map_or(usize::MAX, |k| k.len());
+            held == count
+        })
+        .with_context(|| format!("it holds {held} of {count}"))
     }
 
     /// Waits until FW2's kernel has `count` flows for the words of `filter`.
