@@ -45,5 +45,6 @@ bench:
 	target/release/ftfw-lab bench bulk --flows 100000
 	target/release/ftfw-lab bench connections --flows 5000
 	target/release/ftfw-lab bench loss --flows 1000
+	target/release/ftfw-lab bench hostile
 	target/release/ftfw-sim --seeds 1000
 	cargo bench -p ftfw-ctnetlink

@@ -16,6 +16,7 @@ use flow::{Addrs, Flow, L4, Proto, ProtoInfo, Status, TcpInfo, TcpState, Tuple};
 use wire::v1::{Batch, Flags, FlowOptions, Seq, StateKind, encode_flow};
 
 use crate::daemon::{Daemon, Kind, Mode, Settings};
+use crate::hostile::{self, Attack};
 use crate::topology::{Lab, Options, SERVER};
 use crate::traffic::datagrams;
 use crate::wait;
@@ -50,7 +51,7 @@ fn flow6(n: u32) -> Flow {
 }
 
 /// Flow number `n`: established TCP, translated to 192.168.1.100 and another port.
-fn flow(n: u32) -> Flow {
+pub(crate) fn flow(n: u32) -> Flow {
     let src = [10, (n >> 16) as u8, (n >> 8) as u8, n as u8];
     let mut flow = Flow::new(Tuple {
         addrs: Addrs::V4 {
@@ -151,7 +152,7 @@ fn loaded(
     Ok((daemon, before))
 }
 
-fn external_flows(daemon: &Daemon) -> Result<u64> {
+pub(crate) fn external_flows(daemon: &Daemon) -> Result<u64> {
     let text = daemon.ask(&["-s"])?;
     let line = text
         .lines()
@@ -470,5 +471,31 @@ pub fn connections(world: &World, count: u32, rounds: usize) -> Result<()> {
     }
     print("CPU time of the sender", "µs per connection", &cpu[0]);
     print("CPU time of the receiver", "µs per connection", &cpu[1]);
+    Ok(())
+}
+
+/// What forged datagrams make the daemons send and log, one run each.
+pub fn hostile(world: &World) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    println!(
+        "{} flows; bytes with all headers, 9 s from the first",
+        hostile::FLOWS
+    );
+    for attack in [Attack::Resync, Attack::Hello, Attack::Epochs] {
+        for kind in KINDS {
+            let m = hostile::measure(world, &lab, kind, attack)?;
+            println!(
+                "  {:<7} {:<10} forged {:>6}, sent {:>10} ({:>6.1} a byte, {:>5.2} of all \
+                 flows once), logged {:>7}",
+                format!("{attack:?}"),
+                kind.to_string(),
+                m.forged,
+                m.answered,
+                m.answered as f64 / m.forged as f64,
+                m.answered as f64 / m.copy as f64,
+                m.log
+            );
+        }
+    }
     Ok(())
 }

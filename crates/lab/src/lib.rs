@@ -9,6 +9,7 @@
 pub mod bench;
 pub mod daemon;
 pub mod demo;
+pub mod hostile;
 pub mod keepalived;
 pub mod kernel;
 pub mod loss;

@@ -84,6 +84,8 @@ enum Measure {
     Connections,
     /// Flows missing and time to equality at 0, 1, 5 and 20 % loss, in FT-FW
     Loss,
+    /// Bytes sent and logged because of forged datagrams, with 50 000 flows, one run each
+    Hostile,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -162,6 +164,7 @@ fn run() -> Result<ExitCode> {
                 Measure::Memory => lab::bench::memory(&world, flows, rounds, Family::V4)?,
                 Measure::Memory6 => lab::bench::memory(&world, flows, rounds, Family::V6)?,
                 Measure::Listing => lab::bench::listing(&world, flows, rounds)?,
+                Measure::Hostile => lab::bench::hostile(&world)?,
                 Measure::Loss => bail!("each run of it wants namespaces of its own"),
             }
             Ok(ExitCode::SUCCESS)

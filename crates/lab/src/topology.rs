@@ -12,7 +12,7 @@
 
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -27,6 +27,12 @@ pub const SERVER6: &str = "fd00:1::2";
 pub const OUTSIDE: &str = "192.168.1.100";
 /// Port of the virtual outer address that is translated to a server on A.
 pub const DNAT_PORT: u16 = 8080;
+
+/// An idle link: fewer bytes than this in such a time, both directions.
+const QUIET_BYTES: u64 = 2000;
+const QUIET: Duration = Duration::from_secs(2);
+/// How long it may take to become idle.
+const QUIET_MAX: Duration = Duration::from_secs(30);
 
 /// What a laboratory has beyond the scenario's own rules.
 #[derive(Clone, Copy, Debug, Default)]
@@ -199,6 +205,22 @@ impl Lab {
         let line = text.lines().find_map(|l| l.trim().strip_prefix("eth2:"));
         let fields: Vec<&str> = line.context("no eth2")?.split_whitespace().collect();
         Ok([fields[0].parse()?, fields[8].parse()?])
+    }
+
+    /// Waits until nothing but what keeps the peers alive has passed on the dedicated link
+    /// for two seconds.
+    pub fn wait_quiet(&self) -> Result<()> {
+        let bytes = || Ok::<_, anyhow::Error>(self.link_bytes(0)?.iter().sum::<u64>());
+        let (mut before, mut at) = (bytes()?, Instant::now());
+        wait::until("the dedicated link is quiet", QUIET_MAX, || {
+            if at.elapsed() < QUIET {
+                return false;
+            }
+            let now = bytes().unwrap_or(u64::MAX);
+            let passed = now.saturating_sub(before);
+            (before, at) = (now, Instant::now());
+            passed < QUIET_BYTES
+        })
     }
 
     /// Ended TCP flows leave a firewall's table after a second.

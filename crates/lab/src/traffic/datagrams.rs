@@ -1,6 +1,7 @@
-//! Many UDP flows, one datagram each.
+//! Many UDP flows, one datagram each, or none.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -51,4 +52,21 @@ pub fn send(node: &Node, server: &str, count: usize) -> Result<()> {
         }
         Ok(())
     })?
+}
+
+/// Puts `count` flows of ten minutes to port 9 into a machine's table, without a datagram.
+/// `dir` is for the file that `conntrack -R` reads.
+pub fn create(node: &Node, dir: &Path, count: usize) -> Result<()> {
+    let line = |n: usize| {
+        format!(
+            "-I -p udp -s 10.9.{}.{} -d 10.8.0.1 --sport {} --dport 9 -t 600 -u SEEN_REPLY\n",
+            n >> 8 & 255,
+            n & 255,
+            1000 + n % 30_000
+        )
+    };
+    let file = dir.join("flows");
+    std::fs::write(&file, (0..count).map(line).collect::<String>())?;
+    node.run(&format!("conntrack -R {}", file.display()))?;
+    Ok(())
 }

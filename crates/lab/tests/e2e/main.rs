@@ -5,7 +5,7 @@
 //! every test is listed as ignored and the reason is printed; with
 //! `FTFW_NO_SKIP=1` (in CI) that is a failure instead.
 //!
-//! For comparison, `FTFW_E2E_DAEMON=conntrackd` runs the scenarios of `restart` with two
+//! For comparison, `FTFW_E2E_DAEMON=conntrackd` runs those of `restart` and `hostile` with two
 //! conntrackd, many of which then fail.
 
 mod alarm;
@@ -15,6 +15,7 @@ mod expectations;
 mod failback;
 mod failover;
 mod ftfw;
+mod hostile;
 mod kernel_facts;
 mod kinds;
 mod large;
@@ -55,6 +56,7 @@ fn scenarios() -> Vec<Scenario> {
         ftfw::SCENARIOS,
         loss::SCENARIOS,
         restart::SCENARIOS,
+        hostile::SCENARIOS,
         large::SCENARIOS,
         expectations::SCENARIOS,
         kinds::SCENARIOS,

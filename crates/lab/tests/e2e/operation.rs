@@ -560,18 +560,7 @@ fn dumps(world: &World) -> Result<()> {
 /// A flush of many flows goes through a bounded queue.
 fn large_flush(world: &World) -> Result<()> {
     let (lab, daemon) = one(world)?;
-    let mut text = String::new();
-    for n in 0..40_000u32 {
-        text += &format!(
-            "-I -p udp -s 10.9.{}.{} -d 10.8.0.1 --sport {} --dport 9 -t 600 -u SEEN_REPLY\n",
-            n >> 8 & 255,
-            n & 255,
-            1000 + n % 30_000
-        );
-    }
-    let file = world.dir().join("flows");
-    std::fs::write(&file, text)?;
-    lab.fw[0].run(&format!("conntrack -R {}", file.display()))?;
+    lab::traffic::datagrams::create(&lab.fw[0], world.dir(), 40_000)?;
     let count = || lab.count_flows(0, "-p udp --dport 9");
     ensure!(count()? == 40_000);
     let before = daemon.resident_bytes()?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::daemon::{Daemon, Kind, Mode, Settings};
@@ -16,10 +16,6 @@ use lab::world::World;
 pub(crate) const PORT: u16 = 7;
 /// How long a replica may take to catch up.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
-
-/// An idle link: so many bytes in such a time, both directions.
-const QUIET: Duration = Duration::from_secs(2);
-const QUIET_BYTES: u64 = 2000;
 
 pub(crate) struct Pair {
     pub(crate) lab: Lab,
@@ -104,22 +100,6 @@ impl Pair {
             _ => self.fw2 = daemon,
         }
         Ok(())
-    }
-
-    /// Waits until nothing but what keeps the peers alive has passed on the dedicated link
-    /// for two seconds.
-    pub(crate) fn wait_quiet(&self) -> Result<()> {
-        let bytes = || Ok::<_, anyhow::Error>(self.lab.link_bytes(0)?.iter().sum::<u64>());
-        let (mut before, mut at) = (bytes()?, Instant::now());
-        wait::until("the dedicated link is quiet", 6 * SOON, || {
-            if at.elapsed() < QUIET {
-                return false;
-            }
-            let now = bytes().unwrap_or(u64::MAX);
-            let passed = now.saturating_sub(before);
-            (before, at) = (now, Instant::now());
-            passed < QUIET_BYTES
-        })
     }
 
     /// Opens `count` connections that work.

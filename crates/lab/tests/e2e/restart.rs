@@ -35,7 +35,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("restart/one_after_the_other", |w| {
         restarts(w, CACHED, |pair| {
             pair.restart(0)?;
-            pair.wait_quiet()?;
+            pair.lab.wait_quiet()?;
             pair.restart(1)
         })
     }),
@@ -43,7 +43,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("restart/one_after_the_other_injected", |w| {
         restarts(w, INJECTED, |pair| {
             pair.restart(0)?;
-            pair.wait_quiet()?;
+            pair.lab.wait_quiet()?;
             pair.restart(1)
         })
     }),
@@ -87,7 +87,7 @@ fn start<const N: usize>(
     }
     let open = open.try_into().ok().context("as many as were asked for")?;
     pair.wait_held(counts.iter().sum(), SOON)?;
-    pair.wait_quiet()?;
+    pair.lab.wait_quiet()?;
     Ok((pair, open))
 }
 
