@@ -196,10 +196,20 @@ impl Replica {
                 }
             }
             self.internal.mark(slot, marks::BULK, 0);
-            self.owe_entry(slot);
+            if !self.is_sent_since(slot) {
+                self.owe_entry(slot);
+            }
         }
         self.bulk.cursor = Some(cursor);
         self.internal_owed() < OWED_MAX
+    }
+
+    /// True if an entry has been sent since the bulk update began, and waits to be
+    /// acknowledged.
+    fn is_sent_since(&self, slot: cache::Slot) -> bool {
+        let meta = self.internal.meta(slot);
+        let is_later = self.bulk.first.is_some_and(|f| f.before(Seq(meta.seq)));
+        meta.list() == Some(List::Sent) && is_later
     }
 
     /// Queues an entry of the internal cache to be sent, as an announcement or an offer.

@@ -64,7 +64,7 @@ pub(crate) struct Ftfw {
     /// When everything unacknowledged is sent again, and the pause after that.
     repeat_at: Option<Instant>,
     repeat_pause: Duration,
-    /// When the peer was last heard.
+    /// When the last message of the peer came that was no greeting.
     heard_at: Option<Instant>,
     controls: VecDeque<(Seq, Control)>,
     /// What the peer has acknowledged last, the latest at the end.
@@ -206,7 +206,10 @@ impl Replica {
             followed.flags.intersects(Flags::HELLO),
             followed.flags.intersects(Flags::HELLO_BACK),
         );
-        ftfw.heard_at = Some(now);
+        if !hello {
+            // Whoever greets has not received our answer, nor anything else.
+            ftfw.heard_at = Some(now);
+        }
         // The peer may have missed what we said before it first heard us.
         let repeat = hello_back && !ftfw.hello_done;
         if repeat {

@@ -1,5 +1,5 @@
 //! Goal: the simulator finds what it is there to find.
-//! Method: three bugs are planted, one at a time, in a copy of the source; the copy is
+//! Method: four bugs are planted, one at a time, in a copy of the source; the copy is
 //! built, and its `ftfw-sim` must find each within as many seeds as every run has.
 
 use std::env;
@@ -40,6 +40,13 @@ const BUGS: &[Bug] = &[
         sound: "if event.origin != Origin::Traffic {",
         broken: "if event.origin == Origin::Commit {",
         found_as: "no echo",
+    },
+    Bug {
+        what: "a scheduled flush deletes the only copy of a flow",
+        file: "replica/src/flush.rs",
+        sound: "if !is_held && !has_ended {",
+        broken: "if !is_held && !has_ended && self.stats.purge_spared == u64::MAX {",
+        found_as: "acknowledged means kept",
     },
 ];
 

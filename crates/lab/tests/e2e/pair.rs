@@ -39,6 +39,11 @@ pub(crate) fn address(ip: &str, port: u16) -> SocketAddr {
 pub(crate) fn known(lab: &Lab, n: usize, daemon: &Daemon) -> Result<BTreeSet<String>> {
     let mut lines = lab.flows(n, &format!("-p tcp --orig-port-dst {PORT}"))?;
     lines.extend(daemon.external(&format!("dport={PORT} "))?);
+    if daemon.kind() == Kind::Ftfw {
+        // Also what an injecting one holds for a commit: offers, which its kernel is not told of.
+        let held = daemon.own(&["flows", "external", &format!("dport={PORT}")])?;
+        lines.extend(held.lines().map(str::to_owned));
+    }
     Ok(tuples(&lines))
 }
 
