@@ -536,14 +536,15 @@ impl Replica {
         let ours = self.external.marked(marks::OURS) + self.external.marked(marks::DEAD);
         let is_open = bulk.number != self.peer.handled;
         let has_more = is_open && self.external.len() > all + ours;
-        let lacks = self.peer.mentioned < holdings.kept as usize;
+        // Asking does not make room.
         let is_full = self.external.len() >= self.settings.limit;
+        let lacks = !is_full && self.peer.mentioned < holdings.kept as usize;
         let (counts_on, holds) = match lacks {
             true => (holdings.kept as usize, self.peer.mentioned),
             false => (all, self.external.len()),
         };
         let lack = &mut self.peer.lack;
-        if !(lacks && !is_full) && !has_more {
+        if !lacks && !has_more {
             *lack = Lack::default();
             return;
         }
