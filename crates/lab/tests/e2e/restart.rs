@@ -58,6 +58,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     }),
     ("restart/what_ended_meanwhile_is_forgotten", ended),
     ("restart/a_new_table_removes_nothing", reboot),
+    ("restart/a_backup_that_lacks_flows_asks", lack),
+    ("restart/a_peer_that_is_lost_and_back_is_logged", lost),
 ];
 
 fn both(pair: &mut Pair) -> Result<()> {
@@ -99,6 +101,42 @@ fn takeover(mut pair: Pair, open: &mut Connections, count: usize) -> Result<()> 
     pair.fw2.become_primary()?;
     let survive = open.round(2 * SOON);
     ensure!(survive == count, "{survive} of {count} survive");
+    Ok(())
+}
+
+/// Goal: a backup that has lost what its peer counts on says so, and gets it.
+fn lack(world: &World) -> Result<()> {
+    let (pair, [mut open]) = start(world, CACHED, [COUNT])?;
+    pair.fw2.ask(&["-f", "external"])?;
+    ensure!(pair.fw2.external("dport=")?.is_empty());
+    pair.wait_held(COUNT, REPAIR)?;
+    let asked = format!("the peer counts on {COUNT} flows here, and 0 are held");
+    ensure!(pair.fw2.log().contains(&asked), "{}", pair.fw2.log());
+    // FW1 has been told that they are there.
+    wait::until("FW1 says that its flows are held", SOON, || {
+        let status = pair.fw1.own(&["status"]).unwrap_or_default();
+        status.contains(&format!("the peer holds {COUNT} of our {COUNT} flows"))
+    })?;
+    takeover(pair, &mut open, COUNT)
+}
+
+/// Goal: one line when nothing comes from the peer any more, one when it is back.
+fn lost(world: &World) -> Result<()> {
+    let (mut pair, []) = start(world, CACHED, [])?;
+    let logged = |pair: &Pair, line: &str| {
+        wait::until(line, SOON, || pair.fw2.log().contains(line)).with_context(|| pair.fw2.log())
+    };
+    logged(&pair, "the peer is there")?;
+    pair.kill(0);
+    logged(&pair, "the peer is lost")?;
+    pair.restart(0)?;
+    logged(&pair, "the peer is back after")?;
+    logged(&pair, "the peer has started again")?;
+    let lines = pair.fw2.log();
+    for line in ["the peer is there", "the peer is lost", "the peer is back"] {
+        let count = lines.matches(line).count();
+        ensure!(count == 1, "`{line}` is logged {count} times");
+    }
     Ok(())
 }
 

@@ -434,6 +434,44 @@ fn an_update_during_an_injection_is_not_lost() {
     assert_eq!(made.tcp_state(), Some(TcpState::ESTABLISHED));
 }
 
+/// Goal: an update that the kernel refuses, however often it is asked, is counted as such.
+#[test]
+fn a_refused_update_of_an_injected_flow_is_counted() {
+    let mut replica = replica::Replica::new(injecting());
+    let now = replica::Instant::START;
+    let options = wire::v1::FlowOptions {
+        timeout: true,
+        window_scale: false,
+    };
+    for (n, kind) in [wire::v1::StateKind::New, wire::v1::StateKind::Update]
+        .into_iter()
+        .enumerate()
+    {
+        let mut bytes = Vec::new();
+        let flags = wire::v1::Flags::NONE;
+        wire::v1::encode_flow(&mut bytes, kind, flags, Seq(n as u32), &tcp(1), options);
+        replica.handle_datagram(now, LinkId(0), &bytes);
+        let mut requests = Vec::new();
+        for _ in 0..20 {
+            requests.clear();
+            replica.poll_kernel(10, &mut requests);
+            for request in &requests {
+                let outcome = match request.op {
+                    Op::Update(_) => replica::Outcome::Failed(replica::KernelError::Os(22)),
+                    Op::Get(_) => replica::Outcome::Found(Box::new(tcp(1))),
+                    _ => replica::Outcome::Done,
+                };
+                let request = *request;
+                replica.handle_results(now, &[replica::KernelResult { request, outcome }]);
+            }
+        }
+        assert!(requests.is_empty(), "it is given up");
+    }
+    let stats = replica.stats().external;
+    assert_eq!((stats.created, stats.create_failed), (1, 0));
+    assert_eq!((stats.updated, stats.update_failed), (0, 1));
+}
+
 #[test]
 fn an_injection_over_an_equal_flow_updates_it() {
     let mut w = World::with(settings(), injecting());
