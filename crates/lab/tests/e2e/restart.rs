@@ -124,7 +124,7 @@ fn lack(world: &World) -> Result<()> {
 fn lost(world: &World) -> Result<()> {
     let (mut pair, []) = start(world, CACHED, [])?;
     let logged = |pair: &Pair, line: &str| {
-        wait::until(line, SOON, || pair.fw2.log().contains(line)).with_context(|| pair.fw2.log())
+        wait::until(line, REPAIR, || pair.fw2.log().contains(line)).with_context(|| pair.fw2.log())
     };
     logged(&pair, "the peer is there")?;
     pair.kill(0);
