@@ -152,7 +152,7 @@ mod tests {
             limiter.admits(Kind::Peer, now);
         }
         assert_eq!(limiter.summary(now + secs(4)), None);
-        let text = "5 lines left out: 1 about restarts of the peer, 4 about bulk updates";
+        let text = "5 lines left out: 1 about the life of the peer, 4 about bulk updates";
         assert_eq!(limiter.summary(now + secs(5)).as_deref(), Some(text));
         assert_eq!(limiter.summary(now + secs(60)), None);
     }
