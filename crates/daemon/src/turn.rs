@@ -474,9 +474,11 @@ fn strangers_kind(event: &Event) -> Option<Kind> {
         | Event::PeerHeard
         | Event::PeerLost
         | Event::PeerBack { .. } => Some(Kind::Peer),
-        Event::ResyncByPeer | Event::Bulk | Event::ResyncRequested | Event::Lacking { .. } => {
-            Some(Kind::Bulk)
-        }
+        Event::ResyncByPeer
+        | Event::Bulk
+        | Event::ResyncRequested
+        | Event::Lacking { .. }
+        | Event::HoldsMore { .. } => Some(Kind::Bulk),
         Event::LinkChosen(_) | Event::NoLink => Some(Kind::Link),
         Event::Overrun(_) | Event::Repaired { .. } => Some(Kind::Overrun),
         Event::DumpFailed => Some(Kind::Kernel),

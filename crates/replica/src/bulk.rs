@@ -69,7 +69,7 @@ impl Replica {
     /// Sends the peer again what it should have, and offers what was only found in our
     /// kernel: that may be copies of the peer's own flows.
     pub(crate) fn start_repair(&mut self) {
-        let takes_offers = self.peer.takes_offers();
+        let takes_offers = self.takes_offers();
         if !self.settings.internal_cache {
             if takes_offers {
                 self.sweeps.owe_offers();
@@ -186,7 +186,8 @@ impl Replica {
             if self.internal.has(slot, marks::DEAD | marks::TAKEN) {
                 continue;
             }
-            if self.internal.has(slot, marks::SILENT) {
+            let was_silent = self.internal.has(slot, marks::SILENT);
+            if was_silent {
                 match cursor.found {
                     Found::LeftOut => continue,
                     Found::Offered => {}
@@ -196,7 +197,9 @@ impl Replica {
                 }
             }
             self.internal.mark(slot, marks::BULK, 0);
-            if !self.is_sent_since(slot) {
+            // What has been sent as an offer is to be announced now.
+            let is_promoted = was_silent && cursor.found == Found::Announced;
+            if is_promoted || !self.is_sent_since(slot) {
                 self.owe_entry(slot);
             }
         }

@@ -10,6 +10,8 @@
 //! the script empties the external cache, when that happens. So nothing is lost between
 //! the script's commands.
 
+use std::time::Duration;
+
 use cache::{Position, Slot};
 use flow::{ExpectKey, Flow, FlowKey, Status};
 use wire::v1::Role;
@@ -24,6 +26,10 @@ pub(crate) const STEPS_MAX: u8 = 8;
 /// Seconds that a flow gets whose timeout has run down without word of its end, and
 /// the most that one gets which a restarted peer has not confirmed.
 pub(crate) const RUN_DOWN_SECS: u32 = 60;
+
+/// A script empties the external cache within this time after the commit has begun. A later
+/// flush is an operator's own, and drops everything.
+const SCRIPT_MAX: Duration = Duration::from_secs(60);
 
 /// Rounds for what is late. A peer that announces without end must not keep the client.
 const ROUNDS_MAX: u32 = 4;
@@ -82,7 +88,7 @@ impl Replica {
     pub(crate) fn start_commit(&mut self, id: CommandId, objects: Objects) {
         self.call_purge_off();
         self.role = Role::Primary;
-        if self.is_committing_late() {
+        if self.is_committing_late() && self.commit_next.is_none() {
             self.commit_next = Some((id, objects));
             return;
         }
@@ -97,7 +103,7 @@ impl Replica {
             self.events.push_back(Event::Done(id));
             return;
         }
-        self.is_commit_open = self.settings.external_cache;
+        self.commit_opened_at = self.settings.external_cache.then_some(self.now);
         self.commit = Some(Commit {
             id: Some(id),
             round: 0,
@@ -133,6 +139,12 @@ impl Replica {
             failed: 0,
             began: self.now,
         });
+    }
+
+    /// True while what the peer announces is late for a commit.
+    pub(crate) fn is_commit_open(&self) -> bool {
+        let lately = |at: Instant| self.now.since(at) < SCRIPT_MAX;
+        self.commit.is_some() || self.commit_opened_at.is_some_and(lately)
     }
 
     /// True while what was late is committed, which no client waits for.
@@ -233,7 +245,7 @@ impl Replica {
         late > 0 && commit.objects.has_flows() && commit.round < ROUNDS_MAX
     }
 
-    /// False for what our kernel knows better, and for what was injected.
+    /// With injection only what was kept back; otherwise all but what lives here with traffic.
     fn is_to_be_committed(&self, slot: Slot, round: u32) -> bool {
         if round > 0 && !self.external.has(slot, marks::LATE) {
             return false;

@@ -43,6 +43,9 @@ impl Replica {
     pub(crate) fn deliver_offer(&mut self, mut flow: Flow, seq: Seq, late: bool) {
         self.stats.offers_received += 1;
         flow.status = flow.status.without(Status::DYING);
+        if !self.settings.external_cache {
+            flow = with_timeout(flow);
+        }
         let own = self.internal.find(&flow.key());
         let others = marks::TAKEN | marks::SILENT | marks::DEAD;
         let own = own.filter(|slot| !self.internal.has(*slot, others));
@@ -65,10 +68,13 @@ impl Replica {
             }
             return;
         };
-        if self.external.has(slot, marks::DEAD) && !late {
-            return self.revive_as_offer(slot, &flow, seq);
+        if self.external.has(slot, marks::DEAD) {
+            if !late {
+                self.revive_as_offer(slot, &flow, seq);
+            }
+            return;
         }
-        let is_told = self.is_confirmed(slot) || self.external.has(slot, marks::DEAD);
+        let is_told = self.is_confirmed(slot);
         if late && (is_told || !Seq(self.external.meta(slot).seq).before(seq)) {
             return;
         }
@@ -82,9 +88,7 @@ impl Replica {
                 self.owe_injection(slot);
             }
         }
-        if !self.external.has(slot, marks::DEAD) {
-            self.heard_of(slot, seq, false, is_offer);
-        }
+        self.heard_of(slot, seq, false, is_offer);
     }
 
     /// With injection: an offer of a flow whose former life is on its way out of our kernel.
@@ -173,7 +177,11 @@ impl Replica {
 
     /// The message `seq` has announced an entry of the external cache: it is the peer's.
     fn announced(&mut self, slot: Slot, seq: Seq, is_new: bool) {
-        let late = if self.is_commit_open { marks::LATE } else { 0 };
+        let late = if self.is_commit_open() {
+            marks::LATE
+        } else {
+            0
+        };
         self.external.mark(slot, late, marks::OURS | marks::HELD);
         self.heard_of(slot, seq, is_new, false);
     }

@@ -67,11 +67,11 @@ pub enum Event {
     },
     /// A kernel flush is scheduled.
     FlushScheduled(Duration),
-    /// A scheduled kernel flush has read the table.
+    /// A scheduled kernel flush is over.
     Purged {
         /// Copies that are deleted.
         deleted: u64,
-        /// Flows that stay, because nothing else of ours holds them.
+        /// Flows that stay: our own, injected, or held by nothing else.
         spared: u64,
     },
     /// A kernel flush has not deleted all that it should: a dump failed, or the kernel
@@ -121,6 +121,14 @@ pub enum Event {
         /// How many we hold.
         holds: usize,
     },
+    /// More flows of the peer are held than it has, and it is not known which have ended: we
+    /// ask for all.
+    HoldsMore {
+        /// How many it has.
+        counts_on: usize,
+        /// How many we hold.
+        holds: usize,
+    },
     /// The peer has lost its memory.
     PeerRestarted {
         /// Flows that only its former run has told of.
@@ -143,6 +151,7 @@ impl Event {
             | Event::Overrun(_)
             | Event::PeerLost
             | Event::Lacking { .. }
+            | Event::HoldsMore { .. }
             | Event::ResyncUnsupported => Level::Warning,
             _ => Level::Notice,
         }
@@ -207,7 +216,8 @@ impl fmt::Display for Event {
             }
             Event::Purged { deleted, spared } => write!(
                 f,
-                "scheduled flush: {deleted} flows deleted, {spared} spared that nothing else here holds"
+                "scheduled flush: {deleted} copies deleted, {spared} flows spared: \
+                 our own, injected, or held by nothing else"
             ),
             Event::FlushIncomplete { refused: 0 } => {
                 f.write_str("kernel flush incomplete: the table could not be read to its end")
@@ -246,6 +256,10 @@ impl fmt::Display for Event {
             Event::Lacking { counts_on, holds } => write!(
                 f,
                 "the peer counts on {counts_on} flows here, and {holds} are held: asking for all"
+            ),
+            Event::HoldsMore { counts_on, holds } => write!(
+                f,
+                "{holds} flows of the peer are held here, and it has {counts_on}: asking for all"
             ),
             Event::PeerRestarted { unconfirmed } => write!(
                 f,

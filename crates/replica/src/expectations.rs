@@ -226,7 +226,10 @@ impl Expectations {
         }
         // For an absent peer they would fill the table.
         let oldest = self.sent.pop_front().map(|(_, key)| key);
-        let is_dead = |key: &ExpectKey| self.internal.get(key).is_some_and(|e| e.has(marks::DEAD));
+        let is_dead = |key: &ExpectKey| {
+            let entry = self.internal.get(key);
+            entry.is_some_and(|e| e.has(marks::DEAD) && !e.has(marks::OWED))
+        };
         if let Some(oldest) = oldest.filter(is_dead) {
             self.remove_internal(&oldest);
         }

@@ -5,6 +5,7 @@
 //! only if something else of ours holds the flow, an entry of the external cache, or if
 //! the owner has announced the flow's end. It spares what our kernel owns, what we
 //! injected, and what nobody else has: if the peer dies, these copies are all there is.
+//! With injection it deletes only what its owner has ended.
 //!
 //! A flush is over when its last delete has been answered.
 
@@ -32,6 +33,8 @@ pub(crate) struct KernelFlush {
 struct Purged {
     deleted: u64,
     spared: u64,
+    /// The dump is over, and whether it failed.
+    over: Option<bool>,
 }
 
 impl KernelFlush {
@@ -82,7 +85,9 @@ impl Replica {
     /// Empties the external cache, but for what the commit before has not seen.
     fn clear_external(&mut self) {
         let mut late = Vec::new();
-        if std::mem::take(&mut self.is_commit_open) && self.external.marked(marks::LATE) > 0 {
+        let is_open = self.is_commit_open();
+        self.commit_opened_at = None;
+        if is_open && self.external.marked(marks::LATE) > 0 {
             let mut position = cache::Position::default();
             while let Some((slot, next)) = self.external.walk(position) {
                 position = next;
@@ -108,7 +113,7 @@ impl Replica {
     /// Arms the scheduled flush; a second time while armed does nothing.
     pub(crate) fn schedule_flush(&mut self) {
         self.role = Role::Backup;
-        self.is_commit_open = false;
+        self.commit_opened_at = None;
         if self.flush.purge_at.is_none() {
             let after = self.settings.purge_timeout;
             self.flush.purge_at = Some(self.now + after);
@@ -161,12 +166,10 @@ impl Replica {
     }
 
     pub(crate) fn purge_dump_over(&mut self, end: DumpEnd) {
-        let Some(Purged { deleted, spared }) = self.flush.purged.take() else {
-            return;
-        };
-        if end == DumpEnd::Complete {
-            self.events.push_back(Event::Purged { deleted, spared });
+        if let Some(purged) = &mut self.flush.purged {
+            purged.over = Some(end == DumpEnd::Failed);
         }
+        self.end_flushes();
     }
 
     fn clear_internal(&mut self) {
@@ -232,7 +235,19 @@ impl Replica {
         if self.flush.in_flight > 0 {
             return;
         }
+        let is_over = |purged: &mut Purged| purged.over.is_some();
+        let purged = self.flush.purged.take_if(is_over);
+        if purged.is_none() && self.flush.waiting.is_empty() {
+            return;
+        }
         let refused = std::mem::take(&mut self.flush.refused);
+        if let Some(purged) = purged {
+            let (deleted, spared) = (purged.deleted.saturating_sub(refused), purged.spared);
+            self.events.push_back(Event::Purged { deleted, spared });
+            if purged.over == Some(true) || refused > 0 {
+                self.events.push_back(Event::FlushIncomplete { refused });
+            }
+        }
         for (id, dump_failed) in std::mem::take(&mut self.flush.waiting) {
             if dump_failed || refused > 0 {
                 self.events.push_back(Event::FlushIncomplete { refused });

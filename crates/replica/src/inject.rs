@@ -218,7 +218,12 @@ impl Replica {
         };
         if self.external.has(slot, marks::UNWRITTEN | marks::BUSY) {
             self.external.mark(slot, 0, marks::IN_KERNEL);
-        } else if !self.external.has(slot, marks::OURS | marks::HELD) {
+        } else if self.external.has(slot, marks::OURS | marks::HELD) {
+            // The peer counts on it.
+        } else if self.takes_offers() {
+            // It has run down here before its owner has said so: that ends it.
+            self.external.mark(slot, 0, marks::IN_KERNEL);
+        } else {
             self.remove_external(slot);
         }
     }
@@ -229,11 +234,8 @@ impl Replica {
         let Some(slot) = self.external.find(flow) else {
             return;
         };
-        if !self.settings.internal_cache {
-            // Nothing remembers what we announce.
-            return self.remove_external(slot);
-        }
-        if self.external.has(slot, marks::DEAD) {
+        // Without an internal cache nothing remembers what we announce.
+        if !self.settings.internal_cache || self.external.has(slot, marks::DEAD) {
             return self.remove_external(slot);
         }
         let slot = if self.external.has(slot, marks::BUSY) {
@@ -245,7 +247,7 @@ impl Replica {
             self.external.unqueue(slot);
         }
         // Whatever comes next is compared with the kernel's entry first.
-        let clear = marks::UNWRITTEN | marks::IN_KERNEL;
+        let clear = marks::UNWRITTEN | marks::IN_KERNEL | marks::HELD;
         self.external.mark(slot, marks::OURS, clear);
     }
 

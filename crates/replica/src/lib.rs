@@ -169,8 +169,8 @@ pub struct Replica {
     commit: Option<Commit>,
     /// A command that waits for the commit of what was late.
     commit_next: Option<(CommandId, Objects)>,
-    /// A commit has begun, and the external cache has not been emptied since.
-    is_commit_open: bool,
+    /// When the last commit began, if the external cache has not been emptied since.
+    commit_opened_at: Option<Instant>,
     bulk: BulkUpdate,
     peer: Peer,
     /// What the HA manager's commands make us.
@@ -199,7 +199,7 @@ impl Replica {
             expectations: Expectations::new(&settings),
             commit: None,
             commit_next: None,
-            is_commit_open: false,
+            commit_opened_at: None,
             bulk: BulkUpdate::default(),
             peer: Peer::default(),
             role: Role::Unknown,

@@ -49,5 +49,5 @@ pub(crate) const IN_KERNEL: u16 = 16;
 pub(crate) const BUSY: u16 = 32;
 /// It changed meanwhile.
 pub(crate) const AGAIN: u16 = 64;
-/// Written to the kernel by a commit only: our kernel, which knows better, has not got it.
+/// Offered, and kept out of the kernel, whose table has survived: only a commit writes it.
 pub(crate) const HELD: u16 = 128;

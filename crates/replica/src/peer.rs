@@ -140,7 +140,11 @@ fn is_recent(at: Option<Instant>, now: Instant) -> bool {
 
 impl Peer {
     fn restarted(&mut self) {
-        self.run = self.run.wrapping_add(1);
+        // A run that has announced nothing needs no number of its own: the numbers are few,
+        // and greetings can be forged.
+        if self.mentioned > 0 {
+            self.run = self.run.wrapping_add(1);
+        }
         self.handled = 0;
         self.last_end = None;
         self.holdings = None;
@@ -168,11 +172,6 @@ impl Peer {
         self.last_end.is_none_or(|last| last.before(seq))
     }
 
-    /// True if the peer tells offers from announcements.
-    pub(crate) fn takes_offers(&self) -> bool {
-        self.holdings.is_some()
-    }
-
     /// When something is due that waits only for time to pass.
     pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
         let after = |waits: bool, at: Option<Instant>| {
@@ -183,7 +182,7 @@ impl Peer {
         [
             after(self.wish.is_some(), self.granted_at),
             after(self.repeat.is_some(), self.repeated_at),
-            lost.map(|at| at + LOST_AFTER),
+            lost.map(|at| at + LOST_AFTER).filter(|at| *at > now),
         ]
         .into_iter()
         .flatten()
@@ -194,7 +193,7 @@ impl Peer {
 impl Replica {
     /// Number of entries of the external cache that the present run of the peer has announced.
     pub fn confirmed(&self) -> usize {
-        self.peer.mentioned - self.peer.offers
+        self.peer.mentioned.saturating_sub(self.peer.offers)
     }
 
     /// Number of entries that only a former run of the peer has announced, or that were
@@ -257,7 +256,7 @@ impl Replica {
         let peer = &mut self.peer;
         peer.mentioned += usize::from(!was_mentioned);
         peer.offers += usize::from(is_offer);
-        peer.offers -= usize::from(was_offer);
+        peer.offers = peer.offers.saturating_sub(usize::from(was_offer));
         peer.heard_since += usize::from(counts);
         self.age(slot);
     }
@@ -286,8 +285,9 @@ impl Replica {
         let seq = Seq(meta.seq);
         // An ended entry may still wait for the kernel.
         meta.seen = self.peer.run.wrapping_sub(1);
-        self.peer.mentioned -= 1;
-        self.peer.offers -= usize::from(is_offer);
+        let peer = &mut self.peer;
+        peer.mentioned = peer.mentioned.saturating_sub(1);
+        peer.offers = peer.offers.saturating_sub(usize::from(is_offer));
         let counted = usize::from(self.is_after_since(seq));
         self.peer.heard_since = self.peer.heard_since.saturating_sub(counted);
     }
@@ -474,6 +474,11 @@ impl Replica {
         }
     }
 
+    /// True if the peer tells offers from announcements, and we say which they are.
+    pub(crate) fn takes_offers(&self) -> bool {
+        self.settings.trailer && self.peer.holdings.is_some()
+    }
+
     /// What a trailer says of the peer's table, and of what it wants.
     fn on_holdings(&mut self, trailer: &Trailer) {
         let peer = &mut self.peer;
@@ -481,6 +486,10 @@ impl Replica {
         let Some(holdings) = trailer.holdings else {
             return;
         };
+        if !self.settings.trailer {
+            // To the peer we are an original, which sends nothing unasked.
+            return;
+        }
         if peer.greeted != Some(trailer.epoch) {
             peer.greeted = Some(trailer.epoch);
             peer.former_table = std::mem::replace(&mut peer.table, holdings.table);
@@ -526,6 +535,10 @@ impl Replica {
     /// Asks for everything if the peer counts on more flows than we hold, or if a complete
     /// bulk update has not told which of those that we hold are gone.
     fn compare_holdings(&mut self, holdings: &Holdings, bulk: &Bulk, followed: &Followed) {
+        let lack = &mut self.peer.lack;
+        if lack.asked.is_some_and(|(_, number)| number != bulk.number) {
+            lack.wants = false;
+        }
         let hears_us = holdings.heard == Some(self.settings.epoch);
         let is_judged = hears_us && bulk.state == BulkState::Complete && followed.missed.is_none();
         // While we send the peer all that is ours, it may count on what it no longer owns.
@@ -549,9 +562,6 @@ impl Replica {
             return;
         }
         lack.seen += 1;
-        if lack.asked.is_some_and(|(_, number)| number != bulk.number) {
-            lack.wants = false;
-        }
         let may_ask = match lack.asked {
             // What is on its way may explain the first ones.
             None => lack.seen >= if lacks { 2 } else { 4 },
@@ -562,7 +572,11 @@ impl Replica {
             lack.asked = Some((self.now, bulk.number));
             lack.wants = true;
             self.stats.lacks_found += 1;
-            self.events.push_back(Event::Lacking { counts_on, holds });
+            self.events.push_back(if lacks {
+                Event::Lacking { counts_on, holds }
+            } else {
+                Event::HoldsMore { counts_on, holds }
+            });
             self.owe_alive();
         }
     }
@@ -611,7 +625,9 @@ impl Replica {
 
     /// True if our kernel has lost its table since our former run, as the peer knows it.
     pub(crate) fn has_new_table(&self) -> bool {
-        let former = self.peer.holdings.map_or(TableId(0), |h| h.former_table);
+        let hears_us = |h: &Holdings| h.heard == Some(self.settings.epoch);
+        let holdings = self.peer.holdings.filter(hears_us);
+        let former = holdings.map_or(TableId(0), |h| h.former_table);
         former != TableId(0) && former != self.settings.table
     }
 

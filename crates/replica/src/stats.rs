@@ -91,9 +91,9 @@ pub struct Stats {
     pub external_absent: u64,
     /// Flows that the peer offered: found in its kernel, and perhaps not its own.
     pub offers_received: u64,
-    /// Times that we held fewer flows than the peer counted on, and asked for them.
+    /// Times that we held fewer flows than the peer counted on, or more, and asked for all.
     pub lacks_found: u64,
-    /// Copies that a scheduled flush spared, because nothing else of ours holds them.
+    /// Flows that scheduled flushes spared: our own, injected, or held by nothing else.
     pub purge_spared: u64,
     /// ALARM: entries of the peer that were not sent again in time.
     pub external_expired: u64,

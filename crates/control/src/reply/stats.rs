@@ -93,9 +93,9 @@ pub struct PeerReport {
     /// Seconds since its last message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub silent: Option<u64>,
-    /// Times that it counted on more flows than we held, and we asked for them.
+    /// Times that it counted on more flows than we held, or fewer, and we asked for all.
     pub asked: u64,
-    /// Copies that scheduled flushes spared, because nothing else here held them.
+    /// Flows that scheduled flushes spared: our own, injected, or held by nothing else.
     pub spared: u64,
     /// Flows removed because a complete bulk update did not mention them.
     pub absent: u64,

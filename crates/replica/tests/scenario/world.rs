@@ -277,6 +277,8 @@ impl World {
         while let Some(event) = replica.poll_event() {
             node.heard.push(event);
         }
+        let due = replica.poll_timeout();
+        assert!(due.is_none_or(|at| at > now), "a driver would spin");
         let (mute, loss, late) = (node.mute, node.loss, node.late);
         for (link, bytes) in datagrams {
             if mute || self.chance(loss) {
