@@ -77,6 +77,10 @@ pub fn measure(world: &World, lab: &Lab, kind: Kind, attack: Attack) -> Result<M
     datagrams::create(&lab.fw[0], world.dir(), FLOWS)?;
     let held = lab.count_flows(0, "-p udp --orig-port-dst 9")?;
     ensure!(held == FLOWS, "FW1's kernel holds {held} flows");
+    // On a busy machine the kernel may drop events, which are made good later.
+    wait::until("FW1 knows the flows", Duration::from_secs(60), || {
+        fw1.internal("dport=9 ").is_ok_and(|l| l.len() == FLOWS)
+    })?;
     lab.wait_quiet()?;
     if attack != Attack::Hello {
         wait::until("FW2 knows the flows", Duration::from_secs(30), || {

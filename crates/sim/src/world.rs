@@ -724,6 +724,8 @@ impl World {
                 event => self.trace.line(now, format_args!("{n}: {event}")),
             }
         }
+        let is_past = replica.poll_timeout().is_some_and(|at| at <= now);
+        check_bound("timers that are due after a turn", is_past.into(), 0)?;
         check_bound("control messages", replica.unacknowledged().1.len(), 1024)?;
         check_bound(
             "internal cache",

@@ -407,6 +407,19 @@ fn scheduled_flush(world: &World) -> Result<()> {
     std::thread::sleep(Duration::from_secs(3));
     ensure!(tcp()? == 50, "the flush was not called off");
     pair.wait_external(&format!("dport={PORT} "), 50)?;
+    // Nothing else here holds the flows: the flush spares them.
+    pair.fw1.ask(&["-t"])?;
+    wait::until("the flush spares them", SOON, || {
+        pair.fw1.log().contains("0 copies deleted, 50 flows spared")
+    })
+    .with_context(|| pair.fw1.log())?;
+    ensure!(tcp()? == 50, "the only copies were flushed");
+    // The peer takes over and announces them: what is left here are copies.
+    pair.fw2.become_primary()?;
+    wait::until("FW1 knows that they are FW2's", SOON, || {
+        let known = pair.fw1.external(&format!("dport={PORT} "));
+        known.is_ok_and(|l| l.len() == 50)
+    })?;
     pair.fw1.ask(&["-t"])?;
     wait::until("the kernel table is flushed", SOON, || {
         tcp().is_ok_and(|n| n == 0)
@@ -417,7 +430,7 @@ fn scheduled_flush(world: &World) -> Result<()> {
     );
     std::thread::sleep(Duration::from_millis(500));
     // The flush is this replica's matter: the peer keeps what it knows.
-    let known = pair.fw2.external(&format!("dport={PORT} "))?.len();
+    let known = pair.fw2.internal(&format!("dport={PORT} "))?.len();
     ensure!(known == 50, "the peer was told of a flush: it has {known}");
     Ok(())
 }
