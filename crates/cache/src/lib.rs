@@ -376,6 +376,18 @@ impl<S: BuildHasher> Cache<S> {
         (head != Slot::NONE).then_some(Slot(head))
     }
 
+    /// The newest entry of a queue.
+    pub fn back(&self, list: List) -> Option<Slot> {
+        let tail = self.queues[list as usize].tail;
+        (tail != Slot::NONE).then_some(Slot(tail))
+    }
+
+    /// The entry ahead of one that is in a queue.
+    pub fn ahead(&self, slot: Slot) -> Option<Slot> {
+        let prev = self.meta(slot).prev;
+        (prev != Slot::NONE).then_some(Slot(prev))
+    }
+
     /// The entry behind one that is in a queue.
     pub fn behind(&self, slot: Slot) -> Option<Slot> {
         let next = self.meta(slot).next;

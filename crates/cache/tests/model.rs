@@ -166,6 +166,7 @@ proptest! {
             for (list, queue) in lists.iter().zip(&queues) {
                 prop_assert_eq!(cache.queued(*list), queue.len());
                 prop_assert_eq!(cache.front(*list).map(|s| cache.key(s)), queue.front().copied());
+                prop_assert_eq!(cache.back(*list).map(|s| cache.key(s)), queue.back().copied());
             }
         }
         let mut walked = Vec::new();

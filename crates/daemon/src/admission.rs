@@ -187,6 +187,11 @@ impl Loop {
     /// The answer to a client for which there is no room.
     pub(crate) fn admit_reader(&mut self, token: u64) -> Result<(), Head> {
         let now = OsInstant::now();
+        let has_spare = |d: &Door| d.spare.is_some();
+        if !self.core.control.as_ref().is_none_or(has_spare) {
+            // It has the descriptor that is held back for commands.
+            return Err(self.refuse_reader("the daemon has no descriptor left"));
+        }
         let readers = self.sessions.values().filter(|s| s.is_reader()).count();
         if readers + self.listings.running() < READERS_MAX {
             return Ok(());

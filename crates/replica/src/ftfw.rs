@@ -402,7 +402,7 @@ impl Replica {
         to: Seq,
         mut act: impl FnMut(&mut Replica, cache::Slot),
     ) {
-        let mut next = self.internal.front(List::Sent);
+        let mut next = self.first_sent(from);
         while let Some(slot) = next {
             let seq = Seq(self.internal.meta(slot).seq);
             if to.before(seq) {
@@ -413,6 +413,29 @@ impl Replica {
                 act(self, slot);
             }
         }
+    }
+
+    /// Where a walk through the sent entries may begin that looks for `from`: it comes from
+    /// the nearer end, so that ranges at either end, which anybody can forge, cost little.
+    fn first_sent(&self, from: Seq) -> Option<cache::Slot> {
+        let seq = |slot: cache::Slot| Seq(self.internal.meta(slot).seq);
+        let (front, back) = (
+            self.internal.front(List::Sent)?,
+            self.internal.back(List::Sent)?,
+        );
+        if seq(back).before(from) {
+            return None;
+        }
+        if from.ahead_of(seq(front)) <= seq(back).ahead_of(from) {
+            return Some(front);
+        }
+        let mut first = back;
+        while let Some(slot) = self.internal.ahead(first)
+            && !seq(slot).before(from)
+        {
+            first = slot;
+        }
+        Some(first)
     }
 
     /// Owes acknowledgements and probes whose time has come.
