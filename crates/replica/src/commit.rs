@@ -88,6 +88,7 @@ impl Replica {
     pub(crate) fn start_commit(&mut self, id: CommandId, objects: Objects) {
         self.call_purge_off();
         self.role = Role::Primary;
+        self.took_over_at = Some(self.now);
         if self.is_committing_late() && self.commit_next.is_none() {
             self.commit_next = Some((id, objects));
             return;
@@ -126,6 +127,7 @@ impl Replica {
     /// Commits what was announced since the commit that the script has just ended, and
     /// drops it from the external cache, as the script has dropped everything else.
     pub(crate) fn commit_late(&mut self) {
+        self.sweeps.call_purge_off();
         self.commit = Some(Commit {
             id: None,
             round: 1,

@@ -8,12 +8,18 @@
 //! of ours, and our kernel, if it has kept its table, is not told of it: the offer may be
 //! the old copy of a flow that has ended here while our daemon was down.
 
+use std::time::Duration;
+
 use cache::{List, Slot};
 use flow::{Flow, Status};
 use wire::v1::{Seq, StateKind};
 
 use crate::inject::with_timeout;
-use crate::{Replica, marks};
+use crate::{Instant, Replica, marks};
+
+/// Two take-overs cross only if ours was this recent: an older claim that is still on its
+/// way, after an outage, may be of a former life of the flow.
+const CROSSING_MAX: Duration = Duration::from_secs(2);
 
 impl Replica {
     /// Applies a state message that is older than one applied before, as far as it is
@@ -119,6 +125,9 @@ impl Replica {
         flow.status = flow.status.without(Status::DYING);
         let owned = self.note_ownership(kind, &flow);
         let known = self.external.find(&flow.key());
+        if owned && kind != StateKind::Delete {
+            return self.keep_for_the_peer(known, &flow, seq);
+        }
         if !self.settings.external_cache {
             return match kind {
                 StateKind::Delete => self.inject_delete(known, owned, seq),
@@ -163,6 +172,9 @@ impl Replica {
             }
             return !is_taken && !self.internal.has(slot, marks::DEAD);
         }
+        if self.wins(slot) {
+            return true;
+        }
         if !self.internal.has(slot, marks::DEAD) {
             let mut clear = marks::SILENT | marks::OFFERED | marks::BULK | marks::ENDED;
             if !self.internal.has(slot, marks::TAKEN) {
@@ -173,6 +185,36 @@ impl Replica {
             self.internal.unqueue(slot);
         }
         false
+    }
+
+    /// True if the peer's announcement crosses a bulk update of ours with the same flow:
+    /// both replicas have been told at once to take over. The higher epoch keeps the flow;
+    /// otherwise each would take the other one for its owner.
+    fn wins(&self, own: Slot) -> bool {
+        let not_ours = marks::TAKEN | marks::SILENT | marks::DEAD;
+        let is_crossing = self.internal.has(own, marks::BULK) && !self.internal.has(own, not_ours);
+        let just_now = |at: Instant| self.now.since(at) < CROSSING_MAX;
+        let is_crossing = is_crossing && self.took_over_at.is_some_and(just_now);
+        let theirs = self.receiver.epoch();
+        is_crossing && theirs.is_some_and(|theirs| theirs.0 < self.settings.epoch.0)
+    }
+
+    /// What the peer announces of a flow that stays ours: it counts on the entry until it
+    /// has received our announcement.
+    fn keep_for_the_peer(&mut self, known: Option<Slot>, flow: &Flow, seq: Seq) {
+        let slot = match known {
+            Some(slot) if self.external.has(slot, marks::DEAD) => return,
+            Some(slot) => {
+                self.merge_external(slot, flow);
+                slot
+            }
+            None => match self.insert_external(flow) {
+                Some(slot) => slot,
+                None => return,
+            },
+        };
+        self.heard_of(slot, seq, known.is_none(), false);
+        self.disown(&flow.key());
     }
 
     /// The message `seq` has announced an entry of the external cache: it is the peer's.

@@ -9,11 +9,16 @@
 //!
 //! A flush is over when its last delete has been answered.
 
+use std::time::Duration;
+
 use flow::Flow;
 use wire::v1::Role;
 
 use crate::kernel::{DumpEnd, KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose};
 use crate::{CommandId, Event, Instant, Objects, Replica, Which, marks};
+
+/// A scheduled flush that meets a commit is looked at again after this time.
+const AFTER_COMMIT: Duration = Duration::from_secs(1);
 
 /// Flushes of the kernel table.
 #[derive(Debug, Default)]
@@ -35,13 +40,6 @@ struct Purged {
     spared: u64,
     /// The dump is over, and whether it failed.
     over: Option<bool>,
-}
-
-impl KernelFlush {
-    /// When the scheduled flush is due.
-    pub(crate) fn purge_at(&self) -> Option<Instant> {
-        self.purge_at
-    }
 }
 
 impl Replica {
@@ -128,9 +126,19 @@ impl Replica {
         self.sweeps.call_purge_off();
     }
 
+    /// When the scheduled flush is due.
+    pub(crate) fn purge_at(&self) -> Option<Instant> {
+        self.flush.purge_at
+    }
+
     /// Begins the scheduled flush if it is due.
     pub(crate) fn purge_due(&mut self) {
         if self.flush.purge_at.is_none_or(|at| at > self.now) {
+            return;
+        }
+        if self.commit.is_some() {
+            // It would delete what the commit is writing.
+            self.flush.purge_at = Some(self.now + AFTER_COMMIT);
             return;
         }
         self.flush.purge_at = None;

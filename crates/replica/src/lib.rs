@@ -169,6 +169,8 @@ pub struct Replica {
     commit: Option<Commit>,
     /// A command that waits for the commit of what was late.
     commit_next: Option<(CommandId, Objects)>,
+    /// When the HA manager last made us primary.
+    took_over_at: Option<Instant>,
     /// When the last commit began, if the external cache has not been emptied since.
     commit_opened_at: Option<Instant>,
     bulk: BulkUpdate,
@@ -199,6 +201,7 @@ impl Replica {
             expectations: Expectations::new(&settings),
             commit: None,
             commit_next: None,
+            took_over_at: None,
             commit_opened_at: None,
             bulk: BulkUpdate::default(),
             peer: Peer::default(),
@@ -480,7 +483,7 @@ impl Replica {
     /// When [`Replica::handle_timeout`] and the outputs must be looked at again.
     pub fn poll_timeout(&self) -> Option<Instant> {
         [
-            self.flush.purge_at(),
+            self.purge_at(),
             self.sweeps.next_due(),
             self.outbox.alive_at(),
             self.alarm.as_ref().map(Alarm::next_due),

@@ -849,6 +849,8 @@ impl World {
     /// Time in which the caches must have become equal.
     fn limit(&self) -> Duration {
         match self.plan.mode {
+            // After an attack the replicas must first agree on numbers and runs again.
+            Mode::Ftfw if self.plan.has(Fault::Forged) => Duration::from_secs(40),
             Mode::Ftfw => Duration::from_secs(20),
             Mode::Alarm => REFRESH + CACHE_TIMEOUT + Duration::from_secs(4),
             Mode::Notrack => Duration::from_secs(5),

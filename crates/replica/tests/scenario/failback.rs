@@ -262,3 +262,32 @@ fn what_is_announced_between_commit_and_flush_is_committed_too() {
     assert_eq!(fw2.replica.len(Which::External), 0);
     assert!(fw2.heard.contains(&Event::Done(again)));
 }
+
+/// Goal: when both replicas are told at once to take over, one owns each flow.
+/// Method: their bulk updates cross; then the copy of the other one is flushed.
+#[test]
+fn two_that_take_over_at_once_agree_on_an_owner() {
+    for external_cache in [true, false] {
+        let mut w = pair(external_cache);
+        for command in [
+            Command::Commit(Objects::All),
+            Command::FlushCaches,
+            Command::Resync(Objects::All),
+        ] {
+            w.command(FW1, command);
+            w.command(FW2, command);
+            w.run(0.1);
+        }
+        w.command(FW1, Command::Bulk);
+        w.command(FW2, Command::Bulk);
+        w.run(3.0);
+        let (first, second) = (w.nodes[FW1].announced(), w.nodes[FW2].announced());
+        assert_eq!(first + second, usize::from(FLOWS), "{first} and {second}");
+        w.command(FW1, Command::ScheduleFlush);
+        w.command(FW2, Command::ScheduleFlush);
+        w.run(70.0);
+        for node in &w.nodes {
+            assert_eq!(node.held(&flows()), FLOWS.into(), "cache {external_cache}");
+        }
+    }
+}
