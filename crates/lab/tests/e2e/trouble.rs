@@ -212,7 +212,9 @@ fn clients_that_hang(world: &World) -> Result<()> {
     let daemon = Daemon::start(Kind::Ftfw, &lab.fw[0], 0, &notrack(), world.dir())?;
     let daemon = daemon.context("no daemon")?;
     let pattern = "dport=9 ";
-    ensure!(daemon.internal(pattern)?.len() == 6000);
+    wait::until("it knows the flows", SOON, || {
+        daemon.internal(pattern).is_ok_and(|l| l.len() == 6000)
+    })?;
     let (mut clients, mut refused) = (Vec::new(), 0);
     for n in 0..64 {
         let mut client = match n % 3 {
