@@ -202,16 +202,11 @@ impl Replica {
     /// What the peer announces of a flow that stays ours: it counts on the entry until it
     /// has received our announcement.
     fn keep_for_the_peer(&mut self, known: Option<Slot>, flow: &Flow, seq: Seq) {
-        let slot = match known {
-            Some(slot) if self.external.has(slot, marks::DEAD) => return,
-            Some(slot) => {
-                self.merge_external(slot, flow);
-                slot
-            }
-            None => match self.insert_external(flow) {
-                Some(slot) => slot,
-                None => return,
-            },
+        if known.is_some_and(|slot| self.external.has(slot, marks::DEAD)) {
+            return;
+        }
+        let Some(slot) = self.merge_or_insert_external(known, flow) else {
+            return;
         };
         self.heard_of(slot, seq, known.is_none(), false);
         self.disown(&flow.key());
@@ -234,6 +229,15 @@ impl Replica {
         self.external.store(slot, &merged, self.now.tick());
     }
 
+    /// `None` and a count if the cache is full.
+    fn merge_or_insert_external(&mut self, known: Option<Slot>, flow: &Flow) -> Option<Slot> {
+        let Some(slot) = known else {
+            return self.insert_external(flow);
+        };
+        self.merge_external(slot, flow);
+        Some(slot)
+    }
+
     fn insert_external(&mut self, flow: &Flow) -> Option<Slot> {
         match self.external.insert(flow, self.now.tick()) {
             Ok(slot) => {
@@ -251,15 +255,8 @@ impl Replica {
 
     fn inject_state(&mut self, known: Option<Slot>, flow: &Flow, seq: Seq) {
         let flow = &with_timeout(*flow);
-        let slot = match known {
-            Some(slot) => {
-                self.merge_external(slot, flow);
-                slot
-            }
-            None => match self.insert_external(flow) {
-                Some(slot) => slot,
-                None => return,
-            },
+        let Some(slot) = self.merge_or_insert_external(known, flow) else {
+            return;
         };
         self.announced(slot, seq, known.is_none());
         self.external.mark(slot, marks::UNWRITTEN, marks::DEAD);

@@ -1,24 +1,14 @@
 //! What a hostile or broken neighbour costs: it sends what it likes, from the peer's address.
 
 use replica::{Event, Settings, Which};
-use wire::v1::{
-    Control, Epoch, Flags, FlowOptions, Mode, Seq, StateKind, encode_control, encode_flow,
-};
+use wire::v1::{Control, Flags, FlowOptions, Mode, Seq, StateKind, encode_control, encode_flow};
 
 use crate::world::{World, settings, tcp};
-use crate::{FW1, FW2};
+use crate::{FW1, FW2, learned};
 
+/// A pair that rests, and may begin a bulk update again.
 fn pair(mode: Mode) -> World {
-    let own = |epoch| Settings {
-        mode,
-        epoch: Epoch(epoch),
-        ..settings()
-    };
-    let mut w = World::with(own(1), own(2));
-    w.run(1.5);
-    for n in 1..=500 {
-        w.traffic(FW1, &tcp(n));
-    }
+    let mut w = learned(mode, 500);
     w.run(12.0);
     w
 }
