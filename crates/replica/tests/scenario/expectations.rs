@@ -4,7 +4,9 @@ use flow::{Direction, ExpectNat, Expectation, L4, Name, SeqAdj, SeqAdjPair, Stat
 use replica::{Change, Command, Event, ExpectationEvent, Objects, Op, Origin, Settings, Which};
 use wire::v1::{Epoch, Mode};
 
-use crate::world::{World, settings, tcp};
+use crate::flows::tcp;
+use crate::pairs::settings;
+use crate::world::World;
 use crate::{FW1, FW2};
 
 /// What the FTP helper predicts after a PORT of the control connection `n`.

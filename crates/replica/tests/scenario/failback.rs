@@ -5,7 +5,9 @@ use flow::Flow;
 use replica::{Command, Event, Instant, Objects, Settings, Which};
 use wire::v1::{Epoch, Mode};
 
-use crate::world::{World, settings, tcp};
+use crate::flows::tcp;
+use crate::pairs::settings;
+use crate::world::World;
 use crate::{FW1, FW2};
 
 const FLOWS: u16 = 50;

@@ -1,10 +1,12 @@
 //! What a hostile or broken neighbour costs: it sends what it likes, from the peer's address.
 
 use replica::{Event, Settings, Which};
-use wire::v1::{Control, Flags, FlowOptions, Mode, Seq, StateKind, encode_control, encode_flow};
+use wire::v1::{Control, Flags, Mode, StateKind};
 
-use crate::world::{World, settings, tcp};
-use crate::{FW1, FW2, learned};
+use crate::flows::tcp;
+use crate::pairs::{learned, settings};
+use crate::world::World;
+use crate::{FW1, FW2, forged};
 
 /// A pair that rests, and may begin a bulk update again.
 fn pair(mode: Mode) -> World {
@@ -13,21 +15,14 @@ fn pair(mode: Mode) -> World {
     w
 }
 
-fn forge(w: &mut World, control: Control, flags: Flags, seq: u32) {
-    let mut bytes = Vec::new();
-    encode_control(&mut bytes, control, flags, Seq(seq));
-    let now = w.now;
-    let link = replica::LinkId(0);
-    w.nodes[FW1].replica.handle_datagram(now, link, &bytes);
-}
-
 /// Goal: requests of a neighbour cause one bulk update in ten seconds, and none is lost.
 #[test]
 fn forged_requests_begin_one_bulk_update_in_ten_seconds() {
     let mut w = pair(Mode::Ftfw);
     let before = w.nodes[FW1].sent;
     for n in 0..400 {
-        forge(&mut w, Control::Resync, Flags::NONE, 1_000_000 + n);
+        let bytes = forged::control(Control::Resync, Flags::NONE, 1_000_000 + n);
+        w.forge(FW1, &bytes);
         w.run(0.05);
     }
     w.run(12.0);
@@ -56,7 +51,7 @@ fn forged_greetings_repeat_nothing_again_and_again() {
     for n in 0..800u32 {
         // Each begins the numbers anew.
         let seq = n.wrapping_mul(77_777_777);
-        forge(&mut w, Control::Alive, Flags::HELLO, seq);
+        w.forge(FW1, &forged::control(Control::Alive, Flags::HELLO, seq));
         w.run(0.01);
     }
     let sent = w.nodes[FW1].sent - before;
@@ -68,7 +63,10 @@ fn forged_greetings_repeat_nothing_again_and_again() {
 #[test]
 fn an_operators_bulk_update_begins_at_once() {
     let mut w = pair(Mode::Ftfw);
-    forge(&mut w, Control::Resync, Flags::NONE, 1_000_000);
+    w.forge(
+        FW1,
+        &forged::control(Control::Resync, Flags::NONE, 1_000_000),
+    );
     w.run(1.0);
     let before = w.nodes[FW1].sent;
     w.command(FW1, replica::Command::Bulk);
@@ -87,28 +85,13 @@ fn injected_flows_without_a_timeout_are_not_announced_back() {
         },
     );
     w.run(1.0);
-    let options = FlowOptions {
-        timeout: false,
-        window_scale: false,
-    };
     for (n, kind) in [
         (1, StateKind::New),
         (2, StateKind::Update),
         (3, StateKind::New),
     ] {
-        let mut bytes = Vec::new();
-        encode_flow(
-            &mut bytes,
-            kind,
-            Flags::NONE,
-            Seq(50 + u32::from(n)),
-            &tcp(n),
-            options,
-        );
-        let now = w.now;
-        w.nodes[FW2]
-            .replica
-            .handle_datagram(now, replica::LinkId(0), &bytes);
+        let seq = 50 + u32::from(n);
+        w.forge(FW2, &forged::flow_without_timeout(kind, seq, &tcp(n)));
     }
     w.run(1.0);
     assert_eq!(w.nodes[FW2].kernel.len(), 3);

@@ -4,7 +4,9 @@ use flow::Flow;
 use replica::{Settings, Which};
 use wire::v1::{Epoch, Mode, Seq, TableId};
 
-use crate::world::{World, settings, tcp};
+use crate::flows::tcp;
+use crate::pairs::settings;
+use crate::world::World;
 use crate::{FW1, FW2};
 
 fn own(mode: Mode, external_cache: bool, epoch: u32) -> Settings {

@@ -3,109 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use flow::{
-    Addrs, Filter, Flow, FlowKey, L4, Proto, ProtoInfo, Status, TcpInfo, TcpState, Tuple, Zone,
-};
+use flow::{Flow, FlowKey};
 use replica::{
-    Command, CommandId, DumpEnd, DumpScope, Event, Instant, KernelResult, LinkId, LinkSettings,
-    Replica, Settings, Which,
+    Command, CommandId, DumpEnd, DumpScope, Event, Instant, KernelResult, LinkId, Replica,
+    Settings, Which,
 };
 use sim::kernel::Kernel;
 use sim::random::Random;
-use wire::v1::{Epoch, MessageType, Mode, Seq, TableId, messages};
+use wire::v1::{Epoch, MessageType, messages};
+
+use crate::pairs::settings;
 
 /// Step of the virtual clock.
 const STEP: Duration = Duration::from_millis(10);
-
-pub(crate) fn settings() -> Settings {
-    let link = |name: &str| LinkSettings {
-        name: name.into(),
-        mtu: 1500,
-        allowance: 28,
-    };
-    Settings {
-        mode: Mode::Notrack,
-        internal_cache: true,
-        external_cache: true,
-        limit: 10_000,
-        ack_window: 300,
-        resend_queue: 1000,
-        refresh_time: Duration::from_secs(10),
-        cache_timeout: Duration::from_secs(30),
-        commit_timeout: None,
-        purge_timeout: Duration::from_secs(60),
-        window_tracking: false,
-        startup_resync: false,
-        overrun_resync: Some(Duration::from_secs(2)),
-        expectations: None,
-        filter: Filter::default(),
-        links: vec![link("sync0"), link("sync1")],
-        first_link: 0,
-        sweep_short: Duration::from_secs(5),
-        sweep_full: Duration::from_secs(15),
-        first_seq: Seq(u32::MAX - 3),
-        epoch: Epoch(1),
-        table: TableId(1),
-        trailer: true,
-    }
-}
-
-pub(crate) fn tuple(proto: Proto, n: u16) -> Tuple {
-    Tuple {
-        addrs: Addrs::V4 {
-            src: [192, 168, 0, 3].into(),
-            dst: [192, 168, 1, 2].into(),
-        },
-        proto,
-        l4: L4::Ports { src: n, dst: 80 },
-    }
-}
-
-/// An established TCP flow with source NAT.
-pub(crate) fn tcp(n: u16) -> Flow {
-    let mut flow = Flow::new(tuple(Proto::TCP, n));
-    flow.reply.addrs = flow
-        .reply
-        .addrs
-        .with_dst("192.168.1.100".parse().unwrap())
-        .unwrap();
-    flow.reply.l4 = L4::Ports {
-        src: 80,
-        dst: 40_000 + n,
-    };
-    flow.status = [
-        Status::CONFIRMED,
-        Status::SEEN_REPLY,
-        Status::SRC_NAT,
-        Status::SRC_NAT_DONE,
-        Status::DST_NAT_DONE,
-    ]
-    .into_iter()
-    .fold(Status(0), Status::with);
-    flow.timeout = Some(432_000);
-    flow.proto_info = Some(ProtoInfo::Tcp(TcpInfo {
-        state: TcpState::ESTABLISHED,
-        window_scale: None,
-    }));
-    flow
-}
-
-pub(crate) fn udp(n: u16, timeout: u32) -> Flow {
-    let mut flow = Flow::new(tuple(Proto::UDP, n));
-    flow.status = Status::CONFIRMED.with(Status::SEEN_REPLY);
-    flow.timeout = Some(timeout);
-    flow
-}
-
-pub(crate) fn in_state(flow: &Flow, state: TcpState) -> Flow {
-    Flow {
-        proto_info: Some(ProtoInfo::Tcp(TcpInfo {
-            state,
-            window_scale: None,
-        })),
-        ..*flow
-    }
-}
 
 /// One replica with its kernel.
 pub(crate) struct Node {
@@ -318,12 +228,5 @@ impl World {
     pub(crate) fn link(&mut self, n: usize, link: usize, usable: bool) {
         let replica = &mut self.nodes[n].replica;
         replica.handle_link(self.now, LinkId(link), usable);
-    }
-}
-
-pub(crate) fn in_zone(flow: &Flow, zone: u16) -> Flow {
-    Flow {
-        zone: Zone(zone),
-        ..*flow
     }
 }

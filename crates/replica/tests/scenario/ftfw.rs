@@ -1,0 +1,189 @@
+//! FT-FW: whatever the link does, the caches become equal, at a bounded cost.
+
+use flow::TcpState;
+use replica::{Command, LinkId, Settings, Which};
+use wire::v1::{Control, Flags};
+
+use crate::flows::{in_state, tcp};
+use crate::pairs::{equal, ftfw};
+use crate::world::World;
+use crate::{FW1, FW2, forged};
+
+/// Flows come, change and go for two seconds.
+fn churn(w: &mut World) {
+    for _ in 0..40 {
+        for _ in 0..25 {
+            let n = 1 + (w.next_random() % 400) as u16;
+            let state = TcpState(1 + (w.next_random() % 8) as u8);
+            if w.next_random().is_multiple_of(4) {
+                w.nodes[FW1].kernel.end(&tcp(n).key());
+            } else {
+                w.traffic(FW1, &in_state(&tcp(n), state));
+            }
+        }
+        w.run(0.05);
+    }
+}
+
+#[test]
+fn ftfw_acknowledges_everything_and_then_rests() {
+    let mut w = World::with(ftfw(), ftfw());
+    for n in 1..=1000 {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(1.0);
+    assert!(equal(&w));
+    assert_eq!(w.nodes[FW1].replica.unacknowledged().0, 0);
+    w.nodes[FW1].kernel.end(&tcp(1).key());
+    w.run(1.0);
+    assert_eq!(
+        w.nodes[FW1].replica.len(Which::Internal),
+        999,
+        "freed once acknowledged"
+    );
+    let before = w.nodes[FW1].datagrams + w.nodes[FW2].datagrams;
+    w.run(10.0);
+    let idle = w.nodes[FW1].datagrams + w.nodes[FW2].datagrams - before;
+    assert!(
+        (15..=25).contains(&idle),
+        "{idle} datagrams in 10 idle seconds"
+    );
+}
+
+#[test]
+fn ftfw_does_not_storm_at_any_window() {
+    let small = Settings {
+        ack_window: 1,
+        ..ftfw()
+    };
+    let mut w = World::with(small.clone(), small);
+    w.traffic(FW1, &tcp(1));
+    w.run(5.0);
+    let sent = w.nodes[FW1].datagrams + w.nodes[FW2].datagrams;
+    assert!(sent <= 25, "{sent} datagrams in 5 s");
+    assert!(equal(&w));
+}
+
+#[test]
+fn ftfw_converges_after_any_pattern_of_loss_and_lateness() {
+    let mut times = Vec::new();
+    for seed in 0..100 {
+        let mut w = World::with(ftfw(), ftfw());
+        w.seed(seed);
+        for node in &mut w.nodes {
+            node.loss = 0.2;
+            node.late = 0.1;
+        }
+        churn(&mut w);
+        let begun = w.now;
+        while !equal(&w) {
+            w.run(0.01);
+            let waited = w.now.since(begun).as_secs_f64();
+            assert!(
+                waited < 10.0,
+                "seed {seed} has not converged after {waited} s"
+            );
+        }
+        assert!(w.nodes[FW1].replica.len(Which::Internal) > 100);
+        times.push(w.now.since(begun).as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    let (median, p99) = (times[50], times[98]);
+    assert!(
+        median <= 0.5 && p99 <= 1.5,
+        "median {median} s, p99 {p99} s"
+    );
+}
+
+#[test]
+fn ftfw_converges_after_a_cut_in_one_direction() {
+    for direction in [FW1, FW2] {
+        let mut w = World::with(ftfw(), ftfw());
+        w.run(0.5);
+        w.nodes[direction].mute = true;
+        churn(&mut w);
+        w.nodes[direction].mute = false;
+        w.run(3.0);
+        assert!(equal(&w), "node {direction} was mute");
+    }
+}
+
+#[test]
+fn ftfw_survives_a_restart_of_either_side() {
+    let mut w = World::with(ftfw(), ftfw());
+    churn(&mut w);
+    w.run(1.0);
+    assert!(equal(&w));
+    w.restart(FW1, ftfw());
+    w.run(1.0);
+    churn(&mut w);
+    w.run(2.0);
+    let (ours, theirs) = (
+        w.nodes[FW1].flows(Which::Internal),
+        w.nodes[FW2].flows(Which::External),
+    );
+    assert!(
+        ours.keys().all(|k| theirs.contains_key(k)),
+        "nothing of the new run is missing"
+    );
+    w.restart(FW2, ftfw());
+    w.run(0.5);
+    w.command(FW2, Command::RequestResync);
+    // FW2 has had the bulk updates of its greeting and of FW1's: a third one waits.
+    w.run(20.0);
+    assert!(equal(&w), "a new backup has everything after a resync");
+}
+
+#[test]
+fn ftfw_keeps_its_words_for_a_peer_that_comes_later() {
+    let mut w = World::with(ftfw(), ftfw());
+    w.nodes[FW1].mute = true;
+    for n in 1..=200 {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(5.0);
+    let sent = w.nodes[FW1].sent;
+    assert!(sent <= 600, "{sent} messages to a peer that does not hear");
+    w.nodes[FW1].mute = false;
+    w.run(3.0);
+    assert!(equal(&w));
+}
+
+#[test]
+fn ftfw_keeps_a_bounded_number_of_ends_for_an_absent_peer() {
+    let mut w = World::with(ftfw(), ftfw());
+    for node in &mut w.nodes {
+        node.mute = true;
+    }
+    for round in 0..5 {
+        for n in 1..=1000 {
+            w.traffic(FW1, &tcp(round * 1000 + n));
+        }
+        w.run(0.2);
+        for n in 1..=900 {
+            w.nodes[FW1].kernel.end(&tcp(round * 1000 + n).key());
+        }
+        w.run(0.2);
+    }
+    // 500 flows live; of 4500 ends at most 1000 are kept.
+    let held = w.nodes[FW1].replica.unacknowledged().0;
+    assert!((500..=1500).contains(&held), "{held} entries");
+    assert!(w.nodes[FW1].replica.stats().ends_given_up >= 3500);
+    for node in &mut w.nodes {
+        node.mute = false;
+    }
+    w.run(5.0);
+    assert!(equal(&w), "the bulk update makes good what was given up");
+}
+
+#[test]
+fn ftfw_owes_a_bounded_number_of_control_messages() {
+    let mut replica = replica::Replica::new(ftfw());
+    // Every second number is missing, and the link takes nothing meanwhile.
+    for n in 0..10_000 {
+        let bytes = forged::control(Control::Alive, Flags::NONE, 2 * n);
+        replica.handle_datagram(replica::Instant::START, LinkId(0), &bytes);
+    }
+    assert_eq!(replica.stats().receive.lost, 9_999);
+    assert_eq!(replica.owed(), 1024);
+}

@@ -1,0 +1,133 @@
+//! Injection without an external cache, and who owns a flow.
+
+use flow::TcpState;
+use replica::{Command, LinkId, Objects, Op, Purpose, Which};
+use wire::v1::{Flags, StateKind};
+
+use crate::flows::{in_state, tcp, udp};
+use crate::pairs::{injecting, replicated, settings};
+use crate::world::World;
+use crate::{FW1, FW2, forged};
+
+#[test]
+fn the_end_of_a_flow_that_the_peer_has_taken_over_is_not_announced() {
+    let mut w = replicated(1);
+    w.command(FW2, Command::Commit(Objects::All));
+    w.run(0.2);
+    w.command(FW2, Command::Bulk);
+    w.run(0.2);
+    let before = w.nodes[FW1].sent;
+    w.nodes[FW1].kernel.end(&tcp(1).key());
+    w.run(0.3);
+    assert_eq!(w.nodes[FW1].sent, before);
+    assert_eq!(w.nodes[FW1].replica.stats().ends_not_announced, 1);
+}
+
+#[test]
+fn a_delete_of_a_flow_that_has_seen_traffic_here_is_not_obeyed() {
+    let mut w = World::with(injecting(), injecting());
+    w.traffic(FW1, &udp(1, 20));
+    w.run(0.5);
+    let key = udp(1, 0).key();
+    assert!(w.nodes[FW2].kernel.get(&key).is_some(), "injected");
+    // Traffic moves; FW1 hears nothing of it, and its copy runs down.
+    w.nodes[FW2].mute = true;
+    for _ in 0..30 {
+        w.nodes[FW2].kernel.refresh(w.now, &key, 20);
+        w.run(1.0);
+    }
+    assert!(
+        w.nodes[FW1].kernel.get(&key).is_none(),
+        "FW1's copy has expired"
+    );
+    assert!(
+        w.nodes[FW2].kernel.get(&key).is_some(),
+        "the live flow was deleted"
+    );
+}
+
+#[test]
+fn a_delete_of_an_injected_flow_at_rest_is_obeyed() {
+    let mut w = World::with(injecting(), injecting());
+    w.traffic(FW1, &tcp(1));
+    w.run(0.3);
+    assert_eq!(w.nodes[FW2].kernel.len(), 1);
+    w.nodes[FW1].kernel.end(&tcp(1).key());
+    w.run(0.3);
+    assert_eq!(w.nodes[FW2].kernel.len(), 0);
+}
+
+#[test]
+fn injected_flows_are_not_echoed() {
+    let mut w = World::with(injecting(), injecting());
+    for n in 1..=100 {
+        w.traffic(FW1, &tcp(n));
+        w.traffic(FW1, &in_state(&tcp(n), TcpState::FIN_WAIT));
+    }
+    w.run(40.0);
+    assert_eq!(w.nodes[FW2].kernel.len(), 100);
+    assert_eq!(w.nodes[FW2].sent, 0);
+    assert_eq!(w.nodes[FW2].replica.len(Which::Internal), 0);
+}
+
+#[test]
+fn an_update_during_an_injection_is_not_lost() {
+    let mut w = World::with(injecting(), injecting());
+    w.traffic(FW1, &in_state(&tcp(1), TcpState::SYN_SENT));
+    w.run(0.05);
+    w.traffic(FW1, &tcp(1));
+    w.run(0.3);
+    let made = w.nodes[FW2].kernel.get(&tcp(1).key()).unwrap();
+    assert_eq!(made.tcp_state(), Some(TcpState::ESTABLISHED));
+}
+
+/// Goal: an update that the kernel refuses, however often it is asked, is counted as such.
+#[test]
+fn a_refused_update_of_an_injected_flow_is_counted() {
+    let mut replica = replica::Replica::new(injecting());
+    let now = replica::Instant::START;
+    for (seq, kind) in [(0, StateKind::New), (1, StateKind::Update)] {
+        let bytes = forged::flow(kind, Flags::NONE, seq, &tcp(1));
+        replica.handle_datagram(now, LinkId(0), &bytes);
+        let mut requests = Vec::new();
+        for _ in 0..20 {
+            requests.clear();
+            replica.poll_kernel(10, &mut requests);
+            for request in &requests {
+                let outcome = match request.op {
+                    Op::Update(_) => replica::Outcome::Failed(replica::KernelError::Os(22)),
+                    Op::Get(_) => replica::Outcome::Found(Box::new(tcp(1))),
+                    _ => replica::Outcome::Done,
+                };
+                let request = *request;
+                replica.handle_results(now, &[replica::KernelResult { request, outcome }]);
+            }
+        }
+        assert!(requests.is_empty(), "it is given up");
+    }
+    let stats = replica.stats().external;
+    assert_eq!((stats.created, stats.create_failed), (1, 0));
+    assert_eq!((stats.updated, stats.update_failed), (0, 1));
+}
+
+#[test]
+fn an_injection_over_an_equal_flow_updates_it() {
+    let mut w = World::with(settings(), injecting());
+    w.nodes[FW2]
+        .kernel
+        .silently(w.now, &in_state(&tcp(1), TcpState::SYN_RECV));
+    w.traffic(FW1, &tcp(1));
+    w.run(0.3);
+    let inject = |r: &&replica::KernelRequest| r.purpose == Purpose::Inject;
+    let requests = w.nodes[FW2].kernel.requests.iter().filter(inject);
+    let ops: Vec<_> = requests
+        .map(|r| match r.op {
+            Op::Create(_) => "create",
+            Op::Get(_) => "get",
+            Op::Update(_) => "update",
+            Op::Delete(..) => "delete",
+            _ => "about expectations",
+        })
+        .collect();
+    assert_eq!(ops, ["create", "get", "update"]);
+}

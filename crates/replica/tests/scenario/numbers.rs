@@ -1,0 +1,184 @@
+//! Sequence numbers that lead astray: late, of a former epoch, forged, or of another program.
+
+use flow::{Flow, TcpState};
+use replica::{Event, LinkId, Settings, Which};
+use wire::v1::{
+    Bulk, BulkState, Control, Epoch, Flags, Mode, Role, Seq, StateKind, Trailer, messages,
+};
+
+use crate::flows::{in_state, tcp};
+use crate::pairs::{equal, ftfw, learned};
+use crate::world::World;
+use crate::{FW1, FW2, forged};
+
+#[test]
+fn a_forged_hello_costs_a_bounded_amount() {
+    let mut w = learned(Mode::Ftfw, 100);
+    let before = w.nodes[FW1].sent;
+    for n in 0..100u32 {
+        let seq = n.wrapping_mul(0x4000_0001);
+        w.forge(FW1, &forged::control(Control::Alive, Flags::HELLO, seq));
+        w.run(0.1);
+    }
+    w.run(5.0);
+    let said = w.nodes[FW1].sent - before;
+    assert!(said <= 300, "{said} messages for 100 forged HELLOs in 10 s");
+    assert_eq!(w.nodes[FW2].replica.len(Which::External), 100);
+    w.traffic(FW1, &tcp(101));
+    w.run(3.0);
+    assert!(w.nodes[FW2].has(Which::External, &tcp(101)));
+}
+
+#[test]
+fn late_data_are_used_as_far_as_they_are_news() {
+    let mut replica = replica::Replica::new(ftfw());
+    let now = replica::Instant::START;
+    let mut say = |seq: u32, kind, flow: &Flow| {
+        let bytes = forged::flow(kind, Flags::NONE, seq, flow);
+        replica.handle_datagram(now, LinkId(0), &bytes);
+        let mut known = Vec::new();
+        replica.walk(Which::External, cache::Position::default(), 100, |f, _| {
+            known.push((f.orig.l4, f.tcp_state()));
+        });
+        known
+    };
+    let state = |n, s| in_state(&tcp(n), s);
+    let (syn, up, fin) = (
+        TcpState::SYN_SENT,
+        TcpState::ESTABLISHED,
+        TcpState::FIN_WAIT,
+    );
+    say(1, StateKind::Update, &state(1, syn));
+    say(9, StateKind::Update, &state(1, fin));
+    assert_eq!(
+        say(5, StateKind::Update, &state(1, up)),
+        [(tcp(1).orig.l4, Some(fin))]
+    );
+    assert_eq!(
+        say(6, StateKind::Update, &state(2, up)).len(),
+        2,
+        "unknown so far"
+    );
+    assert_eq!(say(10, StateKind::Delete, &state(2, up)).len(), 1);
+    assert_eq!(
+        say(7, StateKind::Update, &state(2, up)).len(),
+        1,
+        "has ended since"
+    );
+    assert_eq!(
+        say(8, StateKind::Delete, &state(1, up)).len(),
+        1,
+        "lives since"
+    );
+}
+
+#[test]
+fn a_message_of_a_former_run_does_not_lead_astray_for_long() {
+    let mut w = learned(Mode::Ftfw, 10);
+    // Far ahead of FW1's numbers, as of a former run that was busier.
+    w.forge(
+        FW2,
+        &forged::control(Control::Alive, Flags::NONE, 1_000_000),
+    );
+    for n in 11..=20 {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(5.0);
+    assert!(equal(&w));
+    w.nodes[FW1].kernel.end(&tcp(1).key());
+    w.run(0.5);
+    assert!(equal(&w));
+}
+
+#[test]
+fn a_peer_that_misses_what_it_had_acknowledged_is_told_everything() {
+    let settings = Settings {
+        trailer: false,
+        ..ftfw()
+    };
+    let mut w = World::with(settings.clone(), settings);
+    w.run(1.5);
+    for n in 1..=10 {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(1.5);
+    assert_eq!(w.nodes[FW1].replica.unacknowledged().0, 0);
+    let bulks = |w: &World| {
+        w.nodes[FW1]
+            .heard
+            .iter()
+            .filter(|e| **e == Event::Bulk)
+            .count()
+    };
+    let (before, sent) = (bulks(&w), w.nodes[FW1].sent);
+    // As of an original that a late copy of a HELLO has taken back.
+    let first = ftfw().first_seq;
+    let nack = Control::Nack(Seq(first.0.wrapping_add(2)), Seq(first.0.wrapping_add(6)));
+    for n in 0..3 {
+        let seq = first.0.wrapping_add(1000 + n);
+        w.forge(FW1, &forged::control(nack, Flags::NONE, seq));
+        w.run(0.2);
+    }
+    assert_eq!(bulks(&w), before + 1, "once in ten seconds");
+    assert!(w.nodes[FW1].sent >= sent + 10);
+}
+
+#[test]
+fn a_named_run_is_followed_although_nobody_acknowledges() {
+    let mut receiver = replica::Receiver::new(Mode::Ftfw);
+    let trailer = Trailer {
+        role: Role::Primary,
+        has_bulks: false,
+        epoch: Epoch(7),
+        bulk: Bulk {
+            number: 0,
+            first: Seq(1),
+            flows: 0,
+            state: BulkState::None,
+        },
+        holdings: None,
+    };
+    let mut hear = |ms: u64, seq: u32, named: bool| {
+        let bytes = if named {
+            forged::alive(&trailer, seq)
+        } else {
+            forged::control(Control::Resync, Flags::NONE, seq)
+        };
+        let now = replica::Instant::START + std::time::Duration::from_millis(ms);
+        let message = messages(&bytes).next().unwrap();
+        receiver.accept(now, Seq(1), message).is_some()
+    };
+    assert!(hear(0, 1, true));
+    assert!(hear(10, 1_000_000, false), "of a former run");
+    assert!(!hear(20, 2, false));
+    assert!(!hear(400, 3, true), "may be late");
+    assert!(!hear(600, 3, true), "a copy proves nothing");
+    assert!(hear(1000, 4, true));
+    assert!(hear(1010, 5, false), "numbers go on from there");
+}
+
+/// Goal: another program in the peer's place is heard at once, and followed when the peer
+/// has not named its epoch for 3 s; until then what comes without may be forged.
+#[test]
+fn another_program_in_the_place_of_a_peer_with_trailers_is_followed() {
+    let mut w = learned(Mode::Ftfw, 10);
+    w.nodes[FW1].mute = true;
+    // The original's messages after its start: HELLO, numbers of its own, never an ALIVE.
+    let say = |w: &mut World, n: u16| {
+        let (kind, flow) = (StateKind::New, tcp(100 + n));
+        let seq = 0x7000_0000 + u32::from(n);
+        w.forge(FW2, &forged::flow(kind, Flags::HELLO, seq, &flow));
+    };
+    for n in 0..5 {
+        say(&mut w, n);
+    }
+    let fw2 = &w.nodes[FW2].replica;
+    assert_eq!(fw2.len(Which::External), 15);
+    assert_eq!(fw2.stats().peer_restarts, 0);
+    w.run(3.0);
+    say(&mut w, 5);
+    let fw2 = &w.nodes[FW2].replica;
+    assert_eq!((fw2.confirmed(), fw2.unconfirmed()), (1, 15));
+    assert_eq!(fw2.peer().0, None);
+    assert_eq!(fw2.stats().peer_restarts, 1);
+}
