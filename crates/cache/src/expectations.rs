@@ -20,10 +20,12 @@ pub struct ExpectEntry {
     pub updated: Tick,
     /// Bits whose meaning is the owner's.
     pub marks: u8,
-    /// See [`crate::Meta::seen`].
+    /// Internal table: number of the last sweep that saw it. External table: number of
+    /// the peer's epoch that last announced it.
     pub seen: u8,
-    /// Sequence number under which it was last sent, or heard of.
-    pub seq: u32,
+    /// Internal table: its version, 0 if it has none. External table: number of the message
+    /// that last announced it.
+    pub number: u64,
 }
 
 impl ExpectEntry {
@@ -100,7 +102,7 @@ impl ExpectTable {
             updated: now,
             marks: 0,
             seen: 0,
-            seq: 0,
+            number: 0,
         };
         self.entries.insert(key, entry);
         Ok(true)

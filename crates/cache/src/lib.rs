@@ -1,7 +1,7 @@
-//! Caches of flows: packed records, an index, queues threaded through the records, walks.
+//! Caches of flows: packed records, an index, lists threaded through the records, walks.
 //!
-//! A [`Cache`] knows no link, no mode and no clock: `replica` says what is
-//! inserted when, and keeps its own marks in each entry's [`Meta`].
+//! A [`Cache`] knows no link, no mode and no clock: `replica` says what is inserted
+//! when, and keeps a [`Note`] of its own in each entry.
 //!
 //! Hard cases: outsiders choose the tuples, so the index is keyed; growing a
 //! large table stops everything for seconds, so it is sized once from the limit;
@@ -18,10 +18,10 @@ use flow::{Flow, FlowKey};
 use hashbrown::HashTable;
 
 use arena::Arena;
-use record::{Extra, Record};
+use record::{Extra, Key, Links, Record};
 
 pub use expectations::{ExpectEntry, ExpectTable};
-pub use record::{List, Meta, Tick};
+pub use record::{List, Note, Tick, Times};
 
 /// Address of an entry, stable as long as it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,57 +54,56 @@ pub struct Ticket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// Head and tail of one queue.
+/// Head and tail of one list.
 #[derive(Clone, Copy, Debug)]
-struct Queue {
+struct Ends {
     head: u32,
     tail: u32,
     len: usize,
 }
 
-const EMPTY: Queue = Queue {
+const EMPTY: Ends = Ends {
     head: Slot::NONE,
     tail: Slot::NONE,
     len: 0,
 };
 
-/// A table of flows.
+/// A table of flows, each with a note of its owner's.
 ///
 /// Invariants: every entry is in exactly one index under the hash of its key; an
-/// entry is in the queue that its [`Meta::list`] names and in no other; `marked`
-/// counts the entries that have each mark.
+/// entry is in the list that [`Cache::list`] names and in no other; `members`
+/// counts the entries of each class of [`Note::classes`].
 #[derive(Debug)]
-pub struct Cache<S = RandomState> {
-    v4: Arena<Record<4>>,
-    v6: Arena<Record<16>>,
+pub struct Cache<N, S = RandomState> {
+    v4: Arena<Record<4, N>>,
+    v6: Arena<Record<16, N>>,
     index_v4: HashTable<u32>,
     index_v6: HashTable<u32>,
     extras: Arena<Extra>,
-    queues: [Queue; List::COUNT],
-    /// How many entries have each mark.
-    marked: [usize; u16::BITS as usize],
+    lists: [Ends; List::COUNT],
+    members: [usize; u16::BITS as usize],
     hasher: S,
     limit: usize,
 }
 
-impl Cache<RandomState> {
+impl<N: Note> Cache<N> {
     /// A cache of at most `limit` flows, its index sized for them and keyed at random.
-    pub fn new(limit: usize) -> Cache {
+    pub fn new(limit: usize) -> Cache<N> {
         Cache::with_hasher(limit, RandomState::new())
     }
 }
 
-impl<S: BuildHasher> Cache<S> {
+impl<N: Note, S: BuildHasher> Cache<N, S> {
     /// The same with a given key, for runs that must be repeatable.
-    pub fn with_hasher(limit: usize, hasher: S) -> Cache<S> {
+    pub fn with_hasher(limit: usize, hasher: S) -> Cache<N, S> {
         Cache {
             v4: Arena::new(),
             v6: Arena::new(),
             index_v4: HashTable::with_capacity(limit),
             index_v6: HashTable::with_capacity(limit),
             extras: Arena::new(),
-            queues: [EMPTY; List::COUNT],
-            marked: [0; u16::BITS as usize],
+            lists: [EMPTY; List::COUNT],
+            members: [0; u16::BITS as usize],
             hasher,
             limit,
         }
@@ -127,14 +126,14 @@ impl<S: BuildHasher> Cache<S> {
             return None;
         }
         if key.orig.addrs.is_v4() {
-            let wanted = Record::<4>::key(key);
+            let wanted = Key::<4>::of(key);
             let hash = self.hasher.hash_one(wanted);
             let found = self
                 .index_v4
                 .find(hash, |&n| self.v4[n as usize].has_key(&wanted))?;
             Some(Slot(*found))
         } else {
-            let wanted = Record::<16>::key(key);
+            let wanted = Key::<16>::of(key);
             let hash = self.hasher.hash_one(wanted);
             let found = self
                 .index_v6
@@ -154,8 +153,7 @@ impl<S: BuildHasher> Cache<S> {
         }
         let extra = self.put_extra(None, flow);
         let slot = if flow.orig.addrs.is_v4() {
-            let mut record = Record::<4>::new(flow, extra);
-            record.meta.begin(now);
+            let record = Record::<4, N>::new(flow, extra, now);
             let wanted = record.own_key();
             let n = self.v4.insert(record);
             let (v4, hasher) = (&self.v4, &self.hasher);
@@ -165,8 +163,7 @@ impl<S: BuildHasher> Cache<S> {
                 });
             Slot(n)
         } else {
-            let mut record = Record::<16>::new(flow, extra);
-            record.meta.begin(now);
+            let record = Record::<16, N>::new(flow, extra, now);
             let wanted = record.own_key();
             let n = self.v6.insert(record);
             let (v6, hasher) = (&self.v6, &self.hasher);
@@ -176,6 +173,7 @@ impl<S: BuildHasher> Cache<S> {
                 });
             Slot(n | Slot::V6)
         };
+        self.count(0, N::default().classes());
         Ok(slot)
     }
 
@@ -204,7 +202,7 @@ impl<S: BuildHasher> Cache<S> {
         flow.key()
     }
 
-    /// Overwrites everything of an entry but its key and marks; the flow must have its key.
+    /// Overwrites everything of an entry but its key and note; the flow must have its key.
     pub fn store(&mut self, slot: Slot, flow: &Flow, now: Tick) {
         debug_assert_eq!(self.key(slot), flow.key());
         let old = self.extra_of(slot);
@@ -214,7 +212,7 @@ impl<S: BuildHasher> Cache<S> {
         } else {
             self.v4[slot.index()].set(flow, extra);
         }
-        self.meta_mut(slot).updated = now;
+        self.times_mut(slot).updated = now;
     }
 
     fn extra_of(&self, slot: Slot) -> Option<u32> {
@@ -242,10 +240,10 @@ impl<S: BuildHasher> Cache<S> {
         }
     }
 
-    /// Removes an entry, also from its queue.
+    /// Removes an entry, also from its list.
     pub fn remove(&mut self, slot: Slot) {
-        self.unqueue(slot);
-        self.mark(slot, 0, u16::MAX);
+        self.unlink(slot);
+        self.count(self.note(slot).classes(), 0);
         if let Some(n) = self.extra_of(slot) {
             self.extras.remove(n);
         }
@@ -272,55 +270,73 @@ impl<S: BuildHasher> Cache<S> {
         self.extras.clear();
         self.index_v4.clear();
         self.index_v6.clear();
-        self.queues = [EMPTY; List::COUNT];
-        self.marked = [0; u16::BITS as usize];
+        self.lists = [EMPTY; List::COUNT];
+        self.members = [0; u16::BITS as usize];
     }
 
     /// What is noted about an entry.
-    pub fn meta(&self, slot: Slot) -> &Meta {
+    pub fn note(&self, slot: Slot) -> N {
         if slot.is_v6() {
-            &self.v6[slot.index()].meta
+            self.v6[slot.index()].note
         } else {
-            &self.v4[slot.index()].meta
+            self.v4[slot.index()].note
         }
     }
 
-    /// What is noted about an entry, to be changed.
-    pub fn meta_mut(&mut self, slot: Slot) -> &mut Meta {
-        if slot.is_v6() {
-            &mut self.v6[slot.index()].meta
+    /// Changes what is noted about an entry; returns what `change` returns.
+    pub fn change<T>(&mut self, slot: Slot, change: impl FnOnce(&mut N) -> T) -> T {
+        let note = if slot.is_v6() {
+            &mut self.v6[slot.index()].note
         } else {
-            &mut self.v4[slot.index()].meta
-        }
+            &mut self.v4[slot.index()].note
+        };
+        let before = note.classes();
+        let result = change(note);
+        let after = note.classes();
+        self.count(before, after);
+        result
     }
 
-    /// Takes the marks `clear` from an entry and gives it the marks `set`.
-    pub fn mark(&mut self, slot: Slot, set: u16, clear: u16) {
-        let meta = self.meta_mut(slot);
-        let before = meta.marks;
-        meta.marks = (before & !clear) | set;
-        let after = meta.marks;
+    /// An entry leaves the classes `before` for the classes `after`.
+    fn count(&mut self, before: u16, after: u16) {
         let mut changed = before ^ after;
         while changed != 0 {
             let bit = changed.trailing_zeros() as usize;
             changed &= changed - 1;
             if after >> bit & 1 == 1 {
-                self.marked[bit] += 1;
+                self.members[bit] += 1;
             } else {
-                self.marked[bit] -= 1;
+                self.members[bit] -= 1;
             }
         }
     }
 
-    /// True if an entry has any of `marks`.
-    pub fn has(&self, slot: Slot, marks: u16) -> bool {
-        self.meta(slot).marks & marks != 0
+    /// Number of entries in a class, which is given by its bit.
+    pub fn members(&self, class: u16) -> usize {
+        debug_assert!(class.is_power_of_two());
+        self.members[class.trailing_zeros() as usize]
     }
 
-    /// Number of entries that have the one mark `mark`.
-    pub fn marked(&self, mark: u16) -> usize {
-        debug_assert!(mark.is_power_of_two());
-        self.marked[mark.trailing_zeros() as usize]
+    /// When an entry was inserted and last stored.
+    pub fn times(&self, slot: Slot) -> Times {
+        if slot.is_v6() {
+            self.v6[slot.index()].times
+        } else {
+            self.v4[slot.index()].times
+        }
+    }
+
+    fn times_mut(&mut self, slot: Slot) -> &mut Times {
+        if slot.is_v6() {
+            &mut self.v6[slot.index()].times
+        } else {
+            &mut self.v4[slot.index()].times
+        }
+    }
+
+    /// Gives an entry the times of one that it stands for.
+    pub fn set_times(&mut self, slot: Slot, times: Times) {
+        *self.times_mut(slot) = times;
     }
 
     /// A ticket for an entry that outlives it.
@@ -365,73 +381,92 @@ impl<S: BuildHasher> Cache<S> {
         Some((Slot(n as u32 | Slot::V6), next))
     }
 
-    /// Number of entries in a queue.
-    pub fn queued(&self, list: List) -> usize {
-        self.queues[list as usize].len
+    fn links(&self, slot: Slot) -> &Links {
+        if slot.is_v6() {
+            &self.v6[slot.index()].links
+        } else {
+            &self.v4[slot.index()].links
+        }
     }
 
-    /// The oldest entry of a queue, which stays in it.
+    fn links_mut(&mut self, slot: Slot) -> &mut Links {
+        if slot.is_v6() {
+            &mut self.v6[slot.index()].links
+        } else {
+            &mut self.v4[slot.index()].links
+        }
+    }
+
+    /// The list that an entry is in.
+    pub fn list(&self, slot: Slot) -> Option<List> {
+        if slot.is_v6() {
+            self.v6[slot.index()].list
+        } else {
+            self.v4[slot.index()].list
+        }
+    }
+
+    fn list_mut(&mut self, slot: Slot) -> &mut Option<List> {
+        if slot.is_v6() {
+            &mut self.v6[slot.index()].list
+        } else {
+            &mut self.v4[slot.index()].list
+        }
+    }
+
+    /// Number of entries in a list.
+    pub fn listed(&self, list: List) -> usize {
+        self.lists[list as usize].len
+    }
+
+    /// The first entry of a list.
     pub fn front(&self, list: List) -> Option<Slot> {
-        let head = self.queues[list as usize].head;
+        let head = self.lists[list as usize].head;
         (head != Slot::NONE).then_some(Slot(head))
     }
 
-    /// The newest entry of a queue.
-    pub fn back(&self, list: List) -> Option<Slot> {
-        let tail = self.queues[list as usize].tail;
-        (tail != Slot::NONE).then_some(Slot(tail))
-    }
-
-    /// The entry ahead of one that is in a queue.
-    pub fn ahead(&self, slot: Slot) -> Option<Slot> {
-        let prev = self.meta(slot).prev;
-        (prev != Slot::NONE).then_some(Slot(prev))
-    }
-
-    /// The entry behind one that is in a queue.
+    /// The entry behind one that is in a list.
     pub fn behind(&self, slot: Slot) -> Option<Slot> {
-        let next = self.meta(slot).next;
+        let next = self.links(slot).next;
         (next != Slot::NONE).then_some(Slot(next))
     }
 
-    /// Puts an entry at the end of a queue, taking it out of the one that it was in.
-    pub fn queue(&mut self, slot: Slot, list: List) {
-        self.unqueue(slot);
-        let tail = self.queues[list as usize].tail;
-        {
-            let meta = self.meta_mut(slot);
-            meta.list = Some(list);
-            meta.prev = tail;
-            meta.next = Slot::NONE;
-        }
+    /// Puts an entry at the end of a list, taking it out of the one that it was in.
+    pub fn link(&mut self, slot: Slot, list: List) {
+        self.unlink(slot);
+        let tail = self.lists[list as usize].tail;
+        *self.list_mut(slot) = Some(list);
+        *self.links_mut(slot) = Links {
+            prev: tail,
+            next: Slot::NONE,
+        };
         if tail == Slot::NONE {
-            self.queues[list as usize].head = slot.0;
+            self.lists[list as usize].head = slot.0;
         } else {
-            self.meta_mut(Slot(tail)).next = slot.0;
+            self.links_mut(Slot(tail)).next = slot.0;
         }
-        let queue = &mut self.queues[list as usize];
-        queue.tail = slot.0;
-        queue.len += 1;
+        let ends = &mut self.lists[list as usize];
+        ends.tail = slot.0;
+        ends.len += 1;
     }
 
-    /// Takes an entry out of its queue, if it is in one.
-    pub fn unqueue(&mut self, slot: Slot) {
-        let meta = self.meta_mut(slot);
-        let Some(list) = meta.list.take() else {
+    /// Takes an entry out of its list, if it is in one.
+    pub fn unlink(&mut self, slot: Slot) {
+        let Some(list) = self.list_mut(slot).take() else {
             return;
         };
-        let (prev, next) = (meta.prev, meta.next);
+        let Links { prev, next } = *self.links(slot);
         if prev == Slot::NONE {
-            self.queues[list as usize].head = next;
+            self.lists[list as usize].head = next;
         } else {
-            self.meta_mut(Slot(prev)).next = next;
+            self.links_mut(Slot(prev)).next = next;
         }
         if next == Slot::NONE {
-            self.queues[list as usize].tail = prev;
+            self.lists[list as usize].tail = prev;
         } else {
-            self.meta_mut(Slot(next)).prev = prev;
+            self.links_mut(Slot(next)).prev = prev;
         }
-        self.queues[list as usize].len -= 1;
+        self.lists[list as usize].len -= 1;
     }
 }
 

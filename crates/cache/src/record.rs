@@ -1,6 +1,6 @@
 //! The packed form of a flow: what every flow has in one record, the rest in an [`Extra`].
 //!
-//! An IPv4 record takes 80 bytes with its marks; a flow in passing takes 300.
+//! An IPv4 record takes 80 bytes with its note; a flow in passing takes 300.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -22,16 +22,16 @@ impl Tick {
     }
 }
 
-/// The queues that an entry can be in, one at a time.
+/// The lists that an entry can be in, one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum List {
-    /// Owed to the peer, or to the kernel.
-    Owed,
-    /// Owed to the peer as something that was only found.
-    Offered,
-    /// Sent, not acknowledged.
-    Sent,
+    /// Announced to the peer, in the order of versions.
+    Ledger,
+    /// Found in the kernel and not announced.
+    Adopted,
+    /// Owed to the kernel.
+    Unwritten,
     /// In the order in which they were last stored, oldest first.
     Aged,
 }
@@ -40,53 +40,27 @@ impl List {
     pub(crate) const COUNT: usize = 4;
 }
 
-/// What the owner of a cache notes about an entry.
-#[derive(Clone, Copy, Debug)]
-pub struct Meta {
-    /// When the entry was inserted.
+/// What the owner of a cache notes about each entry.
+pub trait Note: Copy + Default + std::fmt::Debug {
+    /// The classes that an entry with this note belongs to, one bit each. The cache counts
+    /// the members of every class.
+    fn classes(&self) -> u16;
+}
+
+/// When an entry was inserted and last stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// When it was inserted.
     pub created: Tick,
     /// When it was last stored; its timeout counts from here.
     pub updated: Tick,
-    /// Bits whose meaning is the owner's; see [`crate::Cache::mark`].
-    pub(crate) marks: u16,
-    /// Internal cache: number of the last sweep that saw it. External cache: number
-    /// of the peer's run that last told of it.
-    pub seen: u8,
-    /// Sequence number under which it was last sent, or heard of.
-    pub seq: u32,
-    pub(crate) list: Option<List>,
-    pub(crate) prev: u32,
-    pub(crate) next: u32,
 }
 
-impl Meta {
-    fn new() -> Meta {
-        Meta {
-            created: Tick(0),
-            updated: Tick(0),
-            marks: 0,
-            seen: 0,
-            seq: 0,
-            list: None,
-            prev: Slot::NONE,
-            next: Slot::NONE,
-        }
-    }
-
-    pub(crate) fn begin(&mut self, now: Tick) {
-        self.created = now;
-        self.updated = now;
-    }
-
-    /// The marks, whose meaning is the owner's.
-    pub fn marks(&self) -> u16 {
-        self.marks
-    }
-
-    /// The queue that the entry is in.
-    pub fn list(&self) -> Option<List> {
-        self.list
-    }
+/// The neighbours of an entry in its list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Links {
+    pub(crate) prev: u32,
+    pub(crate) next: u32,
 }
 
 /// Presence bits of a record.
@@ -108,9 +82,22 @@ pub(crate) struct Key<const A: usize> {
     proto: u8,
 }
 
-/// A flow whose addresses have `A` bytes.
+impl<const A: usize> Key<A> {
+    pub(crate) fn of(key: &FlowKey) -> Key<A> {
+        let (src, dst) = pack_addrs(&key.orig.addrs);
+        Key {
+            src,
+            dst,
+            l4: pack_l4(key.orig.l4),
+            zone: key.zone.0,
+            proto: key.orig.proto.0,
+        }
+    }
+}
+
+/// A flow whose addresses have `A` bytes, and the note about it.
 #[derive(Debug)]
-pub(crate) struct Record<const A: usize> {
+pub(crate) struct Record<const A: usize, N> {
     orig_src: [u8; A],
     orig_dst: [u8; A],
     reply_src: [u8; A],
@@ -122,7 +109,10 @@ pub(crate) struct Record<const A: usize> {
     mark: u32,
     id: u32,
     pub(crate) extra: u32,
-    pub(crate) meta: Meta,
+    pub(crate) times: Times,
+    pub(crate) note: N,
+    pub(crate) links: Links,
+    pub(crate) list: Option<List>,
     zone: u16,
     proto: u8,
     has: u8,
@@ -131,8 +121,8 @@ pub(crate) struct Record<const A: usize> {
     window_scale: u8,
 }
 
-impl<const A: usize> Record<A> {
-    pub(crate) fn new(flow: &Flow, extra: u32) -> Record<A> {
+impl<const A: usize, N: Note> Record<A, N> {
+    pub(crate) fn new(flow: &Flow, extra: u32, now: Tick) -> Record<A, N> {
         let (orig_src, orig_dst) = pack_addrs(&flow.orig.addrs);
         let mut record = Record {
             orig_src,
@@ -146,7 +136,16 @@ impl<const A: usize> Record<A> {
             mark: 0,
             id: 0,
             extra,
-            meta: Meta::new(),
+            times: Times {
+                created: now,
+                updated: now,
+            },
+            note: N::default(),
+            list: None,
+            links: Links {
+                prev: Slot::NONE,
+                next: Slot::NONE,
+            },
             zone: flow.zone.0,
             proto: flow.orig.proto.0,
             has: 0,
@@ -217,17 +216,6 @@ impl<const A: usize> Record<A> {
             traffic: None,
             // Version 1 cannot carry it, so such a flow is in no cache.
             reply_zone: None,
-        }
-    }
-
-    pub(crate) fn key(key: &FlowKey) -> Key<A> {
-        let (src, dst) = pack_addrs(&key.orig.addrs);
-        Key {
-            src,
-            dst,
-            l4: pack_l4(key.orig.l4),
-            zone: key.zone.0,
-            proto: key.orig.proto.0,
         }
     }
 
@@ -340,8 +328,21 @@ impl Extra {
 mod tests {
     use super::*;
 
+    /// As large as the largest note in use.
+    #[derive(Clone, Copy, Debug, Default)]
+    struct Twelve {
+        _bytes: [u32; 3],
+    }
+
+    impl Note for Twelve {
+        fn classes(&self) -> u16 {
+            0
+        }
+    }
+
     #[test]
     fn an_ipv4_record_stays_small() {
-        assert!(size_of::<Record<4>>() <= 80, "{}", size_of::<Record<4>>());
+        let size = size_of::<Record<4, Twelve>>();
+        assert!(size <= 80, "{size}");
     }
 }

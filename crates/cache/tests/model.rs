@@ -2,18 +2,28 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use cache::{Cache, Full, List, Position, Tick};
+use cache::{Cache, Full, List, Note, Position, Tick};
 use flow::{Addrs, Flow, L4, Mark, Name, Proto, ProtoInfo, Status, TcpInfo, TcpState, Tuple, Zone};
 use proptest::prelude::*;
+
+/// Its classes are its bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Bits(u16);
+
+impl Note for Bits {
+    fn classes(&self) -> u16 {
+        self.0
+    }
+}
 
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant, reason = "a test's list of a few hundred")]
 enum Op {
     Put(Flow),
     Remove(usize),
-    Queue(usize, bool),
-    Unqueue(usize),
-    Mark(usize, u16, u16),
+    Link(usize, bool),
+    Unlink(usize),
+    Change(usize, u16, u16),
 }
 
 /// Few enough keys that operations meet the same flow again.
@@ -83,9 +93,9 @@ fn arb_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         3 => arb_flow().prop_map(Op::Put),
         1 => any::<usize>().prop_map(Op::Remove),
-        2 => any::<(usize, bool)>().prop_map(|(n, l)| Op::Queue(n, l)),
-        1 => any::<usize>().prop_map(Op::Unqueue),
-        2 => any::<(usize, u16, u16)>().prop_map(|(n, s, c)| Op::Mark(n, s, c)),
+        2 => any::<(usize, bool)>().prop_map(|(n, l)| Op::Link(n, l)),
+        1 => any::<usize>().prop_map(Op::Unlink),
+        2 => any::<(usize, u16, u16)>().prop_map(|(n, s, c)| Op::Change(n, s, c)),
     ]
 }
 
@@ -94,12 +104,12 @@ const LIMIT: usize = 20;
 proptest! {
     #[test]
     fn a_cache_equals_a_plain_map(ops in prop::collection::vec(arb_op(), 1..200)) {
-        let mut cache = Cache::new(LIMIT);
+        let mut cache: Cache<Bits> = Cache::new(LIMIT);
         let mut map = BTreeMap::new();
-        let mut queues = [VecDeque::new(), VecDeque::new()];
-        let lists = [List::Owed, List::Sent];
+        let mut orders = [VecDeque::new(), VecDeque::new()];
+        let lists = [List::Ledger, List::Adopted];
         let mut stale = Vec::new();
-        let mut marks = BTreeMap::new();
+        let mut notes = BTreeMap::new();
         for op in ops {
             let nth = |map: &BTreeMap<_, Flow>, n: usize| {
                 let len = map.len().max(1);
@@ -125,28 +135,29 @@ proptest! {
                         stale.push(cache.ticket(slot));
                         cache.remove(slot);
                         map.remove(&key);
-                        marks.remove(&key);
-                        queues.iter_mut().for_each(|q| q.retain(|k| *k != key));
+                        notes.remove(&key);
+                        orders.iter_mut().for_each(|o| o.retain(|k| *k != key));
                     }
                 }
-                Op::Queue(n, which) => {
+                Op::Link(n, which) => {
                     if let Some(key) = nth(&map, n) {
-                        cache.queue(cache.find(&key).unwrap(), lists[usize::from(which)]);
-                        queues.iter_mut().for_each(|q| q.retain(|k| *k != key));
-                        queues[usize::from(which)].push_back(key);
+                        cache.link(cache.find(&key).unwrap(), lists[usize::from(which)]);
+                        orders.iter_mut().for_each(|o| o.retain(|k| *k != key));
+                        orders[usize::from(which)].push_back(key);
                     }
                 }
-                Op::Mark(n, set, clear) => {
+                Op::Change(n, set, clear) => {
                     if let Some(key) = nth(&map, n) {
-                        cache.mark(cache.find(&key).unwrap(), set, clear);
-                        let held = marks.entry(key).or_insert(0);
-                        *held = *held & !clear | set;
+                        let slot = cache.find(&key).unwrap();
+                        cache.change(slot, |bits| bits.0 = bits.0 & !clear | set);
+                        let held = notes.entry(key).or_insert(Bits(0));
+                        held.0 = held.0 & !clear | set;
                     }
                 }
-                Op::Unqueue(n) => {
+                Op::Unlink(n) => {
                     if let Some(key) = nth(&map, n) {
-                        cache.unqueue(cache.find(&key).unwrap());
-                        queues.iter_mut().for_each(|q| q.retain(|k| *k != key));
+                        cache.unlink(cache.find(&key).unwrap());
+                        orders.iter_mut().for_each(|o| o.retain(|k| *k != key));
                     }
                 }
             }
@@ -155,18 +166,18 @@ proptest! {
                 let slot = cache.find(key).unwrap();
                 prop_assert_eq!(&cache.flow(slot), flow);
                 prop_assert_eq!(cache.redeem(cache.ticket(slot)), Some(slot));
+                prop_assert_eq!(cache.note(slot), notes.get(key).copied().unwrap_or_default());
             }
             for bit in (0..16).map(|n| 1u16 << n) {
-                let with = marks.values().filter(|m| **m & bit != 0).count();
-                prop_assert_eq!(cache.marked(bit), with);
+                let with = notes.values().filter(|n| n.0 & bit != 0).count();
+                prop_assert_eq!(cache.members(bit), with);
             }
             for ticket in &stale {
                 prop_assert_eq!(cache.redeem(*ticket), None);
             }
-            for (list, queue) in lists.iter().zip(&queues) {
-                prop_assert_eq!(cache.queued(*list), queue.len());
-                prop_assert_eq!(cache.front(*list).map(|s| cache.key(s)), queue.front().copied());
-                prop_assert_eq!(cache.back(*list).map(|s| cache.key(s)), queue.back().copied());
+            for (list, order) in lists.iter().zip(&orders) {
+                prop_assert_eq!(cache.listed(*list), order.len());
+                prop_assert_eq!(cache.front(*list).map(|s| cache.key(s)), order.front().copied());
             }
         }
         let mut walked = Vec::new();
@@ -177,11 +188,11 @@ proptest! {
         }
         walked.sort();
         prop_assert_eq!(walked, map.into_keys().collect::<Vec<_>>());
-        for (list, queue) in lists.iter().zip(&queues) {
-            for key in queue {
+        for (list, order) in lists.iter().zip(&orders) {
+            for key in order {
                 let slot = cache.front(*list).unwrap();
                 prop_assert_eq!(cache.key(slot), *key);
-                cache.unqueue(slot);
+                cache.unlink(slot);
             }
         }
     }

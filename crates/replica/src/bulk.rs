@@ -1,21 +1,19 @@
-//! Bulk update: the whole internal cache is owed to the peer, a little each turn.
+//! Bulk update: all our flows are sent to the peer once more, a little each turn.
 //!
-//! Live updates go in between. Begin and end are sent in the trailer of ALIVE: the
-//! end once everything of it is acknowledged, or sent where nothing is
-//! acknowledged. Without an internal cache the kernel table is dumped and passed on
-//! (see `sweep`), and nothing is claimed of it.
+//! A second cursor of the ledger goes through everything that has been sent; live updates
+//! go in between. Begin and end are sent in the trailer of ALIVE: the end once everything
+//! of it is acknowledged, or sent where nothing is acknowledged. Without an internal cache
+//! the kernel table is dumped and passed on (see `sweep`), and nothing is claimed of it.
 //!
 //! Of flows that were only found in our kernel nobody knows whose they are: an
 //! operator's bulk update announces them, a repair offers them. The peer takes of an
 //! offer what it does not own itself, and does not take it for certain.
 
-use cache::{List, Position};
+use cache::Slot;
 use wire::v1::{Bulk, BulkState, Mode, Seq};
 
-use crate::{Event, Replica, marks};
-
-/// The cursor waits while this many entries are owed.
-const OWED_MAX: usize = 2048;
+use crate::entry::{Internal, Life, Step};
+use crate::{Event, Replica};
 
 /// The latest bulk update.
 #[derive(Debug, Default)]
@@ -23,9 +21,10 @@ pub(crate) struct BulkUpdate {
     number: u32,
     /// Sequence number of the ALIVE before it, once that is sent.
     first: Option<Seq>,
-    cursor: Option<Cursor>,
+    /// While its cursor is on its way: what becomes of the flows that were only found.
+    found: Option<Found>,
     /// Its end has been sent, or there is none to be sent.
-    told: bool,
+    is_end_sent: bool,
     /// It was broken off: nothing is claimed of it.
     given_up: bool,
 }
@@ -39,10 +38,14 @@ enum Found {
     Announced,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Cursor {
-    position: Position,
-    found: Found,
+/// What the bulk cursor has come upon.
+pub(crate) enum Passed {
+    /// An entry that is to be sent; the cursor stays on it.
+    Send(Slot),
+    /// An entry that the cursor has passed.
+    Another,
+    /// The end, or nothing for now.
+    Nothing,
 }
 
 impl BulkUpdate {
@@ -81,9 +84,9 @@ impl Replica {
         } else {
             Found::LeftOut
         };
-        let silent = self.internal.marked(marks::SILENT);
-        let ended = self.internal.marked(marks::DEAD);
-        let is_empty = self.told() + ended == 0 && (silent == 0 || found == Found::LeftOut);
+        let known = self.ledger.announced() + self.ledger.members(Internal::ENDED);
+        let has_found = self.ledger.members(Internal::FOUND) > 0;
+        let is_empty = known == 0 && !(has_found && takes_offers);
         if !is_empty {
             self.events.push_back(Event::Bulk);
         }
@@ -94,17 +97,20 @@ impl Replica {
     }
 
     fn begin_bulk(&mut self, found: Found) {
-        let found = self.bulk.cursor.map_or(found, |c| found.max(c.found));
         self.bulk = BulkUpdate {
             number: self.bulk.number.wrapping_add(1).max(1),
             first: None,
-            cursor: Some(Cursor {
-                position: Position::default(),
-                found,
-            }),
-            told: false,
+            found: self.bulk.found.max(Some(found)),
+            is_end_sent: false,
             given_up: false,
         };
+        self.ledger.begin_bulk();
+        // The cursor comes to what lives; only tombstones are to be sent beside it.
+        let ledger = &self.ledger;
+        self.stream.retain_missed(|ticket, version| {
+            let slot = ledger.unchanged(ticket, version);
+            slot.is_some_and(|slot| !ledger.is_ours(slot))
+        });
         if self.settings.trailer {
             self.owe_alive();
         }
@@ -112,38 +118,21 @@ impl Replica {
 
     /// True while the cursor, or the dump in its place, is on its way.
     pub(crate) fn is_bulk_under_way(&self) -> bool {
-        self.bulk.cursor.is_some() || self.sweeps.is_bulk_owed()
+        self.bulk.found.is_some() || self.sweeps.is_bulk_owed()
     }
 
     /// Breaks it off: what it walks through is gone.
     pub(crate) fn give_up_bulk(&mut self) {
-        self.bulk.cursor = None;
+        self.bulk.found = None;
         self.bulk.given_up = true;
-    }
-
-    /// Number of live flows that we announce, once nothing is owed.
-    pub(crate) fn told(&self) -> usize {
-        let not_told = [marks::DEAD, marks::TAKEN, marks::SILENT];
-        let not_told: usize = not_told.iter().map(|m| self.internal.marked(*m)).sum();
-        self.internal.len() - not_told
-    }
-
-    /// Number of live flows that we have offered.
-    pub(crate) fn offered(&self) -> usize {
-        self.internal.marked(marks::OFFERED)
-    }
-
-    /// Entries of the internal cache that wait to be sent.
-    pub(crate) fn internal_owed(&self) -> usize {
-        self.internal.queued(List::Owed) + self.internal.queued(List::Offered)
     }
 
     /// What a message sent now may claim of it.
     pub(crate) fn bulk_state(&self) -> Bulk {
         let bulk = &self.bulk;
-        let is_open = bulk.cursor.is_some()
-            || self.internal.marked(marks::BULK) > 0
-            || self.internal_owed() > 0;
+        let is_open = bulk.found.is_some()
+            || self.ledger.members(Internal::IN_BULK) > 0
+            || self.flows_owed() > 0;
         let state = match bulk.first {
             _ if bulk.given_up || bulk.number == 0 => BulkState::None,
             // The message is the one that begins it.
@@ -155,86 +144,70 @@ impl Replica {
         };
         Bulk {
             number: bulk.number,
-            first: bulk.first.unwrap_or(self.outbox.next_seq()),
-            flows: u32::try_from(self.told()).unwrap_or(u32::MAX),
+            first: bulk.first.unwrap_or(self.stream.next_seq()),
+            flows: u32::try_from(self.ledger.announced()).unwrap_or(u32::MAX),
             state,
         }
     }
 
-    /// True if there is more to do at once.
+    /// Lets the second cursors go on. True if there is more to do at once.
     pub(crate) fn advance_bulk(&mut self, items: usize) -> bool {
-        // A resync asked for before the bulk must be over: the bulk is to see what it finds.
-        if self.sweeps.is_resync_owed() {
+        if self.bulk.found.is_none() {
+            self.announce_end();
+        }
+        if !self.bulk_goes_on() && !self.catches_up() {
+            self.stream.allow(0);
             return false;
         }
-        let Some(mut cursor) = self.bulk.cursor else {
-            self.tell_end();
-            return false;
-        };
-        for _ in 0..items {
-            if self.internal_owed() >= OWED_MAX {
-                break;
-            }
-            let Some((slot, next)) = self.internal.walk(cursor.position) else {
-                self.bulk.cursor = None;
-                if let Some(expectations) = &mut self.expectations {
-                    expectations.owe_all(cursor.found == Found::Announced);
-                }
-                return false;
-            };
-            cursor.position = next;
-            if self.internal.has(slot, marks::DEAD | marks::TAKEN) {
-                continue;
-            }
-            let was_silent = self.internal.has(slot, marks::SILENT);
-            if was_silent {
-                match cursor.found {
-                    Found::LeftOut => continue,
-                    Found::Offered => {}
-                    Found::Announced => {
-                        self.internal.mark(slot, 0, marks::SILENT | marks::OFFERED);
-                    }
-                }
-            }
-            self.internal.mark(slot, marks::BULK, 0);
-            // What has been sent as an offer is to be announced now.
-            let is_promoted = was_silent && cursor.found == Found::Announced;
-            if is_promoted || !self.is_sent_since(slot) {
-                self.owe_entry(slot);
-            }
-        }
-        self.bulk.cursor = Some(cursor);
-        self.internal_owed() < OWED_MAX
+        // What was allowed before has not been used: the link takes no more.
+        let is_blocked = self.stream.has_allowance();
+        self.stream.allow(items);
+        !is_blocked
     }
 
-    /// True if an entry has been sent since the bulk update began, and waits to be
-    /// acknowledged.
-    fn is_sent_since(&self, slot: cache::Slot) -> bool {
-        let meta = self.internal.meta(slot);
-        let is_later = self.bulk.first.is_some_and(|f| f.before(Seq(meta.seq)));
-        meta.list() == Some(List::Sent) && is_later
+    /// A resync that was asked for before the bulk update must be over: the bulk is to see
+    /// what it finds.
+    fn bulk_goes_on(&self) -> bool {
+        self.bulk.found.is_some() && !self.sweeps.is_resync_owed()
     }
 
-    /// Queues an entry of the internal cache to be sent, as an announcement or an offer.
-    pub(crate) fn owe_entry(&mut self, slot: cache::Slot) {
-        let list = if self.internal.has(slot, marks::SILENT) {
-            List::Offered
-        } else {
-            List::Owed
+    /// Looks at the entry at the bulk cursor.
+    pub(crate) fn pass_in_bulk(&mut self) -> Passed {
+        let Some(found) = self.bulk.found.filter(|_| self.bulk_goes_on()) else {
+            return Passed::Nothing;
         };
-        // Already queued: one message will carry both changes.
-        if self.internal.meta(slot).list() != Some(list) {
-            self.internal.queue(slot, list);
+        let Some(slot) = self.ledger.next_in_bulk(found != Found::LeftOut) else {
+            self.bulk.found = None;
+            self.ledger.end_bulk();
+            if let Some(expectations) = &mut self.expectations {
+                expectations.owe_all(found == Found::Announced);
+            }
+            return Passed::Nothing;
+        };
+        match (self.ledger.life(slot), found) {
+            (Life::Ours, _) | (Life::Found | Life::Offered, Found::Offered) => {
+                self.ledger.step(slot, Step::InBulk);
+                return Passed::Send(slot);
+            }
+            // The live cursor sends it.
+            (Life::Found | Life::Offered, Found::Announced) => {
+                self.ledger.step(slot, Step::Promoted);
+            }
+            (Life::Found | Life::Offered, Found::LeftOut) | (Life::Taken | Life::Ended, _) => {
+                self.ledger.pass_in_bulk(slot);
+            }
         }
+        self.stream.use_allowance();
+        Passed::Another
     }
 
     /// Sends the end once, as soon as it is true; every later ALIVE repeats it.
-    fn tell_end(&mut self) {
-        if !self.settings.trailer || self.bulk.told {
+    fn announce_end(&mut self) {
+        if !self.settings.trailer || self.bulk.is_end_sent {
             return;
         }
         if self.bulk.given_up || self.bulk_state().state == BulkState::Complete {
-            self.bulk.told = true;
+            self.bulk.is_end_sent = true;
             if !self.bulk.given_up && self.bulk.number > 0 {
                 self.owe_alive();
             }

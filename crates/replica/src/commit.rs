@@ -16,9 +16,10 @@ use cache::{Position, Slot};
 use flow::{ExpectKey, Flow, FlowKey, Status};
 use wire::v1::Role;
 
+use crate::entry::External;
 use crate::inject::without_what_fails;
 use crate::kernel::{KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose};
-use crate::{CommandId, Event, Instant, Objects, REQUESTS_MAX, Replica, marks};
+use crate::{CommandId, Event, Instant, Objects, REQUESTS_MAX, Replica};
 
 /// Most requests about one entry: create, get, delete, create and two lesser creates.
 pub(crate) const STEPS_MAX: u8 = 8;
@@ -99,7 +100,7 @@ impl Replica {
             return;
         }
         self.events.push_back(Event::CommitStarted);
-        if !self.settings.external_cache && self.external.marked(marks::HELD) == 0 {
+        if !self.settings.external_cache && self.external.members(External::HELD) == 0 {
             // Everything is in the kernel already.
             self.events.push_back(Event::Done(id));
             return;
@@ -115,7 +116,7 @@ impl Replica {
             size: if self.settings.external_cache {
                 self.external.len()
             } else {
-                self.external.marked(marks::HELD)
+                self.external.members(External::HELD)
             },
             created: 0,
             updated: 0,
@@ -135,7 +136,7 @@ impl Replica {
             pass: Pass::WithoutMaster,
             at: Some(At::first_flow()),
             in_flight: 0,
-            size: self.external.marked(marks::LATE),
+            size: self.external.members(External::LATE),
             created: 0,
             updated: 0,
             failed: 0,
@@ -230,7 +231,7 @@ impl Replica {
                 continue;
             }
             let flow = self.with_commit_timeout(slot, flow);
-            self.external.mark(slot, 0, marks::LATE);
+            self.external.change(slot, External::committing);
             commit.in_flight += 1;
             self.requests.push_back(KernelRequest {
                 purpose: Purpose::Commit,
@@ -243,26 +244,27 @@ impl Replica {
     }
 
     fn is_another_round_due(&self, commit: &Commit) -> bool {
-        let late = self.external.marked(marks::LATE);
+        let late = self.external.members(External::LATE);
         late > 0 && commit.objects.has_flows() && commit.round < ROUNDS_MAX
     }
 
     /// With injection only what was kept back; otherwise all but what lives here with traffic.
     fn is_to_be_committed(&self, slot: Slot, round: u32) -> bool {
-        if round > 0 && !self.external.has(slot, marks::LATE) {
+        let note = self.external.note(slot);
+        if round > 0 && !note.is_late() {
             return false;
         }
         if !self.settings.external_cache {
-            return self.external.has(slot, marks::HELD);
+            return note.is_held();
         }
-        let own = || self.internal.find(&self.external.key(slot));
-        let lives_here = || own().is_some_and(|own| !self.internal.has(own, marks::DEAD));
-        !(self.external.has(slot, marks::OURS) && lives_here())
+        let own = || self.ledger.find(&self.external.key(slot));
+        let lives_here = || own().is_some_and(|own| !self.ledger.note(own).has_ended());
+        !(note.is_ours() && lives_here())
     }
 
     /// A flow of the external cache with what is left of its timeout.
     fn with_commit_timeout(&self, slot: Slot, flow: Flow) -> Flow {
-        let age = (self.now.tick()).seconds_since(self.external.meta(slot).updated);
+        let age = (self.now.tick()).seconds_since(self.external.times(slot).updated);
         let left = match (self.settings.commit_timeout, flow.timeout) {
             (Some(fixed), _) => fixed,
             (None, Some(secs)) if secs > age => secs - age,
@@ -317,8 +319,8 @@ impl Replica {
         self.own_committed(flow);
         let Some(slot) = slot else { return };
         if !self.settings.external_cache {
-            self.external.mark(slot, marks::IN_KERNEL, marks::HELD);
-        } else if commit.id.is_none() && !self.external.has(slot, marks::LATE) {
+            self.external.change(slot, External::committed_held);
+        } else if commit.id.is_none() && !self.external.note(slot).is_late() {
             self.remove_external(slot);
         }
     }
@@ -427,8 +429,8 @@ impl Replica {
         let progress = |f: &Flow| f.tcp_state().map(flow::TcpState::progress);
         let has_more_steps = held.status.0 & !said.status.0 & STEPS != 0;
         if progress(held) > progress(said) || has_more_steps {
-            let own = self.internal.find(&said.key());
-            let is_copy = own.is_some_and(|slot| self.internal.has(slot, marks::TAKEN));
+            let own = self.ledger.find(&said.key());
+            let is_copy = own.is_some_and(|slot| self.ledger.note(slot).is_taken());
             if is_copy {
                 return Reconciled::Replace;
             }

@@ -14,8 +14,9 @@ use cache::{List, Slot};
 use flow::{Flow, Status};
 use wire::v1::{Seq, StateKind};
 
+use crate::entry::{External, Step};
 use crate::inject::with_timeout;
-use crate::{Instant, Replica, marks};
+use crate::{Instant, Replica};
 
 /// Two take-overs cross only if ours was this recent: an older claim that is still on its
 /// way, after an outage, may be of a former life of the flow.
@@ -25,15 +26,13 @@ impl Replica {
     /// Applies a state message that is older than one applied before, as far as it is
     /// still news: it must not take a flow back, nor revive one that has ended.
     pub(crate) fn deliver_late(&mut self, kind: StateKind, flow: Flow, seq: Seq) {
-        let is_ours = self.internal.find(&flow.key()).is_some_and(|slot| {
-            let others = marks::TAKEN | marks::DEAD | marks::SILENT;
-            !self.internal.has(slot, others)
-        });
+        let own = self.ledger.find(&flow.key());
+        let is_ours = own.is_some_and(|slot| self.ledger.is_ours(slot));
         let is_news = match self.external.find(&flow.key()) {
             Some(slot) => {
-                let is_of_this_run =
-                    self.is_mentioned(slot) || self.external.has(slot, marks::DEAD);
-                !is_of_this_run || Seq(self.external.meta(slot).seq).before(seq)
+                let note = self.external.note(slot);
+                let is_of_this_epoch = self.is_mentioned(slot) || note.has_ended();
+                !is_of_this_epoch || note.seq.before(seq)
             }
             // No flow at all has ended since this was said.
             None => kind != StateKind::Delete && self.peer.ended_before(seq),
@@ -52,12 +51,11 @@ impl Replica {
         if !self.settings.external_cache {
             flow = with_timeout(flow);
         }
-        let own = self.internal.find(&flow.key());
-        let others = marks::TAKEN | marks::SILENT | marks::DEAD;
-        let own = own.filter(|slot| !self.internal.has(*slot, others));
+        let own = self.ledger.find(&flow.key());
+        let own = own.filter(|slot| self.ledger.is_ours(*slot));
         if let Some(own) = own {
             // That it is ours is the answer. Until the peer has it, the offer stands.
-            self.owe_entry(own);
+            self.ledger.announce(own);
         }
         let Some(slot) = self.external.find(&flow.key()) else {
             // No flow at all has ended since this was sent.
@@ -67,34 +65,33 @@ impl Replica {
             if let Some(slot) = self.insert_external(&flow) {
                 self.heard_of(slot, seq, true, true);
                 if own.is_some() {
-                    self.external.mark(slot, marks::OURS, 0);
+                    self.external.change(slot, External::offered_ours);
                 } else if !self.settings.external_cache {
                     self.keep_offer(slot);
                 }
             }
             return;
         };
-        if self.external.has(slot, marks::DEAD) {
+        let note = self.external.note(slot);
+        if note.has_ended() {
             if !late {
                 self.revive_as_offer(slot, &flow, seq);
             }
             return;
         }
         let is_told = self.is_confirmed(slot);
-        if late && (is_told || !Seq(self.external.meta(slot).seq).before(seq)) {
+        if late && (is_told || !note.seq.before(seq)) {
             return;
         }
         // What a former run of the peer has announced is now known to live.
-        let is_offer = self.external.has(slot, marks::OFFER);
-        if !is_told && !self.external.has(slot, marks::OURS) {
+        if !is_told && !note.is_ours() {
             self.merge_external(slot, &flow);
-            let is_in_kernel = !self.external.has(slot, marks::HELD);
-            if !self.settings.external_cache && is_in_kernel {
-                self.external.mark(slot, marks::UNWRITTEN, 0);
+            if !self.settings.external_cache && !note.is_held() {
+                self.external.change(slot, External::owed_to_kernel);
                 self.owe_injection(slot);
             }
         }
-        self.heard_of(slot, seq, false, is_offer);
+        self.heard_of(slot, seq, false, note.is_offer());
     }
 
     /// With injection: an offer of a flow whose former life is on its way out of our kernel.
@@ -109,10 +106,10 @@ impl Replica {
     /// knows nothing better.
     fn keep_offer(&mut self, slot: Slot) {
         if self.has_new_table() {
-            self.external.mark(slot, marks::UNWRITTEN, 0);
+            self.external.change(slot, External::owed_to_kernel);
             self.owe_injection(slot);
         } else {
-            self.external.mark(slot, marks::HELD, 0);
+            self.external.change(slot, External::held);
         }
     }
 
@@ -162,28 +159,19 @@ impl Replica {
     /// peer says of a flow makes it the peer's, until our kernel sees traffic again.
     /// Returns true if the flow is ours.
     fn note_ownership(&mut self, kind: StateKind, flow: &Flow) -> bool {
-        let Some(slot) = self.internal.find(&flow.key()) else {
+        let Some(slot) = self.ledger.find(&flow.key()) else {
             return false;
         };
         if kind == StateKind::Delete {
-            let is_taken = self.internal.has(slot, marks::TAKEN);
-            if is_taken {
-                self.internal.mark(slot, marks::ENDED, 0);
-            }
-            return !is_taken && !self.internal.has(slot, marks::DEAD);
+            let note = self.ledger.note(slot);
+            self.ledger.step(slot, Step::EndedByPeer);
+            return !note.is_taken() && !note.has_ended();
         }
         if self.wins(slot) {
             return true;
         }
-        if !self.internal.has(slot, marks::DEAD) {
-            let mut clear = marks::SILENT | marks::OFFERED | marks::BULK | marks::ENDED;
-            if !self.internal.has(slot, marks::TAKEN) {
-                clear |= marks::NOTED;
-            }
-            self.internal.mark(slot, marks::TAKEN, clear);
-            // What we were about to send is older than what the peer sends.
-            self.internal.unqueue(slot);
-        }
+        // What we were about to send is older than what the peer sends.
+        self.ledger.step(slot, Step::TakenByPeer);
         false
     }
 
@@ -191,8 +179,8 @@ impl Replica {
     /// both replicas have been told at once to take over. The higher epoch keeps the flow;
     /// otherwise each would take the other one for its owner.
     fn wins(&self, own: Slot) -> bool {
-        let not_ours = marks::TAKEN | marks::SILENT | marks::DEAD;
-        let is_crossing = self.internal.has(own, marks::BULK) && !self.internal.has(own, not_ours);
+        let note = self.ledger.note(own);
+        let is_crossing = note.is_in_bulk() && note.is_ours();
         let just_now = |at: Instant| self.now.since(at) < CROSSING_MAX;
         let is_crossing = is_crossing && self.took_over_at.is_some_and(just_now);
         let theirs = self.receiver.epoch();
@@ -202,7 +190,7 @@ impl Replica {
     /// What the peer announces of a flow that stays ours: it counts on the entry until it
     /// has received our announcement.
     fn keep_for_the_peer(&mut self, known: Option<Slot>, flow: &Flow, seq: Seq) {
-        if known.is_some_and(|slot| self.external.has(slot, marks::DEAD)) {
+        if known.is_some_and(|slot| self.external.note(slot).has_ended()) {
             return;
         }
         let Some(slot) = self.merge_or_insert_external(known, flow) else {
@@ -214,12 +202,8 @@ impl Replica {
 
     /// The message `seq` has announced an entry of the external cache: it is the peer's.
     fn announced(&mut self, slot: Slot, seq: Seq, is_new: bool) {
-        let late = if self.is_commit_open() {
-            marks::LATE
-        } else {
-            0
-        };
-        self.external.mark(slot, late, marks::OURS | marks::HELD);
+        let late = self.is_commit_open();
+        self.external.change(slot, |note| note.announced(late));
         self.heard_of(slot, seq, is_new, false);
     }
 
@@ -259,7 +243,7 @@ impl Replica {
             return;
         };
         self.announced(slot, seq, known.is_none());
-        self.external.mark(slot, marks::UNWRITTEN, marks::DEAD);
+        self.external.change(slot, External::revived);
         self.owe_injection(slot);
     }
 
@@ -273,18 +257,16 @@ impl Replica {
         }
         if let Some(slot) = known {
             self.forget(slot);
-            self.external.mark(slot, marks::DEAD, 0);
-            self.external.meta_mut(slot).seq = seq.0;
+            self.external.change(slot, |note| note.ended(seq));
             self.owe_injection(slot);
         }
     }
 
     /// Queues an entry for injection, or notes that it changed while a request is under way.
     fn owe_injection(&mut self, slot: Slot) {
-        if self.external.has(slot, marks::BUSY) {
-            self.external.mark(slot, marks::AGAIN, 0);
-        } else if self.external.meta(slot).list() != Some(List::Owed) {
-            self.external.queue(slot, List::Owed);
+        let is_free = self.external.change(slot, External::changed);
+        if is_free && self.external.list(slot) != Some(List::Unwritten) {
+            self.external.link(slot, List::Unwritten);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Expectations: what helpers predict, from the kernel to the peer and back.
 //!
 //! They follow the flows in everything: an expectation is kept only while its master is
-//! known, is sent after the flows that are owed, committed and injected after them. They
-//! are few, so walks over all of them are at once.
+//! known, has a version and a cursor behind that of the flows, is committed and injected
+//! after them. They are few, so walks over all of them are at once.
 //!
 //! Hard cases: the helper that predicts a flow may change the length of a segment of the
 //! master, and no event tells of the sequence adjustment that follows: the master is read
@@ -10,27 +10,26 @@
 //! looked for in the default zone, and version 1 could not carry another one. The kernel
 //! gives what it creates the timeout of the helper's policy: what is left is set after.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use cache::{ExpectEntry, ExpectTable, Slot, Tick};
 use flow::{ExpectKey, Expectation, Flow, FlowKey};
 use wire::v1::{Seq, StateKind, check_expectation_carried, encode_expectation};
 
 use crate::commit::{Commit, RUN_DOWN_SECS, STEPS_MAX};
+use crate::entry::Internal;
 use crate::kernel::{
     Change, ExpectationEvent, KernelError, KernelRequest, KernelResult, Op, Origin, Outcome,
     Purpose,
 };
+use crate::under_way::{About, Message};
 use crate::{Age, CacheStats, Event, Instant, REQUESTS_MAX, Replica, Settings, Which};
-
-/// Keys of removed entries that may wait in a short queue.
-const STALE_MAX: usize = 64;
 
 /// What is noted in the marks of an entry.
 mod marks {
     /// It has ended; the entry waits until that has been said.
     pub(super) const DEAD: u8 = 1;
-    /// It is in the queue of what is owed, to the peer or to the kernel.
+    /// It is in the queue of what is owed to the kernel.
     pub(super) const OWED: u8 = 2;
     /// Found in the kernel at the start or committed: nobody is told before a bulk update.
     pub(super) const SILENT: u8 = 4;
@@ -40,24 +39,34 @@ mod marks {
     pub(super) const IN_KERNEL: u8 = 16;
 }
 
-/// Both tables and their queues.
+/// Both tables, the order of versions of the internal one, and what is owed to the kernel.
 #[derive(Debug)]
 pub(crate) struct Expectations {
     internal: ExpectTable,
     external: ExpectTable,
-    /// Of the internal table, owed to the peer. A key whose entry has been removed
-    /// meanwhile is passed over; so is the second one of an entry that came back.
-    owed: VecDeque<ExpectKey>,
-    /// Number of such keys.
-    stale: usize,
-    /// Of the internal table, in the order in which they were sent (FT-FW).
-    sent: VecDeque<(Seq, ExpectKey)>,
+    /// Those of the internal table that have a version: each once, at its latest.
+    order: BTreeMap<u64, ExpectKey>,
+    /// The latest version.
+    head: u64,
+    /// Everything up to this version has been sent.
+    sent: u64,
+    /// Versions that the peer has missed.
+    missed: VecDeque<u64>,
+    /// From behind this version on, messages have left the ring unacknowledged.
+    catch_up: Option<u64>,
     /// Of the external table, owed to the kernel.
     unwritten: VecDeque<ExpectKey>,
-    /// The last end that the peer told of.
+    /// The last end that the peer announced.
     last_end: Option<Seq>,
     pub(crate) internal_stats: CacheStats,
     pub(crate) external_stats: CacheStats,
+}
+
+/// The next message about an expectation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owed {
+    version: u64,
+    key: ExpectKey,
 }
 
 impl Expectations {
@@ -66,9 +75,11 @@ impl Expectations {
         settings.expectations.as_ref().map(|_| Expectations {
             internal: ExpectTable::new(settings.limit),
             external: ExpectTable::new(settings.limit),
-            owed: VecDeque::new(),
-            stale: 0,
-            sent: VecDeque::new(),
+            order: BTreeMap::new(),
+            head: 0,
+            sent: 0,
+            missed: VecDeque::new(),
+            catch_up: None,
             unwritten: VecDeque::new(),
             last_end: None,
             internal_stats: CacheStats::default(),
@@ -76,12 +87,17 @@ impl Expectations {
         })
     }
 
+    /// Owes an expectation to the peer, unless it is owed already.
     fn owe(&mut self, key: ExpectKey) {
-        if let Some(entry) = self.internal.get_mut(&key)
-            && !entry.has(marks::OWED)
-        {
-            entry.mark(marks::OWED, marks::SILENT);
-            self.owed.push_back(key);
+        let Some(entry) = self.internal.get_mut(&key) else {
+            return;
+        };
+        entry.mark(0, marks::SILENT);
+        if entry.number <= self.sent {
+            self.order.remove(&entry.number);
+            self.head += 1;
+            entry.number = self.head;
+            self.order.insert(self.head, key);
         }
     }
 
@@ -127,122 +143,117 @@ impl Expectations {
         }
     }
 
-    /// Owes all that have not ended; of the silent ones only if `silent`.
+    /// Sends all that have a version once more, and the silent ones if they are wanted.
     pub(crate) fn owe_all(&mut self, silent: bool) {
-        let skip = if silent {
-            marks::DEAD
-        } else {
-            marks::DEAD | marks::SILENT
-        };
-        let all = self.internal.behind(None).filter(|e| !e.has(skip));
-        for key in all.map(|e| e.expectation.key()).collect::<Vec<_>>() {
-            self.owe(key);
+        if silent {
+            let all = self.internal.behind(None);
+            let silent = all.filter(|e| e.has(marks::SILENT));
+            for key in silent.map(|e| e.expectation.key()).collect::<Vec<_>>() {
+                self.owe(key);
+            }
         }
+        self.sent = 0;
     }
 
     /// Number of those that wait to be sent.
     pub(crate) fn owed(&self) -> usize {
-        self.owed.len() - self.stale
+        self.order.range(self.sent + 1..).count() + self.missed.len()
+    }
+
+    /// The next one that waits to be sent.
+    fn next_owed(&mut self) -> Option<Owed> {
+        while let Some(version) = self.missed.front() {
+            if let Some(key) = self.order.get(version) {
+                return Some(Owed {
+                    version: *version,
+                    key: *key,
+                });
+            }
+            self.missed.pop_front();
+        }
+        let (version, key) = self.order.range(self.sent + 1..).next()?;
+        Some(Owed {
+            version: *version,
+            key: *key,
+        })
     }
 
     /// Removes an entry of the internal table.
     fn remove_internal(&mut self, key: &ExpectKey) {
-        let entry = self.internal.get(key);
-        self.stale += usize::from(entry.is_some_and(|e| e.has(marks::OWED)));
-        self.internal.remove(key);
-        if self.stale > STALE_MAX.max(self.owed.len() / 2) {
-            let mut seen = HashSet::new();
-            let internal = &self.internal;
-            self.owed.retain(|key| {
-                let is_owed = internal.get(key).is_some_and(|e| e.has(marks::OWED));
-                is_owed && seen.insert(*key)
-            });
-            self.stale = 0;
+        if let Some(entry) = self.internal.remove(key) {
+            self.order.remove(&entry.number);
         }
     }
 
-    /// Number of those that are sent and not acknowledged.
-    pub(crate) fn unacknowledged(&self) -> usize {
-        self.sent.len()
-    }
-
-    /// Takes the sent ones whose number is in the range out of their queue.
-    fn take_sent(&mut self, from: Seq, to: Seq) -> Vec<ExpectKey> {
-        let is_within = |seq: Seq| !seq.before(from) && !to.before(seq);
-        let is_current = |internal: &ExpectTable, seq: Seq, key: &ExpectKey| {
-            let entry = internal.get(key);
-            entry.is_some_and(|e| e.seq == seq.0 && !e.has(marks::OWED))
-        };
-        let mut taken = Vec::new();
-        self.sent.retain(|(seq, key)| {
-            if is_within(*seq) && is_current(&self.internal, *seq, key) {
-                taken.push(*key);
-            }
-            !is_within(*seq)
-        });
-        taken
-    }
-
-    pub(crate) fn on_ack(&mut self, from: Seq, to: Seq) {
-        for key in self.take_sent(from, to) {
-            if self.internal.get(&key).is_some_and(|e| e.has(marks::DEAD)) {
-                self.remove_internal(&key);
-            }
+    /// A message about an expectation has been sent.
+    fn on_sent(&mut self, owed: Owed) {
+        if self.missed.front() == Some(&owed.version) {
+            self.missed.pop_front();
+        } else {
+            self.sent = owed.version;
         }
     }
 
-    pub(crate) fn on_nack(&mut self, from: Seq, to: Seq) {
-        for key in self.take_sent(from, to) {
-            self.owe(key);
+    /// The peer has what was sent under a version.
+    pub(crate) fn acknowledged(&mut self, version: u64) {
+        if let Some(key) = self.order.get(&version).copied()
+            && self.internal.get(&key).is_some_and(|e| e.has(marks::DEAD))
+        {
+            self.remove_internal(&key);
         }
     }
 
-    /// Owes again what has been sent and not acknowledged.
-    pub(crate) fn owe_all_sent(&mut self) {
-        for (_, key) in std::mem::take(&mut self.sent) {
-            self.owe(key);
+    /// True if an expectation has not changed since it had this version.
+    pub(crate) fn is_latest(&self, version: u64) -> bool {
+        self.order.contains_key(&version)
+    }
+
+    /// The peer has missed what was sent under a version.
+    pub(crate) fn owe_missed(&mut self, version: u64) {
+        if self.is_latest(version) {
+            self.missed.push_back(version);
         }
     }
 
-    /// An expectation of the internal table has been sent. True if the word about another
-    /// one had to be given up for it.
-    fn on_sent(&mut self, key: ExpectKey, seq: Seq, is_acknowledged: bool, max: usize) -> bool {
-        self.owed.pop_front();
-        let Some(entry) = self.internal.get_mut(&key) else {
-            return false;
-        };
-        entry.mark(0, marks::OWED);
-        entry.seq = seq.0;
-        let is_dead = entry.has(marks::DEAD);
-        if !is_acknowledged {
-            if is_dead {
-                self.internal.remove(&key);
-            }
-            return false;
+    /// A message has left the ring of those under way, and nobody acknowledged it.
+    pub(crate) fn forget_message(&mut self, version: u64) {
+        if self.is_latest(version) {
+            let before = version - 1;
+            self.catch_up = Some(self.catch_up.map_or(before, |at| at.min(before)));
         }
-        self.sent.push_back((seq, key));
-        if self.sent.len() <= max {
-            return false;
+    }
+
+    /// The peer answers: what has left the ring is sent once more.
+    pub(crate) fn catch_up(&mut self) {
+        if let Some(from) = self.catch_up.take() {
+            self.sent = self.sent.min(from);
         }
-        // For an absent peer they would fill the table.
-        let oldest = self.sent.pop_front().map(|(_, key)| key);
-        let is_dead = |key: &ExpectKey| {
+    }
+
+    /// For an absent peer, those that have ended would fill the table: beyond `max` the
+    /// oldest are removed. True if any is.
+    fn bound_ended(&mut self, max: usize) -> bool {
+        let is_sent = |(_, key): &(&u64, &ExpectKey)| {
             let entry = self.internal.get(key);
-            entry.is_some_and(|e| e.has(marks::DEAD) && !e.has(marks::OWED))
+            entry.is_some_and(|e| e.has(marks::DEAD))
         };
-        if let Some(oldest) = oldest.filter(is_dead) {
-            self.remove_internal(&oldest);
+        let ended = self.order.range(..=self.sent).filter(is_sent);
+        let ended: Vec<ExpectKey> = ended.map(|(_, key)| *key).collect();
+        let excess = ended.len().saturating_sub(max);
+        for key in &ended[..excess] {
+            self.remove_internal(key);
         }
-        true
+        excess > 0
     }
 
     pub(crate) fn clear(&mut self, which: Which) {
         match which {
             Which::Internal => {
                 self.internal.clear();
-                self.owed.clear();
-                self.stale = 0;
-                self.sent.clear();
+                self.order.clear();
+                self.missed.clear();
+                self.sent = self.head;
+                self.catch_up = None;
             }
             Which::External => {
                 self.external.clear();
@@ -389,11 +400,11 @@ impl Replica {
             }
             return self.owe_expectation_directly(kind, *e);
         }
-        let slot = self.internal.find(&master);
-        let slot = slot.filter(|s| !self.internal.has(*s, crate::marks::DEAD));
+        let slot = self.ledger.find(&master);
+        let slot = slot.filter(|s| !self.ledger.note(*s).has_ended());
         if event.change == Change::Destroy {
             // Of a master that the peer has taken over, the peer speaks.
-            let is_ours = slot.is_none_or(|s| !self.internal.has(s, crate::marks::TAKEN));
+            let is_ours = slot.is_none_or(|s| !self.ledger.note(s).is_taken());
             if let Some(expectations) = &mut self.expectations {
                 expectations.end(&e.key(), is_ours);
             }
@@ -404,8 +415,7 @@ impl Replica {
             return;
         };
         // A packet of the master has passed here.
-        let copy = crate::marks::TAKEN | crate::marks::SILENT;
-        if self.internal.has(slot, copy) {
+        if !self.ledger.is_ours(slot) {
             self.claim(slot);
             self.disown(&master);
         }
@@ -447,7 +457,7 @@ impl Replica {
         }
         self.requests.push_back(KernelRequest {
             purpose: Purpose::ReadAgain,
-            ticket: slot.map(|s| self.internal.ticket(s)),
+            ticket: slot.map(|s| self.ledger.ticket(s)),
             step: 0,
             op: Op::Get(master),
         });
@@ -460,12 +470,12 @@ impl Replica {
         if !self.settings.internal_cache {
             return self.owe_directly(StateKind::Update, **found);
         }
-        let slot = result.request.ticket.and_then(|t| self.internal.redeem(t));
+        let slot = result.request.ticket.and_then(|t| self.ledger.redeem(t));
         let Some(slot) = slot else { return };
-        if self.internal.key(slot) != found.key() {
+        if self.ledger.key(slot) != found.key() {
             return;
         }
-        let held = self.internal.flow(slot);
+        let held = self.ledger.flow(slot);
         let changed = Flow {
             seq_adj: found.seq_adj.or(held.seq_adj),
             helper: found.helper.or(held.helper),
@@ -487,12 +497,12 @@ impl Replica {
         if !self.settings.internal_cache {
             return self.owe_expectation_directly(StateKind::New, *e);
         }
-        let slot = self.internal.find(&e.key().master());
-        let copy = crate::marks::TAKEN | crate::marks::DEAD;
-        let Some(slot) = slot.filter(|s| !self.internal.has(*s, copy)) else {
+        let slot = self.ledger.find(&e.key().master());
+        let is_ours_or_found = |note: Internal| note.is_ours() || note.is_found();
+        let Some(slot) = slot.filter(|s| is_ours_or_found(self.ledger.note(*s))) else {
             return;
         };
-        let is_silent = self.internal.has(slot, crate::marks::SILENT);
+        let is_silent = self.ledger.note(slot).is_found();
         let now = self.now.tick();
         let Some(expectations) = &mut self.expectations else {
             return;
@@ -517,7 +527,7 @@ impl Replica {
     /// Ends what two comparisons in a row have not seen: a dump may miss one.
     pub(crate) fn end_unseen_expectations(&mut self, number: u8, began: Tick) {
         let Replica {
-            internal: flows,
+            ledger: flows,
             expectations: Some(expectations),
             ..
         } = self
@@ -536,58 +546,60 @@ impl Replica {
         }
         for key in gone {
             let master = flows.find(&key.master());
-            let is_ours = master.is_none_or(|s| !flows.has(s, crate::marks::TAKEN));
+            let is_ours = master.is_none_or(|s| !flows.note(s).is_taken());
             expectations.end(&key, is_ours);
         }
     }
 
     /// The next expectation that is owed to the peer.
-    pub(crate) fn next_owed_expectation(&mut self) -> Option<ExpectKey> {
-        let expectations = self.expectations.as_mut()?;
-        while let Some(key) = expectations.owed.front() {
-            if (expectations.internal.get(key)).is_some_and(|e| e.has(marks::OWED)) {
-                return Some(*key);
-            }
-            expectations.owed.pop_front();
-            expectations.stale -= 1;
-        }
-        None
+    pub(crate) fn next_owed_expectation(&mut self) -> Option<Owed> {
+        self.expectations.as_mut()?.next_owed()
     }
 
     /// Appends the message about one that is owed; false if the datagram is full.
-    pub(crate) fn push_expectation(&mut self, key: ExpectKey) -> bool {
+    pub(crate) fn push_expectation(&mut self, owed: Owed) -> bool {
         let flags = self.greeting();
-        let says_timeout = self.settings.commit_timeout.is_none();
-        let max = self.settings.resend_queue;
+        let with_timeout = self.settings.commit_timeout.is_none();
         let now = self.now;
         let Some(expectations) = &mut self.expectations else {
             return true;
         };
-        let Some(entry) = expectations.internal.get(&key) else {
+        let Some(entry) = expectations.internal.get(&owed.key) else {
             return true;
         };
-        let kind = if entry.has(marks::DEAD) {
+        let has_ended = entry.has(marks::DEAD);
+        let kind = if has_ended {
             StateKind::Delete
         } else {
             StateKind::New
         };
-        let said = Expectation {
+        let sent = Expectation {
             timeout: entry.left(now.tick()).map(|t| t.max(1)),
             ..entry.expectation
         };
         let encode = |out: &mut Vec<u8>, seq| {
-            encode_expectation(out, kind, flags, seq, &said, says_timeout);
+            encode_expectation(out, kind, flags, seq, &sent, with_timeout);
         };
-        let Some(seq) = self.outbox.push(encode) else {
+        let Some(seq) = self.stream.push(encode) else {
             return false;
         };
-        self.stats.messages_sent += 1;
-        let gave_up = expectations.on_sent(key, seq, self.ftfw.is_some(), max);
-        if let Some(ftfw) = &mut self.ftfw {
-            ftfw.on_sent(now, seq, None);
-            if gave_up {
-                ftfw.give_up();
-            }
+        expectations.on_sent(owed);
+        let mut ends_lost = false;
+        if self.ftfw.is_none() {
+            expectations.acknowledged(owed.version);
+        } else if has_ended {
+            ends_lost = expectations.bound_ended(self.settings.resend_queue);
+        }
+        self.count_sent();
+        if self.ftfw.is_some() {
+            let message = Message {
+                about: About::Expectation,
+                version: owed.version,
+            };
+            self.message_sent(seq, message);
+        }
+        if ends_lost {
+            self.ends_lost();
         }
         true
     }
@@ -609,15 +621,14 @@ impl Replica {
         let key = e.key();
         let now = self.now.tick();
         let run = self.present_run();
-        let owner = self.internal.find(&key.master());
-        let others = crate::marks::TAKEN | crate::marks::SILENT | crate::marks::DEAD;
-        let master_is_ours = owner.is_some_and(|s| !self.internal.has(s, others));
+        let owner = self.ledger.find(&key.master());
+        let master_is_ours = owner.is_some_and(|s| self.ledger.is_ours(s));
         let caches = self.settings.external_cache;
         let Some(expectations) = &mut self.expectations else {
             return;
         };
         let is_news = match expectations.external.get(&key) {
-            Some(known) => known.seen != run || Seq(known.seq).before(seq),
+            Some(known) => known.seen != run || Seq(known.number as u32).before(seq),
             None => expectations.last_end.is_none_or(|end| end.before(seq)),
         };
         if late && !is_news {
@@ -647,7 +658,7 @@ impl Replica {
         }
         if let Some(entry) = expectations.external.get_mut(&key) {
             entry.seen = run;
-            entry.seq = seq.0;
+            entry.number = u64::from(seq.0);
             entry.mark(0, marks::DEAD);
         }
         if !caches {

@@ -14,8 +14,9 @@ use std::time::Duration;
 use flow::Flow;
 use wire::v1::Role;
 
+use crate::entry::External;
 use crate::kernel::{DumpEnd, KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose};
-use crate::{CommandId, Event, Instant, Objects, Replica, Which, marks};
+use crate::{CommandId, Event, Instant, Objects, Replica, Which};
 
 /// A scheduled flush that meets a commit is looked at again after this time.
 const AFTER_COMMIT: Duration = Duration::from_secs(1);
@@ -85,22 +86,23 @@ impl Replica {
         let mut late = Vec::new();
         let is_open = self.is_commit_open();
         self.commit_opened_at = None;
-        if is_open && self.external.marked(marks::LATE) > 0 {
+        if is_open && self.external.members(External::LATE) > 0 {
             let mut position = cache::Position::default();
             while let Some((slot, next)) = self.external.walk(position) {
                 position = next;
-                if self.external.has(slot, marks::LATE) {
-                    late.push((self.external.flow(slot), *self.external.meta(slot)));
+                let note = self.external.note(slot);
+                if note.is_late() {
+                    late.push((self.external.flow(slot), note, self.external.times(slot)));
                 }
             }
         }
         self.external.clear();
         self.peer.forget_all();
-        for (flow, old) in &late {
-            if let Ok(slot) = self.external.insert(flow, old.updated) {
-                self.external.meta_mut(slot).created = old.created;
-                self.external.mark(slot, marks::LATE, 0);
-                self.heard_of(slot, wire::v1::Seq(old.seq), true, false);
+        for (flow, note, times) in &late {
+            if let Ok(slot) = self.external.insert(flow, times.updated) {
+                self.external.set_times(slot, *times);
+                self.external.change(slot, External::kept_as_late);
+                self.heard_of(slot, note.seq, true, false);
             }
         }
         if !late.is_empty() {
@@ -154,11 +156,11 @@ impl Replica {
         if !self.settings.filter.keeps(flow) {
             return;
         }
-        let own = self.internal.find(&flow.key());
-        let has_ended = own.is_some_and(|slot| self.internal.has(slot, marks::ENDED));
+        let own = self.ledger.find(&flow.key());
+        let has_ended = own.is_some_and(|slot| self.ledger.note(slot).has_owner_ended());
         let is_held = self.settings.external_cache && {
             let held = self.external.find(&flow.key());
-            held.is_some_and(|slot| !self.external.has(slot, marks::OURS))
+            held.is_some_and(|slot| !self.external.note(slot).is_ours())
         };
         let purged = self.flush.purged.get_or_insert_default();
         if !is_held && !has_ended {
@@ -182,7 +184,7 @@ impl Replica {
 
     fn clear_internal(&mut self) {
         self.give_up_bulk();
-        self.internal.clear();
+        self.ledger.clear();
         if let Some(expectations) = &mut self.expectations {
             expectations.clear(Which::Internal);
         }

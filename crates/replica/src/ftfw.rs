@@ -1,9 +1,9 @@
 //! FT-FW: every message is acknowledged, and what is lost is sent again.
 //!
 //! ```text
-//!  owed ──sent──▶ Sent ──acknowledged──▶ out of the queues (an ended flow is freed)
-//!    ▲              │
-//!    └──missed, or changed meanwhile, or the peer has started again
+//!  owed ──sent──▶ under way ──acknowledged──▶ (a tombstone is removed)
+//!    ▲               │
+//!    └──missed, or the peer has started again; unless it has changed meanwhile
 //! ```
 //!
 //! A retransmission gets a new sequence number and says the flow's present state.
@@ -20,13 +20,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use cache::List;
 use wire::v1::{Control, Flags, Mode, Seq};
 
-use crate::outbox::CONTROLS_MAX;
 use crate::peer::Wish;
 use crate::receive::{Accepted, Followed};
-use crate::{Instant, Replica, Settings, marks};
+use crate::under_way::{About, Message};
+use crate::{Instant, Replica, Settings};
 
 /// Received data are acknowledged after this long at the latest.
 const ACK_DELAY: Duration = Duration::from_millis(20);
@@ -66,12 +65,8 @@ pub(crate) struct Ftfw {
     repeat_pause: Duration,
     /// When the last message of the peer came that was no greeting.
     heard_at: Option<Instant>,
-    controls: VecDeque<(Seq, Control)>,
     /// What the peer has acknowledged last, the latest at the end.
     acked: VecDeque<(Seq, Seq)>,
-    /// Ended flows among the sent ones, and how many may be.
-    dead: usize,
-    dead_max: usize,
     /// Something was given up: the peer gets a bulk update when it is back.
     gave_up: bool,
 }
@@ -93,10 +88,7 @@ impl Ftfw {
             repeat_at: None,
             repeat_pause: 2 * PROBE_MAX,
             heard_at: None,
-            controls: VecDeque::new(),
             acked: VecDeque::new(),
-            dead: 0,
-            dead_max: settings.resend_queue,
             gave_up: false,
         })
     }
@@ -128,24 +120,11 @@ impl Ftfw {
         flags
     }
 
-    /// A message has been sent.
-    pub(crate) fn on_sent(&mut self, now: Instant, seq: Seq, control: Option<Control>) {
-        self.hello_back_due = false;
-        match control {
-            // Nothing waits for its acknowledgement.
-            Some(Control::Alive) => return,
-            Some(control) => {
-                // Forgetting the oldest costs the peer's entry for it and nothing else.
-                if self.controls.len() >= CONTROLS_MAX {
-                    self.controls.pop_front();
-                }
-                self.controls.push_back((seq, control));
-                // An acknowledgement alone is not worth probing for.
-                if matches!(control, Control::Ack(..)) {
-                    return;
-                }
-            }
-            None => {}
+    /// A message has been sent that waits for its acknowledgement.
+    pub(crate) fn on_sent(&mut self, now: Instant, message: &Message) {
+        // An acknowledgement alone is not worth probing for.
+        if matches!(message.about, About::Control(Control::Ack(..))) {
+            return;
         }
         if self.probe_at.is_none() {
             self.probe_pause = PROBE_FIRST;
@@ -155,9 +134,9 @@ impl Ftfw {
         }
     }
 
-    /// Something that the peer may not have is not held any more.
-    pub(crate) fn give_up(&mut self) {
-        self.gave_up = true;
+    /// Any message has been sent: it carried the answer to the peer's HELLO.
+    pub(crate) fn greeting_sent(&mut self) {
+        self.hello_back_due = false;
     }
 
     /// Something was given up, and the bulk update that makes it good has not begun.
@@ -224,7 +203,7 @@ impl Replica {
             ftfw.ack_at = Some(now);
             if self.settings.trailer {
                 // It is to know which run speaks before it hears anything else.
-                self.outbox.owe(Control::Alive);
+                self.stream.owe(Control::Alive);
             }
         }
         if followed.restarted {
@@ -237,9 +216,9 @@ impl Replica {
         if let Some((first, last)) = followed.missed {
             if let Some(begin) = ftfw.ack_first.take() {
                 let before = Seq(first.0.wrapping_sub(1));
-                self.outbox.owe(Control::Ack(begin, before));
+                self.stream.owe(Control::Ack(begin, before));
             }
-            self.outbox.owe(Control::Nack(first, last));
+            self.stream.owe(Control::Nack(first, last));
         }
         let Some(ftfw) = &mut self.ftfw else { return };
         // After numbers have led astray, those up to the last have not all come.
@@ -264,7 +243,7 @@ impl Replica {
     fn owe_ack(&mut self) {
         let last = self.receiver.last();
         if let Some(ack) = self.ftfw.as_mut().and_then(|f| f.take_ack(last)) {
-            self.outbox.owe(ack);
+            self.stream.owe(ack);
         }
     }
 
@@ -273,45 +252,65 @@ impl Replica {
     /// If it has started again, its numbers have begun anew: what we missed or have of
     /// before is not to be spoken of any more.
     pub(crate) fn owe_all_sent(&mut self, restarted: bool) {
-        while let Some(slot) = self.internal.front(List::Sent) {
-            self.owe_entry(slot);
-        }
-        if let Some(expectations) = &mut self.expectations {
-            expectations.owe_all_sent();
-        }
-        let Some(ftfw) = &mut self.ftfw else { return };
-        for (_, control) in std::mem::take(&mut ftfw.controls) {
-            if !restarted || control == Control::Resync {
-                self.outbox.owe(control);
+        for message in self.stream.under_way.take_all() {
+            match message.about {
+                About::Control(control) if restarted && control != Control::Resync => {}
+                _ => self.owe_again(message),
             }
+        }
+    }
+
+    /// The peer lacks a message: what it was about is owed, unless it has changed since and
+    /// is owed for that.
+    fn owe_again(&mut self, message: Message) {
+        match message.about {
+            About::Flow(ticket) => self.stream.owe_missed(ticket, message.version),
+            About::Expectation => {
+                if let Some(expectations) = &mut self.expectations {
+                    expectations.owe_missed(message.version);
+                }
+            }
+            About::Control(control) => self.stream.owe(control),
+        }
+    }
+
+    /// The peer hears us: what has left the ring can be sent once more.
+    fn peer_answers(&mut self) {
+        self.stream.may_catch_up();
+        if let Some(expectations) = &mut self.expectations {
+            expectations.catch_up();
         }
     }
 
     /// The peer has received everything from `from` to `to`.
     pub(crate) fn on_ack(&mut self, from: Seq, to: Seq) {
-        let before = self.objects_sent();
-        if let Some(expectations) = &mut self.expectations {
-            expectations.on_ack(from, to);
-        }
+        let before = self.stream.under_way.objects();
+        self.peer_answers();
         if let Some(ftfw) = &mut self.ftfw
             && std::mem::take(&mut ftfw.gave_up)
         {
             self.wish(Wish::Repair);
         }
-        self.for_each_sent(from, to, |replica, slot| {
-            replica.claim_received(slot);
-            if replica.internal.has(slot, marks::DEAD) {
-                replica.internal.remove(slot);
-            } else {
-                replica.internal.unqueue(slot);
-                replica.internal.mark(slot, 0, marks::BULK);
+        for message in self.stream.under_way.take(from, to) {
+            match message.about {
+                About::Flow(ticket) => {
+                    if let Some(slot) = self.ledger.unchanged(ticket, message.version) {
+                        self.flow_acknowledged(slot);
+                    }
+                }
+                About::Expectation => {
+                    if let Some(expectations) = &mut self.expectations {
+                        expectations.acknowledged(message.version);
+                    }
+                }
+                About::Control(_) => {}
             }
-        });
-        let left = self.objects_sent();
+        }
+        let is_all_acknowledged = self.stream.under_way.is_empty();
+        let left = self.stream.under_way.objects();
         let Some(ftfw) = &mut self.ftfw else { return };
         ftfw.note_acked(from, to);
-        ftfw.controls.retain(|(seq, _)| !is_within(*seq, from, to));
-        if left == 0 && ftfw.controls.is_empty() {
+        if is_all_acknowledged {
             ftfw.probe_at = None;
             ftfw.repeat_at = None;
         } else if left == before {
@@ -325,117 +324,38 @@ impl Replica {
         }
     }
 
-    /// The peer misses everything from `from` to `to`. What is not held any more has been
-    /// said again since, under a later number, or was acknowledged. In the second case the
-    /// peer has gone back: a late copy of a HELLO makes the original follow its old number,
-    /// and take the flow in it back, too. Then it is told everything again.
+    /// The peer misses everything from `from` to `to`. What is not under way any more was
+    /// acknowledged, or has left the ring. In the first case the peer has gone back: a late
+    /// copy of a HELLO makes the original follow its old number, and take the flow in it
+    /// back, too. Then it is sent everything again.
     pub(crate) fn on_nack(&mut self, from: Seq, to: Seq) {
-        self.for_each_sent(from, to, |replica, slot| replica.owe_entry(slot));
-        if let Some(expectations) = &mut self.expectations {
-            expectations.on_nack(from, to);
+        self.peer_answers();
+        for message in self.stream.under_way.take(from, to) {
+            self.owe_again(message);
         }
         let Some(ftfw) = &mut self.ftfw else { return };
-        let all = ftfw.controls.drain(..);
-        let (missed, kept): (VecDeque<_>, _) = all.partition(|(seq, _)| is_within(*seq, from, to));
-        ftfw.controls = kept;
-        let contradicts = ftfw.contradicts(from, to);
-        if contradicts {
+        if ftfw.contradicts(from, to) {
             ftfw.acked.clear();
-        }
-        for (_, control) in missed {
-            self.outbox.owe(control);
-        }
-        if contradicts {
             self.wish(Wish::Repair);
         }
     }
 
-    /// An ended flow waits for its acknowledgement. For an absent peer they would fill
-    /// the cache: beyond the bound the oldest is forgotten, and the updates before it
-    /// with it, which a bulk update makes good when the peer is back.
-    pub(crate) fn bound_dead(&mut self) {
-        let Some(ftfw) = &mut self.ftfw else { return };
-        ftfw.dead += 1;
-        if ftfw.dead <= ftfw.dead_max {
-            return;
+    /// The tombstone of a flow has been sent. Those of an absent peer would fill the cache:
+    /// beyond `ResendQueueSize` the oldest are removed, which a bulk update makes good when
+    /// the peer is back.
+    pub(crate) fn bound_tombstones(&mut self, slot: cache::Slot) {
+        let lost = self.ledger.bury(slot, self.settings.resend_queue);
+        self.stats.ends_given_up += lost;
+        if lost > 0 {
+            self.ends_lost();
         }
-        ftfw.gave_up = true;
-        // Counted anew: acknowledgements and new lives have freed some.
-        let mut dead = 0;
-        let mut next = self.internal.front(List::Sent);
-        while let Some(slot) = next {
-            next = self.internal.behind(slot);
-            dead += usize::from(self.internal.has(slot, marks::DEAD));
-        }
-        let mut excess = if dead > self.settings.resend_queue {
-            dead - self.settings.resend_queue / 2
-        } else {
-            0
-        };
-        for _ in 0..self.internal.queued(List::Sent) {
-            if excess == 0 {
-                break;
-            }
-            let Some(slot) = self.internal.front(List::Sent) else {
-                break;
-            };
-            if self.internal.has(slot, marks::DEAD) {
-                self.internal.remove(slot);
-                self.stats.ends_given_up += 1;
-                excess -= 1;
-                dead -= 1;
-            } else {
-                self.internal.unqueue(slot);
-                self.internal.mark(slot, 0, marks::BULK);
-            }
-        }
+    }
+
+    /// The peer does not learn of some ends by itself.
+    pub(crate) fn ends_lost(&mut self) {
         if let Some(ftfw) = &mut self.ftfw {
-            ftfw.dead = dead;
+            ftfw.gave_up = true;
         }
-    }
-
-    /// Calls `act`, which takes it out of the queue, for each sent entry in a range.
-    /// The queue is in the order of sending, so the walk ends behind the range.
-    fn for_each_sent(
-        &mut self,
-        from: Seq,
-        to: Seq,
-        mut act: impl FnMut(&mut Replica, cache::Slot),
-    ) {
-        let mut next = self.first_sent(from);
-        while let Some(slot) = next {
-            let seq = Seq(self.internal.meta(slot).seq);
-            if to.before(seq) {
-                break;
-            }
-            next = self.internal.behind(slot);
-            if is_within(seq, from, to) {
-                act(self, slot);
-            }
-        }
-    }
-
-    /// Where a walk through the sent entries may begin that looks for `from`: it comes from
-    /// the nearer end, so that ranges at either end, which anybody can forge, cost little.
-    fn first_sent(&self, from: Seq) -> Option<cache::Slot> {
-        let seq = |slot: cache::Slot| Seq(self.internal.meta(slot).seq);
-        let (front, back) = (
-            self.internal.front(List::Sent)?,
-            self.internal.back(List::Sent)?,
-        );
-        if seq(back).before(from) {
-            return None;
-        }
-        if from.ahead_of(seq(front)) <= seq(back).ahead_of(from) {
-            return Some(front);
-        }
-        let mut first = back;
-        while let Some(slot) = self.internal.ahead(first)
-            && !seq(slot).before(from)
-        {
-            first = slot;
-        }
-        Some(first)
     }
 
     /// Owes acknowledgements and probes whose time has come.
@@ -445,7 +365,7 @@ impl Replica {
         if ftfw.probe_at.is_some_and(|at| at <= now) {
             ftfw.probe_pause = (ftfw.probe_pause * 2).min(PROBE_MAX);
             ftfw.probe_at = Some(now + ftfw.probe_pause);
-            self.outbox.owe(Control::Alive);
+            self.stream.owe(Control::Alive);
         }
         if ftfw.repeat_at.is_some_and(|at| at <= now) {
             ftfw.repeat_pause = (ftfw.repeat_pause * 2).min(REPEAT_MAX);
@@ -478,24 +398,19 @@ impl Replica {
         self.ftfw.as_mut().and_then(|f| f.take_ack(last))
     }
 
-    /// Flows and expectations sent and not acknowledged.
-    fn objects_sent(&self) -> usize {
-        let expectations = self.expectations.as_ref();
-        let expectations = expectations.map_or(0, |e| e.unacknowledged());
-        self.internal.queued(List::Sent) + expectations
-    }
-
     /// Unacknowledged: the number of flows and expectations, and the control messages with
-    /// their sequence numbers.
+    /// their sequence numbers. Walks through everything under way.
     pub fn unacknowledged(&self) -> (usize, Vec<(Seq, Control)>) {
-        let controls = self
-            .ftfw
-            .as_ref()
-            .map(|f| f.controls.iter().copied().collect());
-        (self.objects_sent(), controls.unwrap_or_default())
+        let under_way = &self.stream.under_way;
+        let is_latest = |message: &&Message| match message.about {
+            About::Flow(ticket) => self.ledger.unchanged(ticket, message.version).is_some(),
+            About::Expectation => {
+                let expectations = self.expectations.as_ref();
+                expectations.is_some_and(|e| e.is_latest(message.version))
+            }
+            About::Control(_) => false,
+        };
+        let objects = under_way.messages().filter(is_latest).count();
+        (objects, under_way.controls().collect())
     }
-}
-
-fn is_within(seq: Seq, from: Seq, to: Seq) -> bool {
-    !seq.before(from) && !to.before(seq)
 }

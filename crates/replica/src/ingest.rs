@@ -4,12 +4,13 @@
 //! (the kernel's id tells them apart); a flow that the peer has taken over ends in
 //! our kernel too, and that must not be announced; our own requests cause events.
 
-use cache::{List, Slot};
+use cache::Slot;
 use flow::Flow;
 use wire::v1::{StateKind, check_carried};
 
+use crate::entry::{Effect, Step};
 use crate::kernel::{Change, KernelEvent, Origin};
-use crate::{Event, Replica, marks};
+use crate::{Event, Replica};
 
 impl Replica {
     pub(crate) fn on_kernel_event(&mut self, event: &KernelEvent) {
@@ -21,7 +22,7 @@ impl Replica {
             self.stats.traffic_packets += packets;
             self.stats.traffic_bytes += bytes;
         }
-        let known = self.internal.find(&flow.key());
+        let known = self.ledger.find(&flow.key());
         // The end of a flow that is known always counts, whatever a filter of
         // states says of its last state: its entry would stay for ever.
         let ends_known = event.change == Change::Destroy && known.is_some();
@@ -54,13 +55,8 @@ impl Replica {
         match (event.change, known) {
             (Change::Destroy, None) => {}
             (Change::Destroy, Some(slot)) => self.on_destroy(slot, flow),
-            (Change::New, Some(slot)) => self.restart_entry(slot, flow),
-            (Change::New | Change::Update, None) => {
-                if let Some(slot) = self.insert_internal(flow) {
-                    self.internal.mark(slot, marks::UNTOLD, 0);
-                    self.internal.queue(slot, List::Owed);
-                }
-            }
+            (Change::New, Some(slot)) => self.reuse_entry(slot, flow),
+            (Change::New | Change::Update, None) => self.insert_internal(flow, Step::Created),
             (Change::Update, Some(slot)) => self.on_update(slot, flow),
         }
     }
@@ -81,79 +77,54 @@ impl Replica {
         if !self.settings.internal_cache {
             return;
         }
-        match self.internal.find(&flow.key()) {
+        match self.ledger.find(&flow.key()) {
             Some(slot) => {
-                let mut merged = self.internal.flow(slot);
+                let mut merged = self.ledger.flow(slot);
                 merged.merge(flow);
-                self.internal.store(slot, &merged, self.now.tick());
-                self.internal.mark(slot, 0, marks::DEAD);
-                self.own_silently(slot);
+                self.ledger.store(slot, &merged, self.now.tick());
+                self.ledger.step(slot, Step::Committed);
             }
-            None => self.insert_silently(flow),
+            None => self.insert_internal(flow, Step::Adopted),
         }
     }
 
-    /// Adds an entry; `None` and a count if the cache is full.
-    pub(crate) fn insert_internal(&mut self, flow: &Flow) -> Option<Slot> {
-        match self.internal.insert(flow, self.now.tick()) {
-            Ok(slot) => {
-                self.stats.internal.created += 1;
-                Some(slot)
-            }
+    /// Adds an entry by the step that makes it; counts it if the cache is full.
+    pub(crate) fn insert_internal(&mut self, flow: &Flow, step: Step) {
+        match self.ledger.insert(flow, self.now.tick(), step) {
+            Ok(_) => self.stats.internal.created += 1,
             Err(cache::Full) => {
                 self.stats.internal.create_failed += 1;
                 self.sweeps.note_missing();
-                None
             }
-        }
-    }
-
-    /// Adds an entry of which nobody is told before a bulk update, or traffic.
-    pub(crate) fn insert_silently(&mut self, flow: &Flow) {
-        if let Some(slot) = self.insert_internal(flow) {
-            self.internal.mark(slot, marks::SILENT, 0);
-        }
-    }
-
-    /// A flow that the peer has told of is ours from now on; the peer is not told yet.
-    pub(crate) fn own_silently(&mut self, slot: Slot) {
-        if self.internal.has(slot, marks::TAKEN) {
-            let clear = marks::TAKEN | marks::NOTED | marks::ENDED;
-            self.internal.mark(slot, marks::SILENT, clear);
         }
     }
 
     /// A new flow under the key of one that we hold: its end was lost, or is on its way.
-    fn restart_entry(&mut self, slot: Slot, flow: &Flow) {
-        self.internal.store(slot, flow, self.now.tick());
-        // The peer may know the former flow: if this one ends, it must hear of it.
-        self.internal.mark(slot, 0, !marks::BULK);
-        self.internal.queue(slot, List::Owed);
+    fn reuse_entry(&mut self, slot: Slot, flow: &Flow) {
+        self.ledger.store(slot, flow, self.now.tick());
+        self.ledger.step(slot, Step::Reused);
         self.stats.internal.created += 1;
     }
 
     pub(crate) fn on_update(&mut self, slot: Slot, flow: &Flow) {
-        let mut merged = self.internal.flow(slot);
+        let mut merged = self.ledger.flow(slot);
         let other_entry = matches!((merged.id, flow.id), (Some(a), Some(b)) if a != b);
-        if other_entry || self.internal.has(slot, marks::DEAD) {
-            return self.restart_entry(slot, flow);
+        if other_entry || self.ledger.note(slot).has_ended() {
+            return self.reuse_entry(slot, flow);
         }
         merged.merge(flow);
-        self.internal.store(slot, &merged, self.now.tick());
-        self.internal.mark(slot, marks::UPDATED, marks::DOUBTED);
-        self.claim(slot);
+        self.ledger.store(slot, &merged, self.now.tick());
+        self.ledger.step(slot, Step::Updated);
         self.stats.internal.updated += 1;
     }
 
     /// Our kernel has seen traffic of a flow: it is ours, and we announce it.
     pub(crate) fn claim(&mut self, slot: Slot) {
-        let not_ours = marks::TAKEN | marks::NOTED | marks::ENDED | marks::SILENT | marks::OFFERED;
-        self.internal.mark(slot, 0, not_ours);
-        self.owe_entry(slot);
+        self.ledger.step(slot, Step::Traffic);
     }
 
     pub(crate) fn on_destroy(&mut self, slot: Slot, flow: &Flow) {
-        let held = self.internal.flow(slot);
+        let held = self.ledger.flow(slot);
         if matches!((held.id, flow.id), (Some(a), Some(b)) if a != b) {
             self.stats.events_late += 1;
             return;
@@ -163,27 +134,25 @@ impl Replica {
 
     /// Removes an entry of which the peer is not told.
     pub(crate) fn remove_internal(&mut self, slot: Slot) {
-        let flow = self.internal.flow(slot);
+        let flow = self.ledger.flow(slot);
         self.forget_expectations_of(&flow);
-        self.internal.remove(slot);
+        self.ledger.remove(slot);
     }
 
     /// The flow of an entry has ended in our kernel.
     pub(crate) fn end_entry(&mut self, slot: Slot) {
-        if self.internal.has(slot, marks::DEAD) {
+        let note = self.ledger.note(slot);
+        if note.has_ended() {
             return;
         }
         self.stats.internal.destroyed += 1;
-        if self.internal.has(slot, marks::TAKEN) {
+        if note.is_taken() {
             self.stats.ends_not_announced += 1;
-            self.remove_internal(slot);
-        } else if self.internal.has(slot, marks::UNTOLD) {
-            self.internal.remove(slot);
-        } else {
-            let clear = marks::SILENT | marks::OFFERED;
-            self.internal.mark(slot, marks::DEAD, clear);
-            self.internal.queue(slot, List::Owed);
+            let flow = self.ledger.flow(slot);
+            self.forget_expectations_of(&flow);
         }
+        let effect = self.ledger.step(slot, Step::Ended);
+        debug_assert!(matches!(effect, Effect::Announce | Effect::Remove));
     }
 
     pub(crate) fn on_overrun(&mut self) {

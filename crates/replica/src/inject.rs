@@ -4,21 +4,22 @@
 //!  new or update ──▶ Create ──Exists──▶ Get ──same reply tuple──▶ Update
 //!                      ▲  │ done         │ └─other reply tuple──▶ Delete ─▶ Create
 //!                      │  ▼              └───nothing, or another flow: a clash, counted
-//!               NotFound─Update (IN_KERNEL) ──refused──▶ Get
+//!               NotFound─Update (it is there) ──refused──▶ Get
 //!
 //!  delete ──▶ Get ──ran down as injected──▶ Delete
 //!               └───seen traffic since, or not ours: not obeyed, counted
 //! ```
 //!
-//! An entry has one request under way at most (`BUSY`); what comes meanwhile is
-//! noted (`AGAIN`) and built from the entry's state when the request is over.
+//! An entry has one request under way at most; what comes meanwhile is noted, and built
+//! from the entry's state when the request is over.
 
 use cache::{List, Slot};
 use flow::{Flow, FlowKey};
 
 use crate::commit::{Reconciled, STEPS_MAX};
+use crate::entry::External;
 use crate::kernel::{KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose};
-use crate::{Event, Replica, marks};
+use crate::{Event, Replica};
 
 /// A timeout that is this many seconds longer than what was injected has been
 /// refreshed by packets; less may be rounding.
@@ -31,11 +32,11 @@ impl Replica {
             return None;
         }
         loop {
-            let slot = self.external.front(List::Owed)?;
-            self.external.unqueue(slot);
+            let slot = self.external.front(List::Unwritten)?;
+            self.external.unlink(slot);
             let flow = self.external.flow(slot);
-            let marks = self.external.meta(slot).marks();
-            let op = match (marks & marks::DEAD != 0, marks & marks::IN_KERNEL != 0) {
+            let note = self.external.note(slot);
+            let op = match (note.has_ended(), note.is_in_kernel()) {
                 (true, true) => Op::Get(flow.key()),
                 (true, false) => {
                     // It ended before the kernel heard of it.
@@ -45,7 +46,7 @@ impl Replica {
                 (false, true) => Op::Update(flow),
                 (false, false) => Op::Create(flow),
             };
-            self.external.mark(slot, marks::BUSY, 0);
+            self.external.change(slot, External::asked);
             return Some(self.injection(slot, 0, op));
         }
     }
@@ -63,7 +64,7 @@ impl Replica {
         let slot = result.request.ticket.and_then(|t| self.external.redeem(t));
         let Some(slot) = slot else { return };
         let step = result.request.step + 1;
-        let next = if self.external.has(slot, marks::DEAD) {
+        let next = if self.external.note(slot).has_ended() {
             self.after_delete_step(slot, result)
         } else {
             self.after_state_step(slot, result)
@@ -83,19 +84,14 @@ impl Replica {
     }
 
     fn injection_over(&mut self, slot: Slot) {
-        let again = self.external.has(slot, marks::AGAIN);
-        self.external.mark(slot, 0, marks::BUSY | marks::AGAIN);
-        if again {
-            self.external.queue(slot, List::Owed);
+        if self.external.change(slot, External::answered) {
+            self.external.link(slot, List::Unwritten);
         }
     }
 
     /// The kernel has the entry as the peer said it when the request was made.
     fn is_written(&mut self, slot: Slot) {
-        self.external.mark(slot, marks::IN_KERNEL, 0);
-        if !self.external.has(slot, marks::AGAIN) {
-            self.external.mark(slot, 0, marks::UNWRITTEN);
-        }
+        self.external.change(slot, External::written);
     }
 
     fn after_state_step(&mut self, slot: Slot, result: &KernelResult) -> Next {
@@ -136,7 +132,7 @@ impl Replica {
                 }
                 Reconciled::Replace => Next::Ask(Op::Delete(flow.key(), held.id)),
                 // It is what we once injected, of a former life of the flow.
-                Reconciled::Keep if self.external.has(slot, marks::IN_KERNEL) => {
+                Reconciled::Keep if self.external.note(slot).is_in_kernel() => {
                     Next::Ask(Op::Delete(flow.key(), held.id))
                 }
                 Reconciled::Keep => Next::Forget,
@@ -189,14 +185,12 @@ impl Replica {
     /// True if the kernel's entry will live longer than what we injected allows. Of an
     /// entry that is not as the peer said it last, nothing can be said.
     pub(crate) fn has_seen_traffic(&self, slot: Slot, held: &Flow) -> bool {
-        if self.external.has(slot, marks::OURS) {
-            return true;
-        }
-        if self.external.has(slot, marks::UNWRITTEN) {
-            return false;
+        let note = self.external.note(slot);
+        if note.is_ours() || note.is_unwritten() {
+            return note.is_ours();
         }
         let injected = self.external.flow(slot).timeout.unwrap_or(0);
-        let age = (self.now.tick()).seconds_since(self.external.meta(slot).updated);
+        let age = (self.now.tick()).seconds_since(self.external.times(slot).updated);
         let allowed = injected.saturating_sub(age).saturating_add(SLACK_SECS);
         held.timeout.is_some_and(|t| t > allowed)
     }
@@ -204,7 +198,7 @@ impl Replica {
     /// True if an entry of our kernel is a copy that we injected, at rest.
     pub(crate) fn is_copy(&self, held: &Flow) -> bool {
         let injected = self.external.find(&held.key());
-        let injected = injected.filter(|s| !self.external.has(*s, marks::HELD));
+        let injected = injected.filter(|s| !self.external.note(*s).is_held());
         !self.settings.external_cache && injected.is_some_and(|s| !self.has_seen_traffic(s, held))
     }
 
@@ -216,13 +210,14 @@ impl Replica {
         let Some(slot) = self.external.find(flow) else {
             return;
         };
-        if self.external.has(slot, marks::UNWRITTEN | marks::BUSY) {
-            self.external.mark(slot, 0, marks::IN_KERNEL);
-        } else if self.external.has(slot, marks::OURS | marks::HELD) {
+        let note = self.external.note(slot);
+        if note.is_unwritten() || note.is_asked() {
+            self.external.change(slot, External::left_kernel);
+        } else if note.is_ours() || note.is_held() {
             // The peer counts on it.
         } else if self.takes_offers() {
-            // It has run down here before its owner has said so: that ends it.
-            self.external.mark(slot, 0, marks::IN_KERNEL);
+            // It has run down here before its owner has announced that: its owner ends it.
+            self.external.change(slot, External::left_kernel);
         } else {
             self.remove_external(slot);
         }
@@ -235,37 +230,34 @@ impl Replica {
             return;
         };
         // Without an internal cache nothing remembers what we announce.
-        if !self.settings.internal_cache || self.external.has(slot, marks::DEAD) {
+        let note = self.external.note(slot);
+        if !self.settings.internal_cache || note.has_ended() {
             return self.remove_external(slot);
         }
-        let slot = if self.external.has(slot, marks::BUSY) {
+        let slot = if note.is_asked() {
             self.renew(slot)
         } else {
             slot
         };
         if !self.settings.external_cache {
-            self.external.unqueue(slot);
+            self.external.unlink(slot);
         }
-        // Whatever comes next is compared with the kernel's entry first.
-        let clear = marks::UNWRITTEN | marks::IN_KERNEL | marks::HELD;
-        self.external.mark(slot, marks::OURS, clear);
+        self.external.change(slot, External::claimed);
     }
 
     /// The same entry in another slot: the result of the request that is under way is
     /// about nothing any more.
     pub(crate) fn renew(&mut self, slot: Slot) -> Slot {
-        let (flow, old) = (self.external.flow(slot), *self.external.meta(slot));
+        let (flow, note) = (self.external.flow(slot), self.external.note(slot));
+        let times = self.external.times(slot);
         self.external.remove(slot);
         // One has just been removed.
         let slot = self
             .external
-            .insert(&flow, old.updated)
+            .insert(&flow, times.updated)
             .expect("there is room");
-        let meta = self.external.meta_mut(slot);
-        meta.created = old.created;
-        meta.seen = old.seen;
-        meta.seq = old.seq;
-        self.external.mark(slot, old.marks() & marks::OFFER, 0);
+        self.external.set_times(slot, times);
+        self.external.change(slot, |new| *new = note.renewed());
         slot
     }
 
@@ -287,9 +279,10 @@ impl Replica {
     /// Counts an entry that the kernel does not take as the peer sent it.
     fn not_written(&mut self, slot: Slot) {
         let stats = &mut self.stats.external;
-        if self.external.has(slot, marks::DEAD) {
+        let note = self.external.note(slot);
+        if note.has_ended() {
             stats.destroy_failed += 1;
-        } else if self.external.has(slot, marks::IN_KERNEL) {
+        } else if note.is_in_kernel() {
             stats.update_failed += 1;
         } else {
             stats.create_failed += 1;

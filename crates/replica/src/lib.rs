@@ -19,6 +19,7 @@ mod alarm;
 mod bulk;
 mod commit;
 mod deliver;
+mod entry;
 mod event;
 mod expectations;
 mod flush;
@@ -26,20 +27,21 @@ mod ftfw;
 mod ingest;
 mod inject;
 mod kernel;
+mod ledger;
 mod link;
-mod marks;
-mod outbox;
 mod peer;
 mod receive;
 mod settings;
 mod stats;
+mod stream;
 mod sweep;
 mod time;
+mod under_way;
 
 use std::collections::VecDeque;
 
 use bulk::BulkUpdate;
-use cache::{Cache, List, Position, Slot};
+use cache::{Cache, List, Note, Position, Slot};
 use flow::Flow;
 use wire::v1::{Batch, Control, Mode, Role, StateKind, messages};
 
@@ -56,13 +58,15 @@ pub use time::Instant;
 
 use alarm::Alarm;
 use commit::Commit;
+use entry::{External, Internal};
 use expectations::Expectations;
 use flush::KernelFlush;
 use ftfw::Ftfw;
+use ledger::Ledger;
 use link::Links;
-use outbox::Outbox;
 use peer::{Peer, Wish};
 use receive::Accepted as A;
+use stream::Stream;
 use sweep::Sweeps;
 
 /// Names a command whose end somebody waits for.
@@ -148,17 +152,16 @@ const REQUESTS_MAX: usize = 4096;
 
 /// One replica.
 ///
-/// Invariants: an entry of the internal cache is queued as `Owed` or `Offered` exactly
-/// while it must be sent to the peer; with injection, an entry of the external cache is
-/// queued as `Owed` exactly while the kernel must be told of it and no request
-/// about it is under way.
+/// Invariant: with injection, an entry of the external cache stands in the list
+/// `Unwritten` exactly while the kernel must be given it and no request about it is under
+/// way.
 #[derive(Debug)]
 pub struct Replica {
     settings: Settings,
     now: Instant,
-    internal: Cache,
-    external: Cache,
-    outbox: Outbox,
+    ledger: Ledger,
+    external: Cache<External>,
+    stream: Stream,
     receiver: Receiver,
     links: Links,
     sweeps: Sweeps,
@@ -190,9 +193,9 @@ impl Replica {
     pub fn new(settings: Settings) -> Replica {
         let mut replica = Replica {
             now: Instant::START,
-            internal: Cache::new(settings.limit),
+            ledger: Ledger::new(settings.limit),
             external: Cache::new(settings.limit),
-            outbox: Outbox::new(&settings),
+            stream: Stream::new(&settings),
             receiver: Receiver::new(settings.mode),
             links: Links::new(&settings),
             sweeps: Sweeps::new(&settings),
@@ -249,8 +252,10 @@ impl Replica {
 
     /// Number of flows in a cache that have not ended.
     pub fn len(&self, which: Which) -> usize {
-        let cache = self.cache(which);
-        cache.len() - cache.marked(marks::DEAD)
+        match which {
+            Which::Internal => self.ledger.len() - self.ledger.members(Internal::ENDED),
+            Which::External => self.external.len() - self.external.members(External::ENDED),
+        }
     }
 
     /// The link used for sending.
@@ -268,39 +273,57 @@ impl Replica {
     pub fn walk(
         &self,
         which: Which,
+        position: Position,
+        items: usize,
+        see: impl FnMut(&Flow, Age),
+    ) -> Option<Position> {
+        match which {
+            Which::Internal => {
+                let age = |slot| {
+                    let note = self.ledger.note(slot);
+                    let is_announced = note.is_ours();
+                    (!note.has_ended()).then_some((None, is_announced))
+                };
+                self.walk_cache(&self.ledger, position, items, age, see)
+            }
+            Which::External => {
+                let keeps = self.settings.cache_timeout.as_secs() as u32;
+                let is_alarm = self.settings.mode == Mode::Alarm;
+                let age = |slot| {
+                    let updated = self.external.times(slot).updated;
+                    let left = keeps.saturating_sub(self.now.tick().seconds_since(updated));
+                    let is_announced = self.is_confirmed(slot);
+                    let lives = !self.external.note(slot).has_ended();
+                    lives.then_some((is_alarm.then_some(left), is_announced))
+                };
+                self.walk_cache(&self.external, position, items, age, see)
+            }
+        }
+    }
+
+    /// `age`: until when an entry lives and whether it is announced; `None` if it has ended.
+    fn walk_cache<N: Note>(
+        &self,
+        cache: &Cache<N>,
         mut position: Position,
         items: usize,
+        age: impl Fn(Slot) -> Option<(Option<u32>, bool)>,
         mut see: impl FnMut(&Flow, Age),
     ) -> Option<Position> {
-        let cache = self.cache(which);
         for _ in 0..items {
             let (slot, next) = cache.walk(position)?;
             position = next;
-            let meta = cache.meta(slot);
-            if !cache.has(slot, marks::DEAD) {
-                let now = self.now.tick();
-                let expires = self.settings.cache_timeout.as_secs() as u32;
-                let alarm = self.settings.mode == Mode::Alarm && which == Which::External;
+            if let Some((expires_secs, is_announced)) = age(slot) {
+                let created = cache.times(slot).created;
                 let age = Age {
-                    active_secs: now.seconds_since(meta.created),
-                    expires_secs: alarm
-                        .then(|| expires.saturating_sub(now.seconds_since(meta.updated))),
-                    is_announced: match which {
-                        Which::Internal => !cache.has(slot, marks::TAKEN | marks::SILENT),
-                        Which::External => self.is_confirmed(slot),
-                    },
+                    active_secs: self.now.tick().seconds_since(created),
+                    expires_secs,
+                    is_announced,
                 };
                 see(&cache.flow(slot), age);
             }
         }
         Some(position)
-    }
-
-    fn cache(&self, which: Which) -> &Cache {
-        match which {
-            Which::Internal => &self.internal,
-            Which::External => &self.external,
-        }
     }
 
     // ---- inputs ----
@@ -357,7 +380,7 @@ impl Replica {
         self.now = now;
         self.receiver.begin_datagram();
         for message in messages(bytes) {
-            let accepted = self.receiver.accept(now, self.outbox.next_seq(), message);
+            let accepted = self.receiver.accept(now, self.stream.next_seq(), message);
             let Some(followed) = self.receiver.take_followed() else {
                 continue;
             };
@@ -451,7 +474,7 @@ impl Replica {
     /// link's socket cannot take more: what is polled is taken as sent.
     pub fn poll_transmit(&mut self) -> Option<(LinkId, &[u8])> {
         self.fill_datagram();
-        let bytes = self.outbox.datagram();
+        let bytes = self.stream.datagram();
         (!bytes.is_empty()).then_some((self.links.current(), bytes))
     }
 
@@ -485,7 +508,7 @@ impl Replica {
         [
             self.purge_at(),
             self.sweeps.next_due(),
-            self.outbox.alive_at(),
+            self.stream.alive_at(),
             self.alarm.as_ref().map(Alarm::next_due),
             self.ftfw.as_ref().and_then(Ftfw::next_due),
             self.peer.next_due(self.now),
@@ -498,13 +521,13 @@ impl Replica {
     /// True while received states should be left in the socket: the kernel cannot
     /// take injections as fast as they come.
     pub fn is_congested(&self) -> bool {
-        !self.settings.external_cache && self.external.queued(List::Owed) > REQUESTS_MAX
+        !self.settings.external_cache && self.external.listed(List::Unwritten) > REQUESTS_MAX
     }
 
     /// True while entries of a dump should be left in the socket: what it feeds, the
     /// queue of kernel requests or of direct messages, is full enough.
     pub fn is_dump_congested(&self) -> bool {
-        self.requests.len() >= REQUESTS_MAX || self.outbox.is_direct_half_full()
+        self.requests.len() >= REQUESTS_MAX || self.stream.is_direct_half_full()
     }
 
     fn request_resync(&mut self) {
@@ -512,13 +535,13 @@ impl Replica {
             return;
         }
         self.events.push_back(Event::ResyncRequested);
-        self.outbox.owe(Control::Resync);
+        self.stream.owe(Control::Resync);
     }
 
     /// A flow of a cache with what is left of its timeout, at least 1 s.
-    fn aged_flow(cache: &Cache, slot: Slot, now: Instant) -> Flow {
+    fn aged_flow<N: Note>(cache: &Cache<N>, slot: Slot, now: Instant) -> Flow {
         let mut flow = cache.flow(slot);
-        let age = now.tick().seconds_since(cache.meta(slot).updated);
+        let age = now.tick().seconds_since(cache.times(slot).updated);
         flow.timeout = flow.timeout.map(|t| t.saturating_sub(age).max(1));
         flow
     }

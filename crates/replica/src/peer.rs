@@ -31,8 +31,9 @@ use wire::v1::{
     Bulk, BulkState, Control, Epoch, Holdings, Mode, Role, Seq, StateKind, TableId, Trailer,
 };
 
+use crate::entry::External;
 use crate::receive::Followed;
-use crate::{Event, Instant, Replica, marks};
+use crate::{Event, Instant, Replica};
 
 /// Datagrams cause a bulk update, and a repetition of all that is unacknowledged, at
 /// most once in this time: anybody can forge them.
@@ -199,7 +200,7 @@ impl Replica {
     /// Number of entries that only a former run of the peer has announced, or that were
     /// only offered.
     pub fn unconfirmed(&self) -> usize {
-        let live = self.external.len() - self.external.marked(marks::DEAD);
+        let live = self.external.len() - self.external.members(External::ENDED);
         live.saturating_sub(self.confirmed())
     }
 
@@ -214,7 +215,7 @@ impl Replica {
         let holdings = self.peer.holdings?;
         let hears_us = holdings.heard == Some(self.settings.epoch);
         let held = if hears_us { holdings.held as usize } else { 0 };
-        Some((held, self.told() + self.offered()))
+        Some((held, self.ledger.announced() + self.ledger.offered()))
     }
 
     /// Time since the last message of the peer; `None` before the first.
@@ -223,12 +224,12 @@ impl Replica {
     }
 
     pub(crate) fn is_confirmed(&self, slot: Slot) -> bool {
-        self.is_mentioned(slot) && !self.external.has(slot, marks::OFFER)
+        self.is_mentioned(slot) && !self.external.note(slot).is_offer()
     }
 
     /// True if the present run of the peer has announced or offered an entry.
     pub(crate) fn is_mentioned(&self, slot: Slot) -> bool {
-        self.is_present_run(self.external.meta(slot).seen)
+        self.is_present_run(self.external.note(slot).epoch)
     }
 
     /// Which of its runs the peer is in, as entries note it.
@@ -244,14 +245,11 @@ impl Replica {
     pub(crate) fn heard_of(&mut self, slot: Slot, seq: Seq, is_new: bool, is_offer: bool) {
         let run = self.peer.run;
         let was_mentioned = !is_new && self.is_mentioned(slot);
-        let was_offer = was_mentioned && self.external.has(slot, marks::OFFER);
-        let set = if is_offer { marks::OFFER } else { 0 };
-        self.external.mark(slot, set, marks::OFFER & !set);
-        let meta = self.external.meta_mut(slot);
-        let before = Seq(meta.seq);
-        meta.seen = run;
-        meta.seq = seq.0;
-        let counted = was_mentioned && self.is_after_since(before);
+        let before = self.external.note(slot);
+        let was_offer = was_mentioned && before.is_offer();
+        self.external
+            .change(slot, |note| note.heard(seq, run, is_offer));
+        let counted = was_mentioned && self.is_after_since(before.seq);
         let counts = !counted && self.is_after_since(seq);
         let peer = &mut self.peer;
         peer.mentioned += usize::from(!was_mentioned);
@@ -267,12 +265,8 @@ impl Replica {
         if self.is_confirmed(slot) {
             self.peer.offers += 1;
         }
-        let held = if self.settings.external_cache {
-            0
-        } else {
-            marks::HELD
-        };
-        self.external.mark(slot, marks::OFFER | held, marks::OURS);
+        let held = !self.settings.external_cache;
+        self.external.change(slot, |note| note.doubted(held));
     }
 
     /// An entry of the external cache ends.
@@ -280,15 +274,14 @@ impl Replica {
         if !self.is_mentioned(slot) {
             return;
         }
-        let is_offer = self.external.has(slot, marks::OFFER);
-        let meta = self.external.meta_mut(slot);
-        let seq = Seq(meta.seq);
+        let note = self.external.note(slot);
         // An ended entry may still wait for the kernel.
-        meta.seen = self.peer.run.wrapping_sub(1);
+        let former = self.peer.run.wrapping_sub(1);
+        self.external.change(slot, |note| note.epoch = former);
         let peer = &mut self.peer;
         peer.mentioned = peer.mentioned.saturating_sub(1);
-        peer.offers = peer.offers.saturating_sub(usize::from(is_offer));
-        let counted = usize::from(self.is_after_since(seq));
+        peer.offers = peer.offers.saturating_sub(usize::from(note.is_offer()));
+        let counted = usize::from(self.is_after_since(note.seq));
         self.peer.heard_since = self.peer.heard_since.saturating_sub(counted);
     }
 
@@ -309,15 +302,15 @@ impl Replica {
     /// The peer has received what we sent last of an entry of the internal cache: that it
     /// lives, or that it has ended. What the peer announced of it before is over.
     pub(crate) fn claim_received(&mut self, own: Slot) {
-        let is_claim = !self.internal.has(own, marks::SILENT);
-        if !is_claim || self.external.marked(marks::OURS) == 0 {
+        let is_claim = !self.ledger.note(own).is_found();
+        if !is_claim || self.external.members(External::OURS) == 0 {
             return;
         }
-        let slot = self.external.find(&self.internal.key(own));
-        let Some(slot) = slot.filter(|s| self.external.has(*s, marks::OURS)) else {
+        let slot = self.external.find(&self.ledger.key(own));
+        let Some(slot) = slot.filter(|s| self.external.note(*s).is_ours()) else {
             return;
         };
-        if self.internal.has(own, marks::DEAD) {
+        if self.ledger.note(own).has_ended() {
             // Whether it took the flow for ours before, or refused the end of its own
             // flow, nobody knows.
             self.doubt_external(slot);
@@ -418,7 +411,7 @@ impl Replica {
             return;
         };
         // A bulk update of nothing costs nothing.
-        if !self.settings.internal_cache || !self.internal.is_empty() {
+        if !self.settings.internal_cache || !self.ledger.is_empty() {
             self.peer.granted_at = Some(self.now);
         }
         match wish {
@@ -546,7 +539,7 @@ impl Replica {
             return;
         }
         let all = bulk.flows as usize + holdings.offered as usize;
-        let ours = self.external.marked(marks::OURS) + self.external.marked(marks::DEAD);
+        let ours = self.external.members(External::OURS) + self.external.members(External::ENDED);
         let is_open = bulk.number != self.peer.handled;
         let has_more = is_open && self.external.len() > all + ours;
         // Asking does not make room.
@@ -596,16 +589,16 @@ impl Replica {
                 return false;
             };
             position = next;
-            if self.external.has(slot, marks::DEAD) {
+            let note = self.external.note(slot);
+            if note.has_ended() {
                 continue;
             }
-            let meta = self.external.meta(slot);
-            let seq = Seq(meta.seq);
-            let is_of_former_run = self.receiver.last().is_some_and(|last| last.before(seq));
-            let is_absent = if self.is_present_run(meta.seen) {
-                !since.before(seq) || is_of_former_run
+            let last = self.receiver.last();
+            let is_of_former_run = last.is_some_and(|last| last.before(note.seq));
+            let is_absent = if self.is_present_run(note.epoch) {
+                !since.before(note.seq) || is_of_former_run
             } else {
-                self.has_same_table(meta.seen)
+                self.has_same_table(note.epoch)
             };
             if is_absent {
                 self.stats.external_absent += 1;
@@ -647,7 +640,7 @@ impl Replica {
                 offers,
                 wants: self.peer.lack.wants,
                 table: self.settings.table,
-                offered: count(self.offered()),
+                offered: count(self.ledger.offered()),
                 kept: count(self.kept()),
                 heard: self.receiver.epoch(),
                 former_table: self.peer.former_table,
@@ -660,15 +653,16 @@ impl Replica {
     fn kept(&self) -> usize {
         let is_greeted = self.peer.greeted.is_some() && self.peer.greeted == self.receiver.epoch();
         let gave_up = self.ftfw.as_ref().is_some_and(|f| f.has_given_up());
-        if !is_greeted || gave_up || self.peer.wish.is_some() || self.is_bulk_under_way() {
+        let is_behind = gave_up || self.ledger.has_to_catch_up();
+        if !is_greeted || is_behind || self.peer.wish.is_some() || self.is_bulk_under_way() {
             return 0;
         }
-        let under_way = self.internal_owed() + self.internal.queued(cache::List::Sent);
-        (self.told() + self.offered()).saturating_sub(under_way)
+        let under_way = self.flows_owed() + self.stream.under_way.objects();
+        (self.ledger.announced() + self.ledger.offered()).saturating_sub(under_way)
     }
 
     /// Owes the ALIVE that begins or ends a bulk update.
     pub(crate) fn owe_alive(&mut self) {
-        self.outbox.owe(Control::Alive);
+        self.stream.owe(Control::Alive);
     }
 }

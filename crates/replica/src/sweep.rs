@@ -14,14 +14,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use cache::{List, Position};
+use cache::Position;
 use flow::{Flow, Labels, Proto};
 use wire::v1::{Mode, StateKind, check_carried};
 
+use crate::entry::Step;
 use crate::kernel::{
     DumpEnd, DumpScope, KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose,
 };
-use crate::{CommandId, Event, Instant, Objects, REQUESTS_MAX, Replica, Settings, marks};
+use crate::{CommandId, Event, Instant, Objects, REQUESTS_MAX, Replica, Settings};
 
 /// Protocols whose timeouts are short and refreshed without events.
 const SHORT_LIVED: [(bool, Proto); 6] = [
@@ -311,46 +312,48 @@ impl Replica {
     fn fill(&mut self, flow: &Flow, reason: Reason) {
         if !self.settings.external_cache
             && let Some(slot) = self.external.find(&flow.key())
-            && !self.external.has(slot, marks::HELD | marks::OURS)
+            && let note = self.external.note(slot)
+            && !note.is_held()
+            && !note.is_ours()
         {
-            let said_since = self.external.meta(slot).updated >= self.sweeps.began.tick();
-            let is_ending = self.external.has(slot, marks::DEAD);
-            if reason == Reason::Start || said_since || is_ending {
+            let is_newer = self.external.times(slot).updated >= self.sweeps.began.tick();
+            if reason == Reason::Start || is_newer || note.has_ended() {
                 // What the peer has told of since is a copy; what it has ended is about to go.
                 return;
             }
             // The operator says that this replica is the one that knows.
             self.disown(&flow.key());
         }
-        match self.internal.find(&flow.key()) {
+        match self.ledger.find(&flow.key()) {
             // An event has told something newer while the dump ran.
             Some(_) if reason == Reason::Start => {}
             Some(slot) => {
-                if self.internal.has(slot, marks::DEAD) {
+                if self.ledger.note(slot).has_ended() {
                     return;
                 }
-                let mut merged = self.internal.flow(slot);
+                let mut merged = self.ledger.flow(slot);
                 merged.merge(&with_cleared_labels(flow, &merged));
-                self.internal.store(slot, &merged, self.now.tick());
-                self.own_silently(slot);
+                self.ledger.store(slot, &merged, self.now.tick());
+                self.ledger.step(slot, Step::FoundAgain);
             }
-            None => self.insert_silently(flow),
+            None => self.insert_internal(flow, Step::Adopted),
         }
     }
 
     /// Compares a dumped flow with what we hold.
     fn compare(&mut self, flow: &Flow) {
-        let Some(slot) = self.internal.find(&flow.key()) else {
+        let Some(slot) = self.ledger.find(&flow.key()) else {
             return self.on_silent_flow(flow);
         };
         let number = self.sweeps.number;
         let tick = self.now.tick();
-        self.internal.meta_mut(slot).seen = number;
-        if self.internal.has(slot, marks::DEAD) || self.is_copy(flow) {
+        self.ledger.seen_by_sweep(slot, number);
+        let note = self.ledger.note(slot);
+        if note.has_ended() || self.is_copy(flow) {
             return;
         }
-        let age = tick.seconds_since(self.internal.meta(slot).updated);
-        let held = self.internal.flow(slot);
+        let age = tick.seconds_since(self.ledger.times(slot).updated);
+        let held = self.ledger.flow(slot);
         let flow = &with_cleared_labels(flow, &held);
         let mut merged = held;
         merged.merge(flow);
@@ -365,10 +368,10 @@ impl Replica {
         // Below a quarter the copy is young: the next sweep is in time. But if packets have
         // passed here of a flow that was not known to be ours, it is.
         let old = age >= held.timeout.unwrap_or(0) / 4;
-        let is_news = self.internal.has(slot, marks::SILENT | marks::TAKEN);
+        let is_news = note.is_found() || note.is_taken();
         if self.is_first_look(slot) {
-            self.internal.mark(slot, marks::NOTED, 0);
-            self.internal.store(slot, &merged, tick);
+            self.ledger.step(slot, Step::Noted);
+            self.ledger.store(slot, &merged, tick);
             return;
         }
         if same && !(refreshed && (old || is_news)) {
@@ -384,11 +387,11 @@ impl Replica {
     /// True if this is the first look at our copy since the peer has taken the flow: its
     /// timeout is that of our own time with it, and no evidence.
     fn is_first_look(&self, slot: cache::Slot) -> bool {
-        let is_new =
-            self.internal.has(slot, marks::TAKEN) && !self.internal.has(slot, marks::NOTED);
+        let note = self.ledger.note(slot);
+        let is_new = note.is_taken() && !note.is_noted();
         // What we have injected since is known better.
         let is_injected = || {
-            let written = self.external.find(&self.internal.key(slot));
+            let written = self.external.find(&self.ledger.key(slot));
             !self.settings.external_cache && written.is_some()
         };
         is_new && !is_injected()
@@ -402,9 +405,9 @@ impl Replica {
         self.disown(&flow.key());
         self.sweeps.found += 1;
         self.stats.silent_flows += 1;
-        if let Some(slot) = self.insert_internal(flow) {
-            self.internal.meta_mut(slot).seen = self.sweeps.number;
-            self.internal.queue(slot, List::Owed);
+        self.insert_internal(flow, Step::Noticed);
+        if let Some(slot) = self.ledger.find(&flow.key()) {
+            self.ledger.seen_by_sweep(slot, self.sweeps.number);
         }
     }
 
@@ -465,22 +468,22 @@ impl Replica {
                 self.sweeps.gone = Some((position, dump));
                 return false;
             }
-            let Some((slot, next)) = self.internal.walk(position) else {
+            let Some((slot, next)) = self.ledger.walk(position) else {
                 self.comparison_over(dump);
                 return false;
             };
             position = next;
-            let meta = self.internal.meta(slot);
-            let unseen = meta.seen != self.sweeps.number
-                && meta.updated < self.sweeps.began.tick()
-                && !self.internal.has(slot, marks::DEAD);
-            if unseen && dump.scope.covers(&self.internal.key(slot)) {
-                self.internal.mark(slot, marks::DOUBTED, 0);
+            let note = self.ledger.note(slot);
+            let unseen = note.sweep != self.sweeps.number
+                && self.ledger.times(slot).updated < self.sweeps.began.tick()
+                && !note.has_ended();
+            if unseen && dump.scope.covers(&self.ledger.key(slot)) {
+                self.ledger.step(slot, Step::Doubted);
                 self.requests.push_back(KernelRequest {
                     purpose: Purpose::Verify,
-                    ticket: Some(self.internal.ticket(slot)),
+                    ticket: Some(self.ledger.ticket(slot)),
                     step: 0,
-                    op: Op::Get(self.internal.key(slot)),
+                    op: Op::Get(self.ledger.key(slot)),
                 });
                 self.sweeps.ended += 1;
             }
@@ -502,16 +505,16 @@ impl Replica {
     }
 
     pub(crate) fn on_verify_result(&mut self, result: &KernelResult) {
-        let slot = result.request.ticket.and_then(|t| self.internal.redeem(t));
+        let slot = result.request.ticket.and_then(|t| self.ledger.redeem(t));
         // An event that came meanwhile is newer than the answer.
-        let Some(slot) = slot.filter(|s| self.internal.has(*s, marks::DOUBTED)) else {
+        let Some(slot) = slot.filter(|s| self.ledger.note(*s).is_doubted()) else {
             return;
         };
-        self.internal.mark(slot, 0, marks::DOUBTED);
+        self.ledger.step(slot, Step::Answered);
         let gone = match &result.outcome {
             Outcome::Failed(KernelError::NotFound) => true,
             // The kernel finds a tuple in both directions: it may be another flow.
-            Outcome::Found(found) => found.key() != self.internal.key(slot),
+            Outcome::Found(found) => found.key() != self.ledger.key(slot),
             _ => false,
         };
         if gone {

@@ -12,7 +12,7 @@ const HEADER_LEN: usize = 8;
 const RANGE_LEN: usize = 16;
 
 /// Sequence number of a message. It wraps, and only this type compares them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Seq(pub u32);
 
 impl Seq {
