@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use config::{Config, Severity};
+use config::Config;
 
 /// Where the original looks.
 pub(crate) const CONFIG_DEFAULT: &str = "/etc/conntrackd/conntrackd.conf";
@@ -14,6 +14,8 @@ pub(crate) struct Loaded {
     pub(crate) config: Config,
     /// One line each, for a log.
     pub(crate) warnings: Vec<String>,
+    /// How many there are; a line may stand for several.
+    pub(crate) warnings_count: usize,
     /// The same with the line of the file and a mark below it.
     pub(crate) shown: String,
 }
@@ -25,22 +27,15 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, String> {
     // Bytes that are no UTF-8 become characters that belong nowhere, with their place.
     let text = String::from_utf8_lossy(&bytes);
     let parsed = config::parse(&text);
-    let render = |d: &config::Diagnostic| config::render(d, &file, &text);
-    let shown = |severity: Option<Severity>| {
-        let wanted = |d: &&config::Diagnostic| severity.is_none_or(|s| d.severity == s);
-        let shown = parsed.diagnostics.iter().filter(wanted).map(render);
-        shown.collect::<Vec<_>>().join("\n")
-    };
-    let one_line = |d: &config::Diagnostic| {
-        let line = text[..d.span.start].matches('\n').count() + 1;
-        format!("{file}:{line}: {}", d.message)
-    };
+    let shown = parsed.render(&file, &text);
+    let warnings = parsed.warning_lines(&file, &text);
     match parsed.config {
-        Some(ref config) => Ok(Loaded {
-            config: config.clone(),
-            warnings: parsed.diagnostics.iter().map(one_line).collect(),
-            shown: shown(None),
+        Some(config) => Ok(Loaded {
+            config,
+            warnings,
+            warnings_count: parsed.warnings,
+            shown,
         }),
-        None => Err(shown(Some(Severity::Error))),
+        None => Err(shown),
     }
 }

@@ -1,7 +1,7 @@
-//! Text → tokens. What an atom means is the parser's question: an interface may be
+//! Text → tokens. The table of words decides what an atom means: an interface may be
 //! called `e0` or `Port`, which the original takes for something else.
 
-use crate::diagnostic::{Diagnostic, Severity, Span};
+use crate::diagnostic::{Diagnostics, Quote, Span};
 
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ fn is_atom(b: u8) -> bool {
 }
 
 /// Splits the text; characters that belong nowhere are reported and passed over.
-pub(crate) fn tokens<'a>(text: &'a str, diagnostics: &mut Vec<Diagnostic>) -> Vec<Token<'a>> {
+pub(crate) fn tokens<'a>(text: &'a str, diagnostics: &mut Diagnostics) -> Vec<Token<'a>> {
     let bytes = text.as_bytes();
     let mut out = Vec::new();
     // A byte-order mark is no content.
@@ -66,14 +66,15 @@ pub(crate) fn tokens<'a>(text: &'a str, diagnostics: &mut Vec<Diagnostic>) -> Ve
                 Kind::Atom
             }
             _ => {
-                let character = text[at..].chars().next().unwrap_or(' ');
-                at += character.len_utf8();
-                diagnostics.push(Diagnostic {
-                    severity: Severity::Error,
-                    span: start..at,
-                    message: format!("character `{character}` belongs nowhere in this language"),
-                    help: Some("comments begin with `#`; values are not quoted".to_owned()),
-                });
+                at += text[at..].chars().next().map_or(1, char::len_utf8);
+                diagnostics.error(
+                    start..at,
+                    format_args!(
+                        "character {} belongs nowhere in this language",
+                        Quote(&text[start..at])
+                    ),
+                    "comments begin with `#`; values are not quoted",
+                );
                 continue;
             }
         };
@@ -85,12 +86,11 @@ pub(crate) fn tokens<'a>(text: &'a str, diagnostics: &mut Vec<Diagnostic>) -> Ve
         if kind == Kind::Path
             && let Some(swallowed) = token.text.find(['{', '}', '#'])
         {
-            diagnostics.push(Diagnostic {
-                severity: Severity::Error,
-                span: start + swallowed..start + swallowed + 1,
-                message: "this would become part of the path before it".to_owned(),
-                help: Some("put a blank after the path".to_owned()),
-            });
+            diagnostics.error(
+                start + swallowed..start + swallowed + 1,
+                "this would become part of the path before it",
+                "put a blank after the path",
+            );
         }
         out.push(token);
     }

@@ -1,15 +1,23 @@
 //! `conntrackd.conf` → a checked [`Config`], with diagnostics.
 //!
-//! The language is that of conntrackd 1.4.7 (configuration reference). [`parse`]
-//! goes on after an error and reports them all, each with its place, the line, and
-//! what would be accepted ([`render`]). Nothing here touches the system: whether an
-//! interface exists is the daemon's question.
+//! The language is that of conntrackd 1.4.7 (configuration reference). [`parse`] goes on
+//! after an error and reports the first [`SHOWN_MAX`] of them, each with its place, the
+//! line, and what would be accepted ([`Parsed::render`]). Nothing here touches the system:
+//! whether an interface exists is the daemon's question.
+//!
+//! Text → tokens (`lexer`) → blocks within blocks (`tree`) → configuration (`parser`, which
+//! does what the table in `words` says; `draft` holds what has been read). A file may be
+//! anything: the work is linear in its length, and what is kept and printed is bounded.
 //!
 //! Words whose effect this version lacks are accepted with one warning each.
 
+mod advice;
 mod diagnostic;
+mod draft;
 mod lexer;
 mod parser;
+mod section;
+mod tree;
 mod words;
 
 use std::net::IpAddr;
@@ -17,9 +25,10 @@ use std::path::PathBuf;
 
 use flow::Filter;
 
-pub use diagnostic::{Diagnostic, Severity, Span, render};
+pub use diagnostic::{Diagnostic, SHOWN_MAX, Severity, Span};
 pub use parser::parse;
-pub use words::{WORDS, Word};
+
+use diagnostic::render;
 
 /// Where syslog lines go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +36,11 @@ pub struct Facility(
     /// The number of `LOG_DAEMON` (3) or `LOG_LOCAL0` to `LOG_LOCAL7` (16 to 23).
     pub u8,
 );
+
+impl Facility {
+    /// `LOG_DAEMON`
+    pub const DAEMON: Facility = Facility(3);
+}
 
 /// Real-time class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +51,8 @@ pub enum SchedulerType {
     Fifo,
 }
 
-/// Synchronisation mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Synchronisation mode. Of several modes in one file the last in this order is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
     /// Best effort.
     Notrack,
@@ -163,6 +177,46 @@ pub struct Config {
 pub struct Parsed {
     /// The configuration; `None` if there was an error.
     pub config: Option<Config>,
-    /// Errors and warnings in the order of the file.
+    /// The first [`SHOWN_MAX`] errors and the first [`SHOWN_MAX`] warnings, in the order of
+    /// the file.
     pub diagnostics: Vec<Diagnostic>,
+    /// How many errors there are.
+    pub errors: usize,
+    /// How many warnings there are.
+    pub warnings: usize,
+}
+
+impl Parsed {
+    /// What an operator is shown: the errors, or the warnings if there is no error, and how
+    /// many more there are.
+    pub fn render(&self, file: &str, text: &str) -> String {
+        let (severity, name, count) = match self.errors {
+            0 => (Severity::Warning, "warning", self.warnings),
+            n => (Severity::Error, "error", n),
+        };
+        let wanted = self.diagnostics.iter().filter(|d| d.severity == severity);
+        let mut shown: Vec<_> = wanted.map(|d| render(d, file, text)).collect();
+        shown.extend(more(count, name));
+        shown.join("\n")
+    }
+
+    /// The warnings as one line each, for a log.
+    pub fn warning_lines(&self, file: &str, text: &str) -> Vec<String> {
+        let warnings = |d: &&Diagnostic| d.severity == Severity::Warning;
+        let line = |d: &Diagnostic| format!("{file}:{}: {}", d.line(text), d.message);
+        let mut lines: Vec<_> = (self.diagnostics.iter().filter(warnings))
+            .map(line)
+            .collect();
+        lines.extend(more(self.warnings, "warning").map(|more| format!("{file}: {more}")));
+        lines
+    }
+}
+
+/// How many diagnostics of a severity are not shown, if there are any.
+fn more(count: usize, name: &str) -> Option<String> {
+    match count.saturating_sub(SHOWN_MAX) {
+        0 => None,
+        1 => Some(format!("and 1 more {name}")),
+        n => Some(format!("and {n} more {name}s")),
+    }
 }

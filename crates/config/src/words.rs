@@ -1,236 +1,353 @@
-//! The reserved words: where each may stand, and whether it has an effect yet.
+//! The table of words: where each may stand, what follows it, what it does, and what a
+//! message says about it. Everything that the program knows about a word stands here.
 //!
-//! The parser decides what a word does; this table says what an error message
-//! suggests, and what a warning says about a word without effect.
+//! A value that is one of a few words (`Accept`, `FTFW`) is a section of its own, so that
+//! its words stand in the table like all others.
 
-/// A block in which words stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Section {
-    /// Outside all braces.
-    File,
-    /// `General`
-    General,
-    /// `UNIX`
-    Unix,
-    /// `Scheduler`
-    Scheduler,
-    /// `Filter`
-    Filter,
-    /// `Address` in a filter.
-    FilterAddress,
-    /// `State` in a filter.
-    FilterState,
-    /// `Sync`
-    Sync,
-    /// `Mode ALARM`
-    ModeAlarm,
-    /// `Mode FTFW`
-    ModeFtfw,
-    /// `Mode NOTRACK`
-    ModeNotrack,
-    /// `Multicast`
-    Multicast,
-    /// `UDP`
-    Udp,
-    /// `TCP`
-    Tcp,
-    /// `Options`
-    Options,
-    /// `Stats`
-    Stats,
-    /// `Helper`
-    Helper,
-    /// Inside another word's value.
-    Value,
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use flow::{Policy, TcpState};
+
+use crate::draft::{Draft, OVERRUN_RESYNC_DEFAULT, given};
+use crate::lexer::Token;
+use crate::section::Section::{self, *};
+use crate::{Facility, Mode, SchedulerType, Transport};
+
+/// What follows a word, and what is done with it.
+pub(crate) enum Part {
+    /// Nothing follows; this is done.
+    Do(fn(&mut Draft)),
+    /// A number that fits into a C `int`.
+    Number(fn(&mut Draft, u32)),
+    /// `on`, `yes`, `off` or `no` in any case.
+    Switch(fn(&mut Draft, bool)),
+    /// A switch, or something else.
+    SwitchOr(fn(&mut Draft, bool), &'static Part),
+    /// An absolute path of at most so many bytes.
+    Path(usize, fn(&mut Draft, PathBuf)),
+    /// A name.
+    Name(fn(&mut Draft, &Token<'_>)),
+    /// An address of one family.
+    Address(Family, fn(&mut Draft, IpAddr)),
+    /// Any text; the form is for messages.
+    Text(&'static str, fn(&mut Draft, &Token<'_>)),
+    /// A word of this section.
+    OneOf(Section),
+    /// A word of this section, or nothing.
+    MaybeOneOf(Section),
+    /// A block of names.
+    Names(fn(&mut Draft, &[&Token<'_>])),
+    /// A block of words of this section.
+    Block(Section),
 }
 
-impl Section {
-    /// How a message names it.
-    pub fn name(self) -> &'static str {
+impl Part {
+    /// How a message writes it.
+    pub(crate) fn form(&self) -> String {
         match self {
-            Section::File => "the file, outside all braces",
-            Section::General => "General",
-            Section::Unix => "General { UNIX }",
-            Section::Scheduler => "General { Scheduler }",
-            Section::Filter => "General { Filter }",
-            Section::FilterAddress => "General { Filter { Address } }",
-            Section::FilterState => "General { Filter { State } }",
-            Section::Sync => "Sync",
-            Section::ModeAlarm => "Sync { Mode ALARM }",
-            Section::ModeFtfw => "Sync { Mode FTFW }",
-            Section::ModeNotrack => "Sync { Mode NOTRACK }",
-            Section::Multicast => "Sync { Multicast }",
-            Section::Udp => "Sync { UDP }",
-            Section::Tcp => "Sync { TCP }",
-            Section::Options => "Sync { Options }",
-            Section::Stats => "Stats",
-            Section::Helper => "Helper",
-            Section::Value => "a value",
+            Part::Number(_) => "NUMBER".to_owned(),
+            Part::Switch(_) => "on | off".to_owned(),
+            Part::SwitchOr(_, Part::Names(_)) => "on | off | { NAME ... }".to_owned(),
+            Part::SwitchOr(_, other) => format!("on | off | {}", other.form()),
+            Part::Path(..) => "/PATH".to_owned(),
+            Part::Name(_) => "NAME".to_owned(),
+            Part::Address(..) => "ADDRESS".to_owned(),
+            Part::Text(form, _) => (*form).to_owned(),
+            Part::OneOf(section) | Part::MaybeOneOf(section) => {
+                suggested(*section).collect::<Vec<_>>().join(" | ")
+            }
+            Part::Names(_) | Part::Block(_) => "{ ... }".to_owned(),
+            Part::Do(_) => String::new(),
+        }
+    }
+
+    /// What a message names as accepted.
+    pub(crate) fn accepted(&self) -> String {
+        match self {
+            Part::Number(_) => {
+                "a number from 0 to 2147483647, decimal, without sign or unit".to_owned()
+            }
+            Part::Switch(_) => "on, yes, off, no".to_owned(),
+            Part::SwitchOr(_, other) => format!("on, yes, off, no, {}", other.accepted()),
+            Part::Path(..) => "an absolute path".to_owned(),
+            Part::Name(_) => "a name".to_owned(),
+            Part::Address(Family::V4, _) => "an IPv4 address".to_owned(),
+            Part::Address(Family::V6, _) => "an IPv6 address".to_owned(),
+            Part::OneOf(section) | Part::MaybeOneOf(section) => {
+                suggested(*section).collect::<Vec<_>>().join(", ")
+            }
+            Part::Names(_) => "a block of names".to_owned(),
+            Part::Text(..) | Part::Block(_) | Part::Do(_) => self.form(),
         }
     }
 }
 
-/// A reserved word and the sections in which it may stand.
+/// Family of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// An address of this family.
+    pub(crate) fn parse(self, text: &str) -> Option<IpAddr> {
+        let address: IpAddr = text.parse().ok()?;
+        (address.is_ipv6() == (self == Family::V6)).then_some(address)
+    }
+}
+
+/// What a message says about a word that is understood.
 #[derive(Clone, Copy, Debug)]
-pub struct Word {
-    /// Its spelling.
-    pub word: &'static str,
-    /// Where it may stand.
-    pub sections: &'static [Section],
+pub(crate) enum Note {
+    /// Nothing.
+    Quiet,
+    /// This warning.
+    Warning(&'static str),
+    /// This version does nothing about the word.
+    NoEffectYet,
+    /// The word is an old spelling of this one.
+    Deprecated(&'static str),
+    /// The word is understood here, though it belongs elsewhere.
+    Misplaced(&'static str),
 }
 
-use Section as S;
-
-const LINKS: &[Section] = &[S::Multicast, S::Udp, S::Tcp];
-const UNICAST: &[Section] = &[S::Udp, S::Tcp];
-const MODES: &[Section] = &[S::Sync, S::ModeAlarm, S::ModeFtfw, S::ModeNotrack];
-
-const fn w(word: &'static str, sections: &'static [Section]) -> Word {
-    Word { word, sections }
+/// What a word means in some sections.
+pub(crate) struct Use {
+    pub(crate) sections: &'static [Section],
+    pub(crate) parts: &'static [Part],
+    pub(crate) note: Note,
 }
+
+impl Use {
+    const fn note(self, note: Note) -> Use {
+        Use { note, ..self }
+    }
+
+    /// A message suggests the word.
+    pub(crate) fn is_suggested(&self) -> bool {
+        !matches!(self.note, Note::Deprecated(_) | Note::Misplaced(_))
+    }
+}
+
+/// A word and its meanings.
+pub(crate) struct Word {
+    pub(crate) word: &'static str,
+    pub(crate) uses: &'static [Use],
+}
+
+impl Word {
+    pub(crate) fn use_in(&self, section: Section) -> Option<&Use> {
+        self.uses.iter().find(|u| u.sections.contains(&section))
+    }
+
+    /// Where the word belongs first of all.
+    pub(crate) fn home(&self) -> Section {
+        self.uses[0].sections[0]
+    }
+}
+
+/// The word that `text` is in a section. The original's words are case-sensitive, but
+/// published files have some in another case, so these are understood.
+pub(crate) fn find(text: &str, section: Section) -> Option<(&'static Word, &'static Use)> {
+    let find = |is: &dyn Fn(&Word) -> bool| {
+        let here = |w: &'static Word| Some((w, w.use_in(section)?));
+        WORDS.iter().filter(|w| is(w)).find_map(here)
+    };
+    find(&|w| w.word == text).or_else(|| find(&|w| w.word.eq_ignore_ascii_case(text)))
+}
+
+/// Words that messages suggest in a section, in the order of the table.
+pub(crate) fn suggested(section: Section) -> impl Iterator<Item = &'static str> {
+    let is_good = move |w: &&Word| w.use_in(section).is_some_and(Use::is_suggested);
+    WORDS.iter().filter(is_good).map(|w| w.word)
+}
+
+const fn w(word: &'static str, uses: &'static [Use]) -> Word {
+    Word { word, uses }
+}
+
+const fn at(sections: &'static [Section], parts: &'static [Part]) -> Use {
+    Use {
+        sections,
+        parts,
+        note: Note::Quiet,
+    }
+}
+
+use Family::{V4, V6};
+use Note::{Deprecated, Misplaced, NoEffectYet, Warning};
+use Part::*;
+
+const LINKS: &[Section] = &[Multicast, Udp, Tcp];
+const UNICAST: &[Section] = &[Udp, Tcp];
+const MODES: &[Section] = &[Sync, ModeAlarm, ModeFtfw, ModeNotrack];
+
+/// Longest path of a file.
+const PATH_MAX: usize = 256;
+/// `sizeof(sockaddr_un.sun_path) - 1`
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Understood, but nothing is done with the value.
+const NUMBER_UNUSED: Part = Number(|_, _| ());
+const NETLINK_BUFFER: &[Part] = &[Number(|d, n| d.config.netlink_buffer = Some(n as usize))];
+const NETLINK_BUFFER_MAX: &[Part] = &[Number(|d, n| d.config.netlink_buffer_max = n as usize)];
+const SYSLOG: Part = SwitchOr(
+    |d, on| d.config.syslog = on.then_some(Facility::DAEMON),
+    &Text("FACILITY", Draft::syslog),
+);
+const ALARM: &[Part] = &[Do(|d| d.mode(Mode::Alarm)), Block(ModeAlarm)];
+const FTFW: &[Part] = &[Do(|d| d.mode(Mode::Ftfw)), Block(ModeFtfw)];
+const CLOSE: &[Part] = &[Do(|d| d.state(TcpState::CLOSE))];
 
 /// Every reserved word of the language (configuration reference, section 2), and
 /// two of ours, `ConntrackEvents` and `AliveTrailer`.
-pub const WORDS: &[Word] = &[
-    w("General", &[S::File]),
-    w("Sync", &[S::File]),
-    w("Stats", &[S::File]),
-    w("Helper", &[S::File]),
-    w("HashSize", &[S::General]),
-    w("HashLimit", &[S::General]),
-    w("LogFile", &[S::General, S::Stats]),
-    w("Syslog", &[S::General, S::Stats]),
-    w("LockFile", &[S::General]),
-    w("UNIX", &[S::General]),
-    w("Path", &[S::Unix]),
-    w("Backlog", &[S::Unix]),
-    w("NetlinkBufferSize", &[S::General]),
-    w("SocketBufferSize", &[S::General]),
-    w("NetlinkBufferSizeMaxGrowth", &[S::General]),
-    w("SocketBufferSizeMaxGrown", &[S::General]),
-    w("SocketBufferSizeMaxGrowth", &[S::General]),
-    w("NetlinkOverrunResync", &[S::General]),
-    w("NetlinkEventsReliable", &[S::General]),
-    w("EventIterationLimit", &[S::General]),
-    w("ConntrackEvents", &[S::General]),
-    w("PollSecs", &[S::General]),
-    w("Nice", &[S::General]),
-    w("Scheduler", &[S::General]),
-    w("Type", &[S::Scheduler, S::Helper]),
-    w("Priority", &[S::Scheduler]),
-    w("Systemd", &[S::General]),
-    w("Filter", &[S::General]),
-    w("From", &[S::Value]),
-    w("Userspace", &[S::Value]),
-    w("Kernelspace", &[S::Value]),
-    w("Protocol", &[S::Filter]),
-    w("Address", &[S::Filter]),
-    w("State", &[S::Filter]),
-    w("Accept", &[S::Value]),
-    w("Ignore", &[S::Value]),
-    w("SYN_SENT", &[S::FilterState]),
-    w("SYN_RECV", &[S::FilterState]),
-    w("ESTABLISHED", &[S::FilterState]),
-    w("FIN_WAIT", &[S::FilterState]),
-    w("CLOSE_WAIT", &[S::FilterState]),
-    w("LAST_ACK", &[S::FilterState]),
-    w("TIME_WAIT", &[S::FilterState]),
-    w("CLOSE", &[S::FilterState]),
-    w("CLOSED", &[S::FilterState]),
-    w("LISTEN", &[S::FilterState]),
-    w("for", &[S::FilterState]),
-    w("Mode", &[S::Sync]),
-    w("ALARM", &[S::Value]),
-    w("PERSISTENT", &[S::Value]),
-    w("FTFW", &[S::Value]),
-    w("NACK", &[S::Value]),
-    w("NOTRACK", &[S::Value]),
-    w("RefreshTime", &[S::Sync, S::ModeAlarm]),
-    w("CacheTimeout", &[S::Sync, S::ModeAlarm]),
-    w("CommitTimeout", MODES),
-    w("PurgeTimeout", MODES),
-    w("ResendQueueSize", &[S::ModeFtfw]),
-    w("ACKWindowSize", &[S::ModeFtfw]),
-    w("DisableInternalCache", &[S::ModeNotrack]),
-    w("DisableExternalCache", &[S::ModeFtfw, S::ModeNotrack]),
-    w("StartupResync", &[S::ModeFtfw, S::ModeNotrack]),
-    w("Multicast", &[S::Sync]),
-    w("UDP", &[S::Sync]),
-    w("TCP", &[S::Sync]),
-    w("Default", &[S::Value]),
-    w(
-        "IPv4_address",
-        &[S::Multicast, S::Udp, S::Tcp, S::FilterAddress],
-    ),
-    w(
-        "IPv6_address",
-        &[S::Multicast, S::Udp, S::Tcp, S::FilterAddress],
-    ),
-    w("IPv4_interface", &[S::Multicast]),
-    w("IPv6_interface", &[S::Multicast]),
-    w("IPv4_Destination_Address", UNICAST),
-    w("IPv6_Destination_Address", UNICAST),
-    w("Interface", LINKS),
-    w("Group", &[S::Multicast]),
-    w("Port", UNICAST),
-    w("SndSocketBuffer", LINKS),
-    w("RcvSocketBuffer", LINKS),
-    w("Checksum", LINKS),
-    w("ErrorQueueLength", &[S::Tcp]),
-    w("Options", &[S::Sync]),
-    w("TCPWindowTracking", &[S::Options]),
-    w("AliveTrailer", &[S::Options]),
-    w("ExpectationSync", &[S::Options]),
-    w("Setup", &[S::Helper]),
-    w("QueueNum", &[S::Helper]),
-    w("QueueLen", &[S::Helper]),
-    w("Policy", &[S::Helper]),
-    w("ExpectMax", &[S::Helper]),
-    w("ExpectTimeout", &[S::Helper]),
+#[rustfmt::skip]
+pub(crate) static WORDS: &[Word] = &[
+    w("General", &[at(&[File], &[Block(General)])]),
+    w("Sync", &[at(&[File], &[Do(Draft::begin_sync), Block(Sync)])]),
+    w("Stats", &[
+        at(&[File], &[Do(Draft::begin_stats), Block(Stats)]).note(NoEffectYet),
+        // CloudStack's files have it here, beside `Sync`.
+        at(&[General], &[Block(Stats)])
+            .note(Misplaced("`Stats` belongs outside General: passed over here")),
+    ]),
+    w("Helper", &[at(&[File], &[Block(Helper)]).note(NoEffectYet)]),
+
+    w("HashSize", &[at(&[General], &[NUMBER_UNUSED])
+        .note(Warning("`HashSize` has no effect: tables are sized from `HashLimit`"))]),
+    w("HashLimit", &[at(&[General], &[Number(Draft::hash_limit)])]),
+    w("LogFile", &[
+        at(&[General], &[SwitchOr(Draft::log_switch, &Path(PATH_MAX, |d, p| d.config.log_file = Some(p)))]),
+        at(&[Stats], &[SwitchOr(|_, _| (), &Path(PATH_MAX, |_, _| ()))]),
+    ]),
+    w("Syslog", &[
+        at(&[General], &[SYSLOG]),
+        at(&[Stats], &[SwitchOr(|_, _| (), &Text("FACILITY", |d, t| { d.facility(t); }))]),
+    ]),
+    w("LockFile", &[at(&[General], &[Path(PATH_MAX, |d, p| d.config.lock_file = p)])]),
+    w("UNIX", &[at(&[General], &[Block(Unix)])]),
+    w("Path", &[at(&[Unix], &[Path(SOCKET_PATH_MAX, |d, p| d.config.control_path = Some(p))])]),
+    w("Backlog", &[at(&[Unix], &[NUMBER_UNUSED])
+        .note(Warning("`Backlog` is deprecated and has no effect"))]),
+    w("NetlinkBufferSize", &[at(&[General], NETLINK_BUFFER)]),
+    w("SocketBufferSize", &[at(&[General], NETLINK_BUFFER)]),
+    w("NetlinkBufferSizeMaxGrowth", &[at(&[General], NETLINK_BUFFER_MAX)]),
+    w("SocketBufferSizeMaxGrown", &[at(&[General], NETLINK_BUFFER_MAX)]),
+    w("SocketBufferSizeMaxGrowth", &[at(&[General], NETLINK_BUFFER_MAX)]),
+    w("NetlinkOverrunResync", &[at(&[General], &[SwitchOr(
+        |d, on| d.config.overrun_resync = on.then_some(OVERRUN_RESYNC_DEFAULT),
+        &Number(|d, n| d.config.overrun_resync = given(n).or(Some(OVERRUN_RESYNC_DEFAULT))),
+    )])]),
+    w("NetlinkEventsReliable", &[at(&[General], &[Switch(|d, on| d.config.events_reliable = on)])]),
+    w("EventIterationLimit", &[at(&[General], &[Number(|d, n| d.config.event_iteration_limit = given(n))])]),
+    w("ConntrackEvents", &[at(&[General], &[Switch(|d, on| d.config.conntrack_events = on)])]),
+    w("PollSecs", &[at(&[General], &[Number(Draft::poll_secs)])]),
+    w("Nice", &[at(&[General], &[Text("-20", Draft::nice)])
+        .note(Warning("`Nice` has no effect: set it from outside with nice(1)"))]),
+    w("Scheduler", &[at(&[General], &[Block(Scheduler), Do(Draft::end_scheduler)])]),
+    w("Type", &[
+        at(&[Scheduler], &[OneOf(SchedulerClass)]),
+        at(&[Helper], &[Name(|_, _| ()), OneOf(HelperLayer3), OneOf(HelperLayer4), Block(Helper)]),
+    ]),
+    w("RR", &[at(&[SchedulerClass], &[Do(|d| d.scheduler_type = Some(SchedulerType::RoundRobin))])]),
+    w("FIFO", &[at(&[SchedulerClass], &[Do(|d| d.scheduler_type = Some(SchedulerType::Fifo))])]),
+    w("Priority", &[at(&[Scheduler], &[Number(Draft::priority)])]),
+    w("Systemd", &[at(&[General], &[Switch(|d, on| d.config.systemd = Some(on))])]),
+
+    w("Filter", &[at(&[General], &[MaybeOneOf(FilterFrom), Block(Filter)])]),
+    w("From", &[at(&[FilterFrom], &[OneOf(FilterPlace)])]),
+    w("Userspace", &[at(&[FilterPlace], &[])]),
+    w("Kernelspace", &[at(&[FilterPlace], &[])
+        .note(Warning("events are filtered in user space, with the same meaning"))]),
+    w("Protocol", &[at(&[Filter], &[OneOf(Section::Policy), Names(Draft::protocols), Do(Draft::end_protocols)])]),
+    w("Address", &[at(&[Filter], &[OneOf(Section::Policy), Block(FilterAddress), Do(Draft::end_addresses)])]),
+    w("State", &[at(&[Filter], &[OneOf(Section::Policy), Block(FilterState), Do(Draft::end_states)])]),
+    w("Accept", &[at(&[Section::Policy], &[Do(|d| d.policy = Some(Policy::Accept))])]),
+    w("Ignore", &[at(&[Section::Policy], &[Do(|d| d.policy = Some(Policy::Ignore))])]),
+    w("SYN_SENT", &[at(&[FilterState], &[Do(|d| d.state(TcpState::SYN_SENT))])]),
+    w("SYN_RECV", &[at(&[FilterState], &[Do(|d| d.state(TcpState::SYN_RECV))])]),
+    w("ESTABLISHED", &[at(&[FilterState], &[Do(|d| d.state(TcpState::ESTABLISHED))])]),
+    w("FIN_WAIT", &[at(&[FilterState], &[Do(|d| d.state(TcpState::FIN_WAIT))])]),
+    w("CLOSE_WAIT", &[at(&[FilterState], &[Do(|d| d.state(TcpState::CLOSE_WAIT))])]),
+    w("LAST_ACK", &[at(&[FilterState], &[Do(|d| d.state(TcpState::LAST_ACK))])]),
+    w("TIME_WAIT", &[at(&[FilterState], &[Do(|d| d.state(TcpState::TIME_WAIT))])]),
+    w("CLOSE", &[at(&[FilterState], CLOSE)]),
+    w("CLOSED", &[at(&[FilterState], CLOSE)]),
+    // The kernel uses the number for a simultaneous open now.
+    w("LISTEN", &[at(&[FilterState], &[Do(|d| d.state(TcpState::SYN_SENT2))])]),
+    w("for", &[at(&[FilterState], &[Do(Draft::end_state_group), OneOf(StateProtocol)])]),
+
+    w("Mode", &[at(&[Sync], &[OneOf(ModeName)])]),
+    w("NOTRACK", &[at(&[ModeName], &[Do(|d| d.mode(Mode::Notrack)), Block(ModeNotrack)])]),
+    w("ALARM", &[at(&[ModeName], ALARM)]),
+    w("PERSISTENT", &[at(&[ModeName], ALARM).note(Deprecated("ALARM"))]),
+    w("FTFW", &[at(&[ModeName], FTFW)]),
+    w("NACK", &[at(&[ModeName], FTFW).note(Deprecated("FTFW"))]),
+    w("RefreshTime", &[at(&[Sync, ModeAlarm], &[Number(|d, n| d.sync.refresh_time = n)])]),
+    w("CacheTimeout", &[at(&[Sync, ModeAlarm], &[Number(|d, n| d.sync.cache_timeout = n)])]),
+    w("CommitTimeout", &[at(MODES, &[Number(|d, n| d.sync.commit_timeout = given(n))])]),
+    w("PurgeTimeout", &[at(MODES, &[Number(|d, n| d.sync.purge_timeout = n)])]),
+    w("ResendQueueSize", &[at(&[ModeFtfw], &[Number(|d, n| d.sync.resend_queue_size = n)])]),
+    w("ACKWindowSize", &[at(&[ModeFtfw], &[Number(|d, n| d.sync.ack_window_size = n)])]),
+    w("DisableInternalCache", &[at(&[ModeNotrack], &[Switch(|d, on| d.sync.disable_internal_cache = on)])]),
+    w("DisableExternalCache", &[at(&[ModeFtfw, ModeNotrack], &[Switch(|d, on| d.sync.disable_external_cache = on)])]),
+    w("StartupResync", &[at(&[ModeFtfw, ModeNotrack], &[Switch(|d, on| d.sync.startup_resync = on)])]),
+
+    w("Multicast", &[at(&[Sync], &[
+        Do(|d| d.begin_link(Transport::Multicast)), MaybeOneOf(LinkFlag), Block(Multicast), Do(Draft::end_link),
+    ])]),
+    w("UDP", &[at(&[Sync], &[
+        Do(|d| d.begin_link(Transport::Udp)), MaybeOneOf(LinkFlag), Block(Udp), Do(Draft::end_link),
+    ])]),
+    w("TCP", &[
+        at(&[Sync], &[
+            Do(|d| d.begin_link(Transport::Tcp)), MaybeOneOf(LinkFlag), Block(Tcp), Do(Draft::end_link),
+        ]),
+        at(&[StateProtocol], &[]),
+    ]),
+    w("Default", &[at(&[LinkFlag], &[Do(|d| d.link.default = true)])]),
+    w("IPv4_address", &[
+        at(&[Multicast], &[Address(V4, Draft::group)]),
+        at(UNICAST, &[Address(V4, |d, a| d.link.address = Some(a))]),
+        at(&[FilterAddress], &[Text("ADDRESS[/LENGTH]", |d, t| d.network(t, V4))]),
+    ]),
+    w("IPv6_address", &[
+        at(&[Multicast], &[Address(V6, Draft::group)]),
+        at(UNICAST, &[Address(V6, |d, a| d.link.address = Some(a))]),
+        at(&[FilterAddress], &[Text("ADDRESS[/LENGTH]", |d, t| d.network(t, V6))]),
+    ]),
+    w("IPv4_interface", &[at(&[Multicast], &[Address(V4, Draft::interface_address)])]),
+    w("IPv6_interface", &[at(&[Multicast], &[Text("ADDRESS", |_, _| ())])
+        .note(Warning("`IPv6_interface` is not needed and has no effect"))]),
+    w("IPv4_Destination_Address", &[at(UNICAST, &[Address(V4, |d, a| d.link.destination = Some(a))])]),
+    w("IPv6_Destination_Address", &[at(UNICAST, &[Address(V6, |d, a| d.link.destination = Some(a))])]),
+    w("Interface", &[at(LINKS, &[Name(Draft::interface)])]),
+    w("Group", &[at(&[Multicast], &[Number(Draft::port)])]),
+    w("Port", &[at(UNICAST, &[Number(Draft::port)])]),
+    w("SndSocketBuffer", &[at(LINKS, &[Number(|d, n| d.link.send_buffer = Some(n as usize))])]),
+    w("RcvSocketBuffer", &[at(LINKS, &[Number(|d, n| d.link.receive_buffer = Some(n as usize))])]),
+    w("Checksum", &[at(LINKS, &[Switch(|d, on| d.link.checksum = on)])]),
+    w("ErrorQueueLength", &[at(&[Tcp], &[NUMBER_UNUSED]).note(NoEffectYet)]),
+
+    w("Options", &[at(&[Sync], &[Block(Options)])]),
+    w("TCPWindowTracking", &[at(&[Options], &[Switch(|d, on| d.sync.window_tracking = on)])]),
+    w("AliveTrailer", &[at(&[Options], &[Switch(|d, on| d.sync.alive_trailer = on)])]),
+    w("ExpectationSync", &[at(&[Options], &[SwitchOr(
+        |d, on| d.sync.expectation_sync = on.then(Vec::new),
+        &Names(Draft::helpers),
+    )])]),
+
+    // Helper blocks are read for their syntax only.
+    w("Setup", &[at(&[Helper], &[Switch(|_, _| ())])]),
+    w("QueueNum", &[at(&[Helper], &[NUMBER_UNUSED])]),
+    w("QueueLen", &[at(&[Helper], &[NUMBER_UNUSED])]),
+    w("Policy", &[at(&[Helper], &[Name(Draft::helper_policy), Block(Helper)])]),
+    w("ExpectMax", &[at(&[Helper], &[NUMBER_UNUSED])]),
+    w("ExpectTimeout", &[at(&[Helper], &[NUMBER_UNUSED])]),
+    w("inet", &[at(&[HelperLayer3], &[])]),
+    w("inet6", &[at(&[HelperLayer3], &[])]),
+    w("tcp", &[at(&[HelperLayer4], &[])]),
+    w("udp", &[at(&[HelperLayer4], &[])]),
 ];
-
-/// What to say of `text`, which may not stand in `section`.
-pub(crate) fn advice(text: &str, section: Section) -> String {
-    let here = || WORDS.iter().filter(|w| w.sections.contains(&section));
-    if let Some(word) = here().find(|w| w.word.eq_ignore_ascii_case(text)) {
-        return format!("write `{}`: words are case-sensitive", word.word);
-    }
-    if let Some(word) = WORDS.iter().find(|w| w.word == text)
-        && let Some(home) = word.sections.first().filter(|s| **s != Section::Value)
-    {
-        return format!("`{text}` belongs in {}", home.name());
-    }
-    let near = here()
-        .map(|w| (distance(text, w.word), w.word))
-        .min()
-        .filter(|(d, _)| *d <= 3);
-    match near {
-        Some((_, word)) => format!("did you mean `{word}`?"),
-        None => {
-            let list: Vec<_> = here().map(|w| w.word).collect();
-            format!("accepted here: {}", list.join(", "))
-        }
-    }
-}
-
-/// True for a reserved word, and for what may be one with a slip in it.
-pub(crate) fn is_like_a_word(text: &str) -> bool {
-    let slips = |word: &str| word.len() > 5 && distance(text, word) <= 2;
-    (WORDS.iter()).any(|w| w.word == text || slips(w.word))
-}
-
-/// Edit distance without regard to case.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<u8> = b.bytes().map(|c| c.to_ascii_lowercase()).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let cost = usize::from(ca.to_ascii_lowercase() != *cb);
-            let best = (diagonal + cost).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = std::mem::replace(&mut row[j + 1], best);
-        }
-    }
-    row[b.len()]
-}

@@ -163,7 +163,7 @@ fn check(path: &Path) -> Outcome {
             if !loaded.shown.is_empty() {
                 print::out(format_args!("{}\n", loaded.shown));
             }
-            let warnings = match loaded.warnings.len() {
+            let warnings = match loaded.warnings_count {
                 0 => "no warnings".to_owned(),
                 1 => "1 warning".to_owned(),
                 n => format!("{n} warnings"),

@@ -1,7 +1,10 @@
 use std::collections::BTreeSet;
 
+use flow::{Policy, TcpState};
+
 use super::*;
-use crate::render;
+use crate::words::WORDS;
+use crate::{Diagnostic, Facility, Mode, Severity, render};
 
 const GOOD: &str = "
 General {
