@@ -6,6 +6,7 @@
 //! Our own command line speaks another protocol on the same socket ([`call`]).
 
 pub mod call;
+mod counted;
 mod query;
 pub mod reply;
 mod request;

@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 
+use counters::{DaemonStats, ReceiveStats, Stats};
 use flow::{Direction, Expectation, Flow, L4, ProtoInfo, Tuple};
 use serde::Serialize;
 
+use crate::counted;
 use crate::query::STATUS_NAMES;
 use crate::reply::{CacheReport, LinkReport, PeerReport};
 
@@ -320,26 +322,13 @@ pub struct StatusRow {
     pub peer: PeerReport,
     /// Links in file order.
     pub links: Vec<LinkReport>,
-    /// Messages that never came.
-    pub lost: u64,
-    /// Messages refused.
-    pub malformed: u64,
-    /// Times that the kernel dropped events.
-    pub overruns: u64,
-    /// Events and entries of dumps that the protocol cannot carry.
-    pub not_carried: u64,
-    /// Expectations whose master is not replicated.
-    pub masterless: u64,
-    /// Flows made without the helper that this kernel lacks.
-    pub without_helper: u64,
-    /// Flows whose reply tuple a foreign flow holds.
-    pub clashes: u64,
-    /// Deletes of the peer that were not obeyed, because the flow lives here.
-    pub deletes_refused: u64,
-    /// Connections to the control socket that could not be accepted.
-    pub accept_failed: u64,
-    /// Control clients that were refused because too many were reading.
-    pub clients_refused: u64,
-    /// Control clients that were disconnected because they read nothing.
-    pub clients_dropped: u64,
+    /// What has been received.
+    #[serde(flatten, serialize_with = "counted::of_status")]
+    pub receive: ReceiveStats,
+    /// Counters of the replica.
+    #[serde(flatten, serialize_with = "counted::of_status")]
+    pub stats: Stats,
+    /// Counters of the daemon.
+    #[serde(flatten, serialize_with = "counted::of_status")]
+    pub daemon: DaemonStats,
 }

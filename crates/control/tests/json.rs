@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use control::reply::{CacheReport, LinkReport, PeerReport};
 use control::rows::{Beside, CountersRow, EventRow, ExpectationRow, FlowRow, StatusRow};
+use counters::{CacheStats, Counter, Counters, DaemonStats, ReceiveStats, Shown, Stats};
 use flow::{
     Addrs, Direction, ExpectNat, Expectation, Flow, L4, Labels, Mark, Name, Proto, ProtoInfo,
     SctpInfo, SeqAdjPair, Status, SynProxy, TcpInfo, TcpState, Tuple, Zone,
@@ -13,12 +14,13 @@ use serde_json::Value;
 
 type Table = BTreeMap<String, String>;
 
+const PAGE: &str = include_str!("../../../docs/json.md");
+
 /// The tables of the page: field → type, by section.
 fn documented() -> BTreeMap<String, Table> {
-    let page = include_str!("../../../docs/json.md");
     let mut sections: BTreeMap<String, Table> = BTreeMap::new();
     let mut section = String::new();
-    for line in page.lines() {
+    for line in PAGE.lines() {
         if let Some(name) = line.strip_prefix("## ") {
             section = name.to_owned();
         } else if let Some(row) = line.strip_prefix("| `") {
@@ -244,4 +246,29 @@ fn status() {
         let seen = check(&tables, section, value);
         assert!(seen.iter().eq(tables[section].keys()), "{section}");
     }
+}
+
+/// The row of the page on a counter, as its declaration has it.
+fn documented_as(name: &str, counter: &Counter) -> String {
+    let (first, rest) = counter.help.split_at(1);
+    let help = first.to_lowercase() + rest.trim_end_matches('.');
+    format!("| `{name}` | number | {help} |\n")
+}
+
+#[test]
+fn a_counter_means_what_its_declaration_says() {
+    let mut shown = 0;
+    let cache = CacheStats::ALL.iter().map(|c| (c.name, c));
+    let others = [ReceiveStats::ALL, Stats::ALL, DaemonStats::ALL].concat();
+    let others = others.iter().filter_map(|c| match c.shown {
+        Shown::Statistics => None,
+        Shown::Peer(name) => Some((name, c)),
+        Shown::Status | Shown::Note(_) => Some((c.name, c)),
+    });
+    for (name, counter) in cache.chain(others) {
+        let row = documented_as(name, counter);
+        assert!(PAGE.contains(&row), "{row}");
+        shown += 1;
+    }
+    assert!(shown > 20);
 }

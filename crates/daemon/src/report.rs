@@ -5,7 +5,8 @@ use control::reply::{
     self, CacheReport, NetworkReport, PeerReport, QueueReport, Report, RuntimeReport,
 };
 use control::rows::StatusRow;
-use replica::{CacheStats, Which};
+use counters::{CacheStats, DaemonStats};
+use replica::Which;
 use wire::v1::{Control, Flags, Mode, Role};
 
 use crate::sysctl;
@@ -39,7 +40,6 @@ impl Loop {
         let cache =
             |enabled, which, counters| cache_report(enabled, replica.len(which) as u64, counters);
         let current = replica.current_link().0;
-        let r = stats.receive;
         Report {
             internal: cache(settings.internal_cache, Which::Internal, stats.internal),
             external: cache(settings.external_cache, Which::External, stats.external),
@@ -48,15 +48,7 @@ impl Loop {
                 .map(|(n, link)| link.report(n == current))
                 .collect(),
             network: NetworkReport {
-                malformed: r.malformed,
-                wrong_version: r.wrong_version,
-                bad_header: r.bad_header,
-                bad_payload: r.bad_payload,
-                bad_type: r.bad_type,
-                truncated: r.truncated,
-                bad_size: r.bad_size,
-                lost: r.lost,
-                before: r.before,
+                receive: stats.receive,
                 peer: self.peer(),
             },
         }
@@ -88,11 +80,8 @@ impl Loop {
             held: held.map(|(held, _)| held as u64),
             should_hold: held.map(|(_, all)| all as u64),
             silent: replica.peer_silence().map(|s| s.as_secs()),
-            asked: stats.lacks_found,
-            spared: stats.purge_spared,
-            absent: stats.external_absent,
-            late_used: stats.receive.late_used,
-            bad_trailers: stats.receive.bad_trailers,
+            stats,
+            receive: stats.receive,
         }
     }
 
@@ -129,20 +118,25 @@ impl Loop {
     }
 
     fn runtime(&self) -> RuntimeReport {
-        let stats = self.core.replica.stats();
         let events = self.core.events.as_ref();
         RuntimeReport {
             uptime_secs: self.core.start.elapsed().as_secs(),
-            events_received: stats.events_received,
-            events_filtered: stats.events_filtered,
+            stats: self.core.replica.stats(),
+            daemon: self.daemon_stats(),
+            buffer_bytes: events.map_or(0, |e| e.buffer_bytes() as u64),
+        }
+    }
+
+    fn daemon_stats(&self) -> DaemonStats {
+        let events = self.core.events.as_ref();
+        DaemonStats {
             events_unknown: events.map_or(0, |e| e.unknown),
             events_failed: events.map_or(0, |e| e.failed),
-            overruns: stats.overruns,
-            kernel_flushes: stats.kernel_flushes,
-            resyncs: stats.resyncs,
-            buffer_bytes: events.map_or(0, |e| e.buffer_bytes() as u64),
             local_read_failed: self.local_read_failed,
             local_unknown: self.local_unknown,
+            accept_failed: self.clients.accept_failed,
+            clients_refused: self.clients.refused,
+            clients_dropped: self.clients.dropped,
         }
     }
 
@@ -173,17 +167,9 @@ impl Loop {
             external_expectations: expectations.map(|(_, external)| external),
             peer: report.network.peer,
             links: report.links,
-            lost: report.network.lost,
-            malformed: report.network.malformed,
-            overruns: stats.overruns,
-            not_carried: stats.not_carried,
-            masterless: stats.masterless,
-            without_helper: stats.without_helper,
-            clashes: stats.clashes,
-            deletes_refused: stats.deletes_refused,
-            accept_failed: self.clients.accept_failed,
-            clients_refused: self.clients.refused,
-            clients_dropped: self.clients.dropped,
+            receive: stats.receive,
+            stats,
+            daemon: self.daemon_stats(),
         }
     }
 }
@@ -196,15 +182,10 @@ fn role_name(role: Role) -> &'static str {
     }
 }
 
-fn cache_report(enabled: bool, active: u64, c: CacheStats) -> CacheReport {
+fn cache_report(enabled: bool, active: u64, counters: CacheStats) -> CacheReport {
     CacheReport {
         enabled,
         active,
-        created: c.created,
-        create_failed: c.create_failed,
-        updated: c.updated,
-        update_failed: c.update_failed,
-        destroyed: c.destroyed,
-        destroy_failed: c.destroy_failed,
+        counters,
     }
 }

@@ -50,7 +50,7 @@ const BUGS: &[Bug] = &[
     },
 ];
 
-const CRATES: &[&str] = &["flow", "wire", "cache", "replica", "sim"];
+const CRATES: &[&str] = &["flow", "wire", "cache", "counters", "replica", "sim"];
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();

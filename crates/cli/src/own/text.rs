@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use control::call::Tail;
+use counters::{Counters, DaemonStats, Shown, Stats};
 use serde_json::Value;
 
 /// What a command did, if there is more to say than that it is done.
@@ -148,40 +149,12 @@ pub(crate) fn status(s: &Value) -> String {
     if s["committing"].as_bool() == Some(true) {
         line("commit", "is running".to_owned());
     }
-    for (key, text) in [
-        ("overruns", "times the kernel dropped events"),
-        (
-            "not_carried",
-            "events about what the protocol cannot carry: not replicated",
-        ),
-        ("masterless", "expectations whose master is not replicated"),
-        (
-            "without_helper",
-            "flows made without the helper that this kernel lacks",
-        ),
-        (
-            "clashes",
-            "flows not made: another flow holds the reply tuple",
-        ),
-        (
-            "deletes_refused",
-            "deletes of the peer not obeyed: the flow lives here",
-        ),
-        (
-            "accept_failed",
-            "times no descriptor was left for a control client",
-        ),
-        (
-            "clients_refused",
-            "control clients refused: too many were reading",
-        ),
-        (
-            "clients_dropped",
-            "control clients disconnected: they read nothing",
-        ),
-    ] {
-        if number(s, key) > 0 {
-            line("note", format!("{} {text}", number(s, key)));
+    for counter in Stats::ALL.iter().chain(DaemonStats::ALL) {
+        let count = number(s, counter.name);
+        if let Shown::Note(text) = counter.shown
+            && count > 0
+        {
+            line("note", format!("{count} {} {text}", counter.unit));
         }
     }
     out

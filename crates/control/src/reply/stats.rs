@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
+use counters::{CacheStats, DaemonStats, ReceiveStats, Stats};
 use serde::Serialize;
+
+use crate::counted;
 
 /// One cache, or what stands in its place.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -12,18 +15,9 @@ pub struct CacheReport {
     /// Entries now.
     #[serde(rename = "entries")]
     pub active: u64,
-    /// Entries created.
-    pub created: u64,
-    /// Entries not created.
-    pub create_failed: u64,
-    /// Entries updated.
-    pub updated: u64,
-    /// Updates that failed.
-    pub update_failed: u64,
-    /// Entries ended.
-    pub destroyed: u64,
-    /// Ends that failed.
-    pub destroy_failed: u64,
+    /// What has happened to entries.
+    #[serde(flatten, serialize_with = "counted::all")]
+    pub counters: CacheStats,
 }
 
 /// One link.
@@ -48,24 +42,8 @@ pub struct LinkReport {
 /// The receive path.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NetworkReport {
-    /// Messages rejected.
-    pub malformed: u64,
-    /// By reason.
-    pub wrong_version: u64,
-    /// By reason.
-    pub bad_header: u64,
-    /// By reason.
-    pub bad_payload: u64,
-    /// By reason.
-    pub bad_type: u64,
-    /// By reason.
-    pub truncated: u64,
-    /// By reason.
-    pub bad_size: u64,
-    /// Sequence numbers that never came.
-    pub lost: u64,
-    /// Messages older than one seen before.
-    pub before: u64,
+    /// What has been received.
+    pub receive: ReceiveStats,
     /// What is known of the peer.
     pub peer: PeerReport,
 }
@@ -93,16 +71,12 @@ pub struct PeerReport {
     /// Seconds since its last message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub silent: Option<u64>,
-    /// Times that it counted on more flows than we held, or fewer, and we asked for all.
-    pub asked: u64,
-    /// Flows that scheduled flushes spared: our own, injected, or held by nothing else.
-    pub spared: u64,
-    /// Flows removed because a complete bulk update did not mention them.
-    pub absent: u64,
-    /// Late messages that were still news.
-    pub late_used: u64,
-    /// Trailers that could not be read.
-    pub bad_trailers: u64,
+    /// What the peer made us do.
+    #[serde(flatten, serialize_with = "counted::of_peer")]
+    pub stats: Stats,
+    /// What has been received.
+    #[serde(flatten, serialize_with = "counted::of_peer")]
+    pub receive: ReceiveStats,
 }
 
 /// The daemon.
@@ -110,26 +84,12 @@ pub struct PeerReport {
 pub struct RuntimeReport {
     /// Since the start.
     pub uptime_secs: u64,
-    /// Events received.
-    pub events_received: u64,
-    /// Events filtered.
-    pub events_filtered: u64,
-    /// Messages of an unknown type.
-    pub events_unknown: u64,
-    /// Messages that could not be read.
-    pub events_failed: u64,
-    /// Overruns.
-    pub overruns: u64,
-    /// Kernel flushes.
-    pub kernel_flushes: u64,
-    /// Dumps into the internal cache.
-    pub resyncs: u64,
+    /// Counters of the replica.
+    pub stats: Stats,
+    /// Counters of the daemon.
+    pub daemon: DaemonStats,
     /// Receive buffer of the event socket in bytes.
     pub buffer_bytes: u64,
-    /// Control requests cut short.
-    pub local_read_failed: u64,
-    /// Control requests not known.
-    pub local_unknown: u64,
 }
 
 /// What `-s` shows.
@@ -158,9 +118,9 @@ pub fn general(report: &Report) -> String {
         "traffic processed:\n{bytes:20} Bytes      {packets:20} Pckts\n\n"
     );
     active_link(&mut out, &report.links);
-    let NetworkReport {
+    let ReceiveStats {
         malformed, lost, ..
-    } = report.network;
+    } = report.network.receive;
     let _ = write!(
         out,
         "message tracking:\n{malformed:20} Malformed msgs {lost:20} Lost msgs\n\n"
@@ -172,6 +132,7 @@ fn internal_block(out: &mut String, c: &CacheReport) {
     if c.enabled {
         return cache_block(out, "cache internal:", c);
     }
+    let c = &c.counters;
     let _ = write!(
         out,
         "internal bypass:\n\
@@ -187,15 +148,15 @@ fn external_block(out: &mut String, c: &CacheReport) {
         return cache_block(out, "cache external:", c);
     }
     out.push_str("external inject:\n");
-    cache_lines(out, c);
+    cache_lines(out, &c.counters);
 }
 
 fn cache_block(out: &mut String, title: &str, c: &CacheReport) {
     let _ = writeln!(out, "{title}\ncurrent active connections:\t{:12}", c.active);
-    cache_lines(out, c);
+    cache_lines(out, &c.counters);
 }
 
-fn cache_lines(out: &mut String, c: &CacheReport) {
+fn cache_lines(out: &mut String, c: &CacheStats) {
     let _ = write!(
         out,
         "connections created:\t\t{:12}\tfailed:\t{:12}\n\
@@ -244,7 +205,7 @@ pub fn links(links: &[LinkReport]) -> String {
 
 /// `-s network`
 pub fn network(report: &Report) -> String {
-    let n = &report.network;
+    let n = &report.network.receive;
     let mut out = format!(
         "network statistics:\n\
          \trecv:\n\
@@ -273,7 +234,7 @@ pub fn network(report: &Report) -> String {
         n.before
     );
     active_link(&mut out, &report.links);
-    peer_block(&mut out, &n.peer);
+    peer_block(&mut out, &report.network.peer);
     out
 }
 
@@ -300,11 +261,11 @@ fn peer_block(out: &mut String, p: &PeerReport) {
         p.unconfirmed,
         p.held.unwrap_or(0),
         p.should_hold.unwrap_or(0),
-        p.asked,
-        p.spared,
-        p.absent,
-        p.late_used,
-        p.bad_trailers
+        p.stats.lacks_found,
+        p.stats.purge_spared,
+        p.stats.external_absent,
+        p.receive.late_used,
+        p.receive.bad_trailers
     );
 }
 
@@ -324,7 +285,8 @@ pub fn cache_stats(report: &Report) -> String {
     out
 }
 
-fn cache_detail(out: &mut String, name: &str, c: &CacheReport) {
+fn cache_detail(out: &mut String, name: &str, report: &CacheReport) {
+    let (active, c) = (report.active, &report.counters);
     let _ = write!(
         out,
         "cache:{name}\tactive objects:\t\t{:12}\n\
@@ -336,9 +298,9 @@ fn cache_detail(out: &mut String, name: &str, c: &CacheReport) {
          \t\tentry not found:\t{:12}\n\
          \tdeletion created/failed:\t{:12}/{:12}\n\
          \t\tentry not found:\t{:12}\n\n",
-        c.active,
-        c.active,
-        c.active,
+        active,
+        active,
+        active,
         c.created,
         c.create_failed,
         0,
@@ -354,6 +316,7 @@ fn cache_detail(out: &mut String, name: &str, c: &CacheReport) {
 
 /// `-s runtime`
 pub fn runtime(r: &RuntimeReport) -> String {
+    let (stats, daemon) = (&r.stats, &r.daemon);
     format!(
         "daemon uptime: {}\n\n\
          netlink stats:\n\
@@ -375,22 +338,22 @@ pub fn runtime(r: &RuntimeReport) -> String {
          \tlocal read failed:\t\t{:12}\n\
          \tlocal unknown request:\t\t{:12}\n\n",
         uptime(r.uptime_secs),
-        r.events_received,
-        r.events_filtered,
-        r.events_unknown,
-        r.events_failed,
+        stats.events_received,
+        stats.events_filtered,
+        daemon.events_unknown,
+        daemon.events_failed,
         0,
-        r.overruns,
-        r.kernel_flushes,
-        r.resyncs,
+        stats.overruns,
+        stats.kernel_flushes,
+        stats.resyncs,
         r.buffer_bytes,
         0,
         0,
         0,
         0,
         0,
-        r.local_read_failed,
-        r.local_unknown
+        daemon.local_read_failed,
+        daemon.local_unknown
     )
 }
 
@@ -469,8 +432,10 @@ mod tests {
             internal: CacheReport {
                 enabled: true,
                 active: 7,
-                created: 7,
-                ..CacheReport::default()
+                counters: CacheStats {
+                    created: 7,
+                    ..CacheStats::default()
+                },
             },
             external: CacheReport {
                 enabled: true,

@@ -1,0 +1,241 @@
+//! What is counted. Each counter is declared once: name, help, unit, and where it is shown.
+//!
+//! The crates that count (`replica`, `daemon`) add to the fields. The crates that show
+//! (`control`, `cli`) visit the counters and know none of them by name, but for the lines of
+//! the original's statistics, whose columns are fixed.
+
+/// A counter, apart from its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counter {
+    /// Name of the field, also in JSON.
+    pub name: &'static str,
+    /// What is counted: a sentence without a verb.
+    pub help: &'static str,
+    /// What one of them is, in the plural.
+    pub unit: &'static str,
+    /// Where it is shown beside the statistics.
+    pub shown: Shown,
+}
+
+/// Where a counter is shown beside the statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// Nowhere.
+    Statistics,
+    /// In the object of the peer, under this name.
+    Peer(&'static str),
+    /// In the status.
+    Status,
+    /// In the status; and an operator reads number, unit and this text if there are any.
+    Note(&'static str),
+}
+
+/// A group of counters.
+pub trait Counters {
+    /// All of them, in the order in which they are shown.
+    const ALL: &'static [Counter];
+
+    /// Their values, in the same order.
+    fn values(&self) -> impl Iterator<Item = u64>;
+
+    /// Each with its value.
+    fn each(&self) -> impl Iterator<Item = (&'static Counter, u64)> {
+        Self::ALL.iter().zip(self.values())
+    }
+}
+
+/// Declares groups of counters. The comment of a field is its help.
+macro_rules! counters {
+    ($(
+        $(#[doc = $doc:literal])+
+        pub struct $group:ident {
+            $(#[doc = $help:literal] $name:ident: $unit:literal $(in $shown:expr)?;)+
+        }
+        $(beside { $($(#[doc = $other_doc:literal])+ $other:ident: $kind:ty;)+ })?
+    )+) => {$(
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $group {
+            $(#[doc = $help] pub $name: u64,)+
+            $($($(#[doc = $other_doc])+ pub $other: $kind,)+)?
+        }
+
+        impl Counters for $group {
+            const ALL: &'static [Counter] = &[$(Counter {
+                name: stringify!($name),
+                help: $help.trim_ascii(),
+                unit: $unit,
+                shown: counters!(@shown $($shown)?),
+            }),+];
+
+            fn values(&self) -> impl Iterator<Item = u64> {
+                [$(self.$name),+].into_iter()
+            }
+        }
+    )+};
+    (@shown) => { Shown::Statistics };
+    (@shown $shown:expr) => { $shown };
+}
+
+use Shown::{Note, Peer, Status};
+
+counters! {
+    /// Counters of a cache, or of the kernel requests that stand in its place.
+    pub struct CacheStats {
+        /// Entries created.
+        created: "entries";
+        /// Entries not created: the cache is full, or the kernel refused.
+        create_failed: "entries";
+        /// Updates.
+        updated: "updates";
+        /// Updates that failed.
+        update_failed: "updates";
+        /// Entries ended.
+        destroyed: "entries";
+        /// Ends that failed.
+        destroy_failed: "ends";
+    }
+
+    /// Counters of the receive path. Those of rejected messages are by reason.
+    pub struct ReceiveStats {
+        /// Messages of the peer that never came.
+        lost: "messages" in Status;
+        /// Messages of the peer that were refused.
+        malformed: "messages" in Status;
+        /// Messages that are not of version 1.
+        wrong_version: "messages";
+        /// Messages with flags or a type that the mode does not allow.
+        bad_header: "messages";
+        /// Messages with attributes that were rejected.
+        bad_payload: "messages";
+        /// Messages of a type that the mode does not know.
+        bad_type: "messages";
+        /// Messages shorter than a header.
+        truncated: "messages";
+        /// Messages with a length that cannot be.
+        bad_size: "messages";
+        /// Messages older than one received before.
+        before: "messages";
+        /// Late messages that were still news.
+        late_used: "messages" in Peer("late_used");
+        /// Trailers that could not be read.
+        bad_trailers: "trailers" in Peer("bad_trailers");
+        /// Unknown attributes passed over.
+        unknown_attrs: "attributes";
+        /// Messages with a flag, which ALARM passes over.
+        ignored: "messages";
+        /// Expectations passed over, because they are not to be replicated.
+        expectations_ignored: "expectations";
+    }
+
+    /// All counters of a replica.
+    pub struct Stats {
+        /// Events of the kernel.
+        events_received: "events";
+        /// Events that the filter kept out.
+        events_filtered: "events";
+        /// Events that our own requests caused.
+        events_own: "events";
+        /// DESTROY events of an entry that had already been followed by another.
+        events_late: "events";
+        /// Times that the kernel dropped events; each is repaired.
+        overruns: "times" in Note("the kernel dropped events");
+        /// Dumps that refilled or compared the internal cache.
+        resyncs: "dumps";
+        /// Flushes of the kernel's table.
+        kernel_flushes: "flushes";
+        /// Events and entries of dumps that the protocol cannot carry and that are not replicated.
+        not_carried: "events" in Note("about what the protocol cannot carry: not replicated");
+        /// Expectations whose master is not replicated.
+        masterless: "expectations" in Note("whose master is not replicated");
+        /// Flows made without the helper that this kernel lacks.
+        without_helper: "flows" in Note("made without the helper that this kernel lacks");
+        /// Flows not made because a foreign flow holds the reply tuple.
+        clashes: "flows" in Note("not made: another flow holds the reply tuple");
+        /// Deletes of the peer not obeyed because the flow lives here.
+        deletes_refused: "deletes" in Note("of the peer not obeyed: the flow lives here");
+        /// Flows that a sweep found though no event had reported them.
+        silent_flows: "flows";
+        /// Flows that a sweep found gone though no event had reported it.
+        silent_ends: "flows";
+        /// Timeouts sent again because packets had silently refreshed them.
+        timeouts_refreshed: "timeouts";
+        /// Ends not announced, because the peer owns the flow now.
+        ends_not_announced: "ends";
+        /// Times that the peer has lost its memory.
+        peer_restarts: "times";
+        /// Flows that the peer offered: found in its kernel, and perhaps not its own.
+        offers_received: "flows";
+        /// Times that the peer counted on more flows than we held, or fewer, and we asked for all.
+        lacks_found: "times" in Peer("asked");
+        /// Flows that scheduled flushes spared: our own, injected, or held by nothing else here.
+        purge_spared: "flows" in Peer("spared");
+        /// Flows removed because a complete bulk update did not mention them.
+        external_absent: "flows" in Peer("absent");
+        /// Entries of the peer that were not sent again in time (ALARM).
+        external_expired: "entries";
+        /// Ends never acknowledged and forgotten, because the peer is absent too long (FT-FW).
+        ends_given_up: "ends";
+        /// Messages dropped because the direct queue was full.
+        direct_dropped: "messages";
+        /// Packets of ended flows, if the kernel accounts.
+        traffic_packets: "packets";
+        /// Bytes of ended flows, if the kernel accounts.
+        traffic_bytes: "bytes";
+        /// Messages sent.
+        messages_sent: "messages";
+    }
+    beside {
+        /// Internal cache, or what went past it when it is off.
+        internal: CacheStats;
+        /// External cache, or what was injected when it is off.
+        external: CacheStats;
+        /// Receive path.
+        receive: ReceiveStats;
+    }
+
+    /// Counters of the daemon around the replica.
+    pub struct DaemonStats {
+        /// Messages of the kernel of an unknown type.
+        events_unknown: "messages";
+        /// Messages of the kernel that could not be read.
+        events_failed: "messages";
+        /// Control requests cut short.
+        local_read_failed: "requests";
+        /// Control requests not known.
+        local_unknown: "requests";
+        /// Connections to the control socket that could not be accepted, for want of descriptors.
+        accept_failed: "times" in Note("no descriptor was left for a control client");
+        /// Control clients that were refused because too many were reading.
+        clients_refused: "control clients" in Note("refused: too many were reading");
+        /// Control clients that were disconnected because they read nothing.
+        clients_dropped: "control clients" in Note("disconnected: they read nothing");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_counter_comes_with_its_own_value() {
+        let stats = DaemonStats {
+            events_unknown: 1,
+            clients_dropped: 7,
+            ..DaemonStats::default()
+        };
+        let all: Vec<_> = stats.each().map(|(c, n)| (c.name, n)).collect();
+        assert_eq!(all.len(), DaemonStats::ALL.len());
+        assert_eq!(all.first(), Some(&("events_unknown", 1)));
+        assert_eq!(all.last(), Some(&("clients_dropped", 7)));
+    }
+
+    #[test]
+    fn a_name_means_one_counter() {
+        let all = [ReceiveStats::ALL, Stats::ALL, DaemonStats::ALL].concat();
+        let unique: BTreeSet<_> = all.iter().map(|c| c.name).collect();
+        assert_eq!(unique.len(), all.len());
+    }
+}
