@@ -12,6 +12,7 @@ all:
 check:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --workspace --document-private-items
 	scripts/need cargo-deny
 	cargo fetch --locked
 	cargo deny --offline check licenses bans sources

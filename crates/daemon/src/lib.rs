@@ -8,7 +8,7 @@
 //!  signals      ─┘
 //! ```
 //!
-//! [`run`] starts and ends it; [`turn`] is the loop; `writer` has the only other
+//! [`run()`] starts and ends it; `turn` is the loop; `writer` has the only other
 //! lasting thread, which waits for the kernel and owns no state.
 
 mod admission;

@@ -6,7 +6,7 @@
 //! ([`decode_flow`], [`decode_expectation`]).
 //!
 //! Hard case: three values (translated ports, ICMP id) are little-endian in a
-//! protocol that is big-endian elsewhere; see [`mod@flow`].
+//! protocol that is big-endian elsewhere; see `flow.rs`.
 
 mod attr;
 mod batch;
