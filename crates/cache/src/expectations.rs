@@ -12,13 +12,13 @@ use crate::{Full, Tick};
 /// An expectation and what the owner of the table notes about it.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpectEntry {
-    /// What was last said of it.
+    /// The expectation as it was last stored.
     pub expectation: Expectation,
     /// When it was inserted.
     pub created: Tick,
     /// When it was last stored; its timeout counts from here.
     pub updated: Tick,
-    /// Bits whose meaning is the owner's.
+    /// Bits that the owner of the table gives a meaning.
     pub marks: u8,
     /// Internal table: number of the last sweep that saw it. External table: number of
     /// the peer's epoch that last announced it.
@@ -34,7 +34,7 @@ impl ExpectEntry {
         self.marks & marks != 0
     }
 
-    /// Takes the marks `clear` from it and gives it the marks `set`.
+    /// Clears the marks `clear`, then sets the marks `set`.
     pub fn mark(&mut self, set: u8, clear: u8) {
         self.marks = (self.marks & !clear) | set;
     }
@@ -82,7 +82,7 @@ impl ExpectTable {
         self.entries.get_mut(key)
     }
 
-    /// Stores an expectation in the place of what was said of it before; true if it is new.
+    /// Stores an expectation in the place of an older one of the same key; true if there was none.
     ///
     /// # Errors
     /// [`Full`] at the limit.

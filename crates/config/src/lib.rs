@@ -6,7 +6,7 @@
 //! whether an interface exists is the daemon's question.
 //!
 //! Text → tokens (`lexer`) → blocks within blocks (`tree`) → configuration (`parser`, which
-//! does what the table in `words` says; `draft` holds what has been read). A file may be
+//! does what the table in `words` prescribes; `draft` holds what has been read). A file may be
 //! anything: the work is linear in its length, and what is kept and printed is bounded.
 //!
 //! Words whose effect this version lacks are accepted with one warning each.
@@ -127,8 +127,8 @@ pub struct Sync {
     pub links: Vec<Link>,
     /// Replicate window scales and let the kernel check windows.
     pub window_tracking: bool,
-    /// Say in ALIVE which run of which program speaks. Ours; the original does not know
-    /// the word, nor does it look at what it stands for.
+    /// Send the trailer with ALIVE: our epoch and what we hold (`docs/trailer.md`). The word
+    /// is ours. The original does not know it, and ignores the trailer.
     pub alive_trailer: bool,
     /// Replicate expectations; of these helpers, or of all if the list is empty.
     pub expectation_sync: Option<Vec<String>>,
@@ -158,13 +158,13 @@ pub struct Config {
     /// Events handled in one turn; `None` for the default.
     pub event_iteration_limit: Option<u32>,
     /// Ask the kernel for events of all flows (`nf_conntrack_events` 1 instead of 2)
-    /// while the daemon runs. Ours; the original does not know the word.
+    /// while the daemon runs. The word is ours; the original does not know it.
     pub conntrack_events: bool,
     /// Read the table every so many seconds instead of listening to events.
     pub poll_secs: Option<u32>,
     /// Real-time class and priority.
     pub scheduler: Option<(SchedulerType, i32)>,
-    /// Tell systemd about readiness; `None` for the default, on.
+    /// Report readiness to systemd; `None` for the default, on.
     pub systemd: Option<bool>,
     /// Which flows are replicated.
     pub filter: Filter,

@@ -1,5 +1,5 @@
 //! Syntax tree → [`Config`](crate::Config): walks the tree and does what the table of words
-//! says. No word has a meaning here.
+//! prescribes. No word has a meaning here.
 //!
 //! After an error the parser passes over the word and its value and goes on, so
 //! that all that is wrong is reported at once. A brace that is not closed is shown where it
@@ -121,7 +121,7 @@ impl Parser {
         }
     }
 
-    /// Reads what follows a word, and does what the table says; false if the last part is
+    /// Reads what follows a word, and does what the table prescribes; false if the last part is
     /// missing or bad.
     fn read(
         &mut self,

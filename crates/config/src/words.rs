@@ -1,5 +1,5 @@
-//! The table of words: where each may stand, what follows it, what it does, and what a
-//! message says about it. Everything that the program knows about a word stands here.
+//! The table of words: where each may stand, what follows it, what it does, and what
+//! messages report about it. Everything that the program knows about a word stands here.
 //!
 //! A value that is one of a few words (`Accept`, `FTFW`) is a section of its own, so that
 //! its words stand in the table like all others.
@@ -98,7 +98,7 @@ impl Family {
     }
 }
 
-/// What a message says about a word that is understood.
+/// What is reported about a word that is understood.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Note {
     /// Nothing.

@@ -10,7 +10,7 @@
 //! tail    JSON: status, number of rows, what the command did              ([`Tail`])
 //! ```
 //!
-//! After a head that says error nothing follows. An answer without a tail was cut.
+//! Nothing follows a head with the status `error`. An answer without a tail was cut.
 
 use serde::{Deserialize, Serialize};
 
@@ -42,9 +42,9 @@ pub struct Call {
 pub enum Table {
     /// The kernel's.
     Kernel,
-    /// Flows that our kernel told of.
+    /// Flows that our kernel has reported.
     Internal,
-    /// Flows that the peer told of.
+    /// Flows that the peer has announced.
     External,
 }
 
@@ -68,7 +68,7 @@ pub enum Flush {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "kebab-case")]
 pub enum Task {
-    /// One row: how the daemon is.
+    /// One row: the state of the daemon.
     Status,
     /// Flows of a table.
     Flows {
@@ -82,7 +82,7 @@ pub enum Task {
         /// Which.
         table: Table,
     },
-    /// What the kernel tells of, as it happens, until the client goes away.
+    /// Events of the kernel as they come, until the client closes the connection.
     Events {
         /// Words of a [`crate::Query`].
         filter: Vec<String>,
@@ -112,15 +112,15 @@ pub enum Task {
     Stop,
 }
 
-/// Whether it went well.
+/// How much of a command was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// It did.
+    /// All of it.
     Ok,
-    /// Some of it did not.
+    /// Only a part of it.
     Partial,
-    /// It did not.
+    /// Nothing.
     Error,
 }
 
@@ -166,7 +166,7 @@ pub struct Committed {
     pub created: u64,
     /// Objects that were there already.
     pub updated: u64,
-    /// Objects that the kernel refused; the daemon's log says why.
+    /// Objects that the kernel refused; the reasons are in the daemon's log.
     pub failed: u64,
     /// How long it took, in seconds.
     pub seconds: f64,
@@ -184,7 +184,7 @@ impl Head {
         }
     }
 
-    /// It is not, and this is what to do.
+    /// An error, and what to do about it.
     pub fn error(error: impl Into<String>, help: impl Into<String>) -> Head {
         Head {
             status: Outcome::Error,
@@ -207,7 +207,7 @@ impl Tail {
         }
     }
 
-    /// It did not, and this is what to do.
+    /// An error, and what to do about it.
     pub fn error(error: impl Into<String>, help: impl Into<String>) -> Tail {
         Tail {
             status: Outcome::Error,
@@ -234,7 +234,7 @@ impl Call {
     /// # Errors
     /// The head of the answer to a call that this version does not understand.
     pub fn parse(line: &[u8]) -> Result<Call, Head> {
-        // The version first: what else a later one says may not be understood.
+        // The version first: the rest of a later version's line may not be readable.
         #[derive(Deserialize)]
         struct Version {
             protocol: u32,

@@ -3,7 +3,7 @@
 //! The original's client sends one native-endian `i32` ([`Request`]); the daemon answers with
 //! text ([`reply`]) until it closes the connection. There is no status in the reply. The
 //! forms of the texts are a contract: scripts and monitoring read them by column and by word.
-//! Our own command line speaks another protocol on the same socket ([`call`]).
+//! Our own command line uses another protocol on the same socket ([`call`]).
 
 pub mod call;
 mod counted;

@@ -1,7 +1,7 @@
 //! Which flows a listing shows: words `FIELD=VALUE` or `FIELD!=VALUE`, all of which must hold.
 //!
-//! Both ends read them: the command line to refuse a bad one at once, the daemon to
-//! choose. A term about something that a flow does not have does not hold, and holds negated.
+//! Both ends read them: the command line refuses a bad one at once, the daemon chooses by
+//! them. If a flow lacks a field, `FIELD=VALUE` does not hold, and `FIELD!=VALUE` holds.
 
 use std::fmt;
 use std::net::IpAddr;

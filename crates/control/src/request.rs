@@ -18,9 +18,9 @@ pub enum Object {
 /// Which cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheKind {
-    /// Flows that our kernel told of.
+    /// Flows that our kernel has reported.
     Internal,
-    /// Flows that the peer told of.
+    /// Flows that the peer has announced.
     External,
 }
 

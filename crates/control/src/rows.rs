@@ -1,4 +1,4 @@
-//! Rows of our own command line's answers as JSON: docs/json.md says what they mean.
+//! Rows of our own command line's answers as JSON. Their meaning is in docs/json.md.
 
 use std::net::IpAddr;
 
@@ -76,10 +76,10 @@ pub struct Beside {
     /// ALARM, external cache: seconds until it is dropped unless it is sent again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<u32>,
-    /// Internal cache: the peer has been told, or is about to be.
+    /// Internal cache: the flow has been announced to the peer, or is about to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub announced: Option<bool>,
-    /// External cache: the present run of the peer has told of it.
+    /// External cache: the peer has announced it in its current epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confirmed: Option<bool>,
     /// Kernel: what has passed in the original direction, if it accounts.
@@ -263,7 +263,7 @@ impl ExpectationRow {
     }
 }
 
-/// Something that the kernel told of.
+/// An event of the kernel.
 #[derive(Debug, Serialize)]
 pub struct EventRow {
     /// `new`, `update` or `destroy`.
@@ -285,7 +285,7 @@ pub struct LostRow {
     pub lost: u64,
 }
 
-/// How the daemon is.
+/// The state of the daemon.
 #[derive(Debug, Default, Serialize)]
 pub struct StatusRow {
     /// Version of the daemon.
@@ -296,13 +296,13 @@ pub struct StatusRow {
     pub uptime: u64,
     /// `NOTRACK`, `ALARM` or `FTFW`.
     pub mode: &'static str,
-    /// What the HA manager's commands make of this replica.
+    /// The role that the HA manager's commands gave this replica.
     pub role: &'static str,
     /// Objects that the peer has not been sent yet.
     pub owed: u64,
     /// FT-FW: objects sent and not acknowledged.
     pub unacknowledged: u64,
-    /// A commit runs.
+    /// A commit is under way.
     pub committing: bool,
     /// Entries of the kernel's table, and how many there may be.
     pub kernel_flows: Option<u64>,

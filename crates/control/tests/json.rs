@@ -1,4 +1,4 @@
-//! Goal: docs/json.md says what the program prints, field by field and type by type.
+//! Goal: the program prints what docs/json.md documents, field by field and type by type.
 //! Method: rows with every field there can be, compared with the tables of that page.
 
 use std::collections::{BTreeMap, BTreeSet};

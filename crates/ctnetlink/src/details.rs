@@ -1,4 +1,4 @@
-//! What the kernel says of a flow and is never replicated: for listings.
+//! What the kernel reports of a flow and is never replicated: for listings.
 
 use std::borrow::Cow;
 
@@ -36,7 +36,7 @@ pub struct TcpFlags {
     pub mask: u8,
 }
 
-/// What is never replicated; `None` means that the kernel did not say.
+/// What is never replicated; `None` means that the kernel did not report it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details<'a> {
     /// Of the original and the reply direction, if `nf_conntrack_acct` is on.

@@ -59,7 +59,7 @@ pub enum DecodeError {
         /// Bytes there.
         have: usize,
     },
-    /// An attribute that we know has another size than the kernel header says.
+    /// A known attribute has another size than in the kernel header.
     #[error("attribute {attr} of {nest} has {len} bytes")]
     BadLength {
         /// The nest that it stands in.

@@ -131,8 +131,8 @@ pub fn decode(message: &NlMessage<'_>) -> Result<Message, DecodeError> {
     })
 }
 
-/// What the kernel says in words beside an error number (`NETLINK_EXT_ACK`), if the
-/// message is an answer and it says anything.
+/// The text that the kernel adds to an error number (`NETLINK_EXT_ACK`), if the message is
+/// an answer and has one.
 ///
 /// Source: `include/uapi/linux/netlink.h`, `enum nlmsgerr_attrs`.
 pub fn error_text<'a>(message: &NlMessage<'a>) -> Option<&'a str> {

@@ -47,8 +47,8 @@ pub(crate) const AF_INET6: u8 = 10;
 /// How TCP flows are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpOptions {
-    /// Tell the kernel not to check windows of this flow (`IP_CT_TCP_FLAG_BE_LIBERAL`):
-    /// it has no window data of a flow that it has not seen.
+    /// The kernel shall not check windows of this flow (`IP_CT_TCP_FLAG_BE_LIBERAL`): the
+    /// kernel has no window data of a flow whose packets it has not seen.
     pub liberal: bool,
 }
 

@@ -144,7 +144,7 @@ impl fmt::Display for FlowKey {
     }
 }
 
-/// One connection-tracking entry. `None` means that the source did not say.
+/// One connection-tracking entry. `None` means that the source did not report it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Flow {
     /// Original tuple.
@@ -222,10 +222,10 @@ impl Flow {
         self.tcp().map(|t| t.state)
     }
 
-    /// Takes over everything that `newer` says; what it leaves out stays.
+    /// Takes over every field that `newer` has; the others stay.
     ///
     /// The tuples and zone must be those of the same flow; the reply tuple is
-    /// taken from `newer`, because both kernel and peer always say it.
+    /// taken from `newer`, because both kernel and peer always report it.
     pub fn merge(&mut self, newer: &Flow) {
         debug_assert_eq!(self.key(), newer.key());
         self.reply = newer.reply;
@@ -288,7 +288,7 @@ fn l4_dst(t: &Tuple) -> u16 {
 pub enum LineForm {
     /// Both tuples.
     Both,
-    /// The original tuple alone: a peer does not say the other.
+    /// The original tuple alone: a peer does not send the other.
     OriginalOnly,
     /// Both tuples and the timeout.
     WithTimeout,
@@ -323,7 +323,7 @@ impl Flow {
         if self.zone != Zone(0) && self.reply_zone.is_some() {
             write!(f, " zone-orig={}", self.zone.0)?;
         }
-        // Of a peer's flow it may not be known whether it has been answered.
+        // It may not be known whether a peer's flow has been answered.
         let unreplied = !self.status.contains(Status::SEEN_REPLY);
         if unreplied && (form != LineForm::OriginalOnly || self.status != Status(0)) {
             f.write_str(" [UNREPLIED]")?;

@@ -1,6 +1,6 @@
 //! The vocabulary of connection tracking: tuples, flows, expectations, filters.
 //!
-//! Every other crate speaks in these types: `ctnetlink` makes them from netlink
+//! Every other crate uses these types: `ctnetlink` makes them from netlink
 //! bytes, `wire` from datagrams, `cache` stores them, `replica` decides about
 //! them. There are no bytes and no I/O here.
 //!

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-/// Operational state of an interface, as its flags say.
+/// Operational state of an interface, from its flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InterfaceState {
     /// `IFF_UP`: switched on.
@@ -22,7 +22,7 @@ impl Interfaces {
     /// Opens the socket over which the kernel is asked.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn open() -> io::Result<Interfaces> {
         Ok(Interfaces(socket_with(
             AddressFamily::INET,

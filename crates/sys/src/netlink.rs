@@ -29,15 +29,15 @@ impl Netlink {
     /// Opens a socket for connection tracking.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn open(nonblocking: bool) -> io::Result<Netlink> {
         Netlink::open_family(nonblocking, Some(NETFILTER), 0)
     }
 
-    /// Opens a non-blocking socket that tells of changes of interfaces.
+    /// Opens a non-blocking socket that reports changes of interfaces.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn open_link_watch() -> io::Result<Netlink> {
         // NETLINK_ROUTE is protocol 0.
         Netlink::open_family(true, None, RTMGRP_LINK)
@@ -83,7 +83,7 @@ impl Netlink {
     /// Leaves a multicast group.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn leave(&self, group: u32) -> io::Result<()> {
         let group = group.cast_signed();
         set_option(
@@ -98,7 +98,7 @@ impl Netlink {
     /// of a packet instead of to us (`NETLINK_BROADCAST_ERROR`, `NETLINK_NO_ENOBUFS`).
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn set_reliable(&self) -> io::Result<()> {
         set_option(
             &self.fd,
@@ -112,7 +112,7 @@ impl Netlink {
     /// Short answers: an error without a copy of the request (`NETLINK_CAP_ACK`).
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn set_short_answers(&self) -> io::Result<()> {
         set_option(&self.fd, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, 1)
     }
@@ -121,7 +121,7 @@ impl Netlink {
     /// what it is now and whether the system's limit could be passed.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn set_receive_buffer(&self, bytes: usize) -> io::Result<(usize, bool)> {
         // The kernel doubles what it is given.
         let half = bytes / 2;
@@ -135,7 +135,7 @@ impl Netlink {
     /// Sends requests to the kernel; one call takes them all or none.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn send(&self, requests: &[u8]) -> io::Result<()> {
         send(&self.fd, requests, SendFlags::empty())?;
         Ok(())

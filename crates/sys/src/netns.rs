@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 /// A number that names this namespace in this boot of this machine, never 0: equal for
 /// two processes exactly if they read and write the same table of flows. `None` if the
-/// kernel does not say (before 5.14).
+/// kernel does not report it (before 5.14).
 pub fn table_id() -> Option<u32> {
     let boot = fs::read("/proc/sys/kernel/random/boot_id").ok()?;
     Some(fnv1a(&[boot.as_slice(), &cookie()?.to_ne_bytes()].concat()).max(1))
@@ -19,8 +19,8 @@ fn fnv1a(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, step)
 }
 
-/// `SO_NETNS_COOKIE` (`include/uapi/asm-generic/socket.h`): unique per boot. The number
-/// of the namespace's file is given to the next one when a namespace ends.
+/// `SO_NETNS_COOKIE` (`include/uapi/asm-generic/socket.h`): unique per boot. The
+/// number of the namespace's file would not do: the next namespace gets it when one ends.
 fn cookie() -> Option<u64> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     let mut cookie = 0u64;

@@ -14,7 +14,7 @@ pub enum Fork {
 /// Splits the process in two. Call it before any thread is started.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub fn fork() -> io::Result<Fork> {
     // SAFETY: the program has one thread when this is called, as the contract
     // above demands, so the child may go on like any program.

@@ -21,7 +21,7 @@ impl Signals {
     /// it starts from now on. SIGPIPE is ignored by every Rust program already.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn open() -> io::Result<Signals> {
         // SAFETY: `sigset_t` is plain data that `sigemptyset` initialises; the calls
         // get pointers to it while it lives, and the descriptor is ours alone.

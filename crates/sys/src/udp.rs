@@ -34,8 +34,8 @@ pub struct Options {
     pub receive_buffer: Option<usize>,
     /// False to send without UDP checksums (IPv4).
     pub checksum: bool,
-    /// Other sockets may receive on the same address and port (`SO_REUSEADDR`). Of what is
-    /// sent to one host only one of them gets a copy, of what is sent to a group each.
+    /// Other sockets may receive on the same address and port (`SO_REUSEADDR`). Only one of
+    /// them gets a datagram that is sent to a host, each gets one that is sent to a group.
     pub shared: bool,
 }
 
@@ -44,8 +44,8 @@ pub struct Options {
 pub struct Pair {
     /// Receives.
     pub receiver: UdpSocket,
-    /// Sends to `to`. Not connected: a connected socket answers a peer's absence by
-    /// failing, and so not sending, the next datagram.
+    /// Sends to `to`. Not connected: when the peer is absent, a connected socket fails the
+    /// next datagram and does not send it.
     pub sender: UdpSocket,
     /// The peer or group.
     pub to: SocketAddr,
@@ -56,7 +56,7 @@ pub struct Pair {
 /// Opens the sockets of one link.
 ///
 /// # Errors
-/// What the system says, e.g. `EADDRNOTAVAIL` for an address that is not ours, or
+/// The system's error, e.g. `EADDRNOTAVAIL` for an address that is not ours, or
 /// `EADDRINUSE` for one on which another socket receives, unless both are shared.
 pub fn open(path: &Path, options: &Options) -> io::Result<Pair> {
     let any: IpAddr = match path.to {

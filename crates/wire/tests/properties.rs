@@ -1,4 +1,4 @@
-//! Decoders never panic, whatever the bytes; what the encoder says the decoder hears.
+//! Decoders never panic, whatever the bytes. What the encoder writes, the decoder reads.
 
 use std::net::Ipv6Addr;
 

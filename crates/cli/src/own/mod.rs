@@ -31,7 +31,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(e) => {
-            // Help and version are no errors; where they go cannot be helped.
+            // Help and version are no errors. If they cannot be printed, nothing is left to do.
             let _ = e.print();
             return Outcome::Exit(u8::try_from(e.exit_code()).unwrap_or(FAILED));
         }

@@ -6,7 +6,7 @@ use control::call::Tail;
 use counters::{Counters, DaemonStats, Shown, Stats};
 use serde_json::Value;
 
-/// What a command did, if there is more to say than that it is done.
+/// What a command did, if that is more than `done`.
 pub(crate) fn done(tail: &Tail) -> Option<String> {
     let c = tail.commit.as_ref()?;
     let mut text = format!("{} created", c.created);

@@ -9,7 +9,7 @@ pub fn internal_line(out: &mut String, flow: &Flow, age_secs: u32) {
     let _ = writeln!(out, "{flow} [active since {age_secs}s]");
 }
 
-/// A line of the external cache: without the reply tuple, which the peer does not say.
+/// A line of the external cache: without the reply tuple, which the peer does not send.
 ///
 /// `expires_secs`: with ALARM, until the entry expires unless it is sent again.
 pub fn external_line(out: &mut String, flow: &Flow, age_secs: u32, expires_secs: Option<u32>) {

@@ -48,30 +48,30 @@ pub struct NetworkReport {
     pub peer: PeerReport,
 }
 
-/// The peer. The original has no such lines; ours stand behind its own, and in `ftfw status`.
+/// The peer. The original prints no such lines. Ours follow the original's, and `ftfw status` shows them.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct PeerReport {
-    /// Which of its runs speaks, if it says so.
+    /// The peer's epoch, if it sends one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u32>,
-    /// What it takes itself for.
+    /// The role that the peer reports.
     pub role: &'static str,
-    /// Times that it has started again.
+    /// Times that the peer has started again.
     pub restarts: u64,
-    /// Flows that its present run has told of.
+    /// Flows that the peer has announced in its current epoch.
     pub confirmed: u64,
-    /// Flows that only a former run of it has announced, or that it only offered.
+    /// Flows that the peer announced only in an earlier epoch, or only offered.
     pub unconfirmed: u64,
-    /// Our flows that it says it holds.
+    /// Our flows that the peer reports to hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<u64>,
-    /// Our flows that it should hold.
+    /// Our flows that the peer should hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub should_hold: Option<u64>,
-    /// Seconds since its last message.
+    /// Seconds since the peer's last message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub silent: Option<u64>,
-    /// What the peer made us do.
+    /// What we did because of the peer.
     #[serde(flatten, serialize_with = "counted::of_peer")]
     pub stats: Stats,
     /// What has been received.

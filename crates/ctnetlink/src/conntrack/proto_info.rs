@@ -100,8 +100,8 @@ fn decode_dccp(a: Attr<'_>) -> Result<Option<ProtoInfo>, DecodeError> {
 
 /// Appends the attributes inside `CTA_PROTOINFO`.
 ///
-/// The kernel takes window scales only together with the flag that says so: the
-/// original leaves it out, and its window check then works with scale 0.
+/// The kernel accepts window scales only together with the flag that marks them as valid.
+/// The original leaves the flag out, and the kernel then checks windows with scale 0.
 pub(crate) fn put_proto_info(out: &mut Vec<u8>, info: &ProtoInfo, options: TcpOptions) {
     match info {
         ProtoInfo::Tcp(tcp) => put_nest(out, CTA_PROTOINFO_TCP, |out| {

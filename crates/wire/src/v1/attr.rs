@@ -39,7 +39,7 @@ pub enum PayloadError {
         /// Number of the attribute.
         attr: u16,
     },
-    /// Nothing says which object is meant. The original accepts such a message
+    /// What identifies the object is missing. The original accepts such a message,
     /// and its cache is poisoned by it.
     #[error("no identity: {missing} missing")]
     NoIdentity {

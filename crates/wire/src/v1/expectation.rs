@@ -11,7 +11,7 @@
 //! | 19, 20   | HELPER_NAME, FN          | NUL-terminated                    |
 //!
 //! Source: wire protocol specification, section 4.3. There is no IPv6 NAT attribute: of
-//! a translation of IPv6 the saved port is said, and the saved address must be none.
+//! a translation of IPv6 the saved port is sent, and the saved address must be none.
 
 use std::net::Ipv6Addr;
 
@@ -29,7 +29,7 @@ const HELPER_NAME_MAX: usize = 16;
 const HELPER_NAME_MAX_SENT: usize = 12;
 const FUNCTION_MAX: usize = 28;
 
-/// Says whether version 1 can carry an expectation.
+/// Checks whether version 1 can carry an expectation.
 ///
 /// # Errors
 /// The reason why it cannot; such an expectation must not be replicated at all.

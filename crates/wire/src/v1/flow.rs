@@ -51,7 +51,7 @@ const HELPER_NAME_MAX_SENT: usize = 12;
 /// `LABELS` payload limit in bytes.
 const LABELS_MAX: usize = 1024;
 
-/// What a sender adds to a flow message beyond what it must.
+/// Optional attributes of a flow message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowOptions {
     /// Send the timeout; off if the sender has a `CommitTimeout`.
@@ -60,7 +60,7 @@ pub struct FlowOptions {
     pub window_scale: bool,
 }
 
-/// Why a flow cannot be said in version 1 without saying something wrong.
+/// Why version 1 cannot carry a flow: the message would be wrong about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NotCarried {
     /// GRE keys have no attribute: all flows of two hosts would become one.
@@ -87,7 +87,7 @@ pub(super) fn sends_ports(proto: Proto) -> bool {
     matches!(proto, Proto::TCP | Proto::UDP | Proto::SCTP | Proto::DCCP)
 }
 
-/// Says whether version 1 can carry a flow.
+/// Checks whether version 1 can carry a flow.
 ///
 /// # Errors
 /// The reason why it cannot; such a flow must not be replicated at all.
@@ -180,7 +180,7 @@ pub fn encode_flow(
     if let Some(helper) = &flow.helper {
         put_name(out, 27, helper, HELPER_NAME_MAX_SENT);
     }
-    // Also none: they may have been cleared. The original never says that.
+    // Also if no label is set: they may have been cleared. The original never sends that.
     if let Some(labels) = flow.labels {
         put_u32s(out, 28, &labels.0);
     }
@@ -239,7 +239,7 @@ fn put_addr(out: &mut Vec<u8>, number_v4: u16, number_v6: u16, addr: IpAddr) {
     }
 }
 
-/// What the attributes of a flow message said, before it is put together.
+/// The attributes of a flow message, before the flow is put together.
 #[derive(Default)]
 struct Parts {
     tuple: TupleParts,

@@ -51,7 +51,7 @@ impl Flags {
     pub const NACK: Flags = Flags(0x04);
     /// I have the range.
     pub const ACK: Flags = Flags(0x08);
-    /// Nothing else to say.
+    /// No content; the sender is alive.
     pub const ALIVE: Flags = Flags(0x10);
     /// I have just started; my sequence restarts here.
     pub const HELLO: Flags = Flags(0x20);
@@ -76,7 +76,7 @@ impl Flags {
     }
 }
 
-/// Whether a state message speaks of a flow or of an expectation.
+/// Whether a state message is about a flow or an expectation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectKind {
     /// Types 0 to 2.
@@ -206,7 +206,7 @@ pub struct Messages<'a> {
     rest: &'a [u8],
 }
 
-/// Splits a datagram, or a run of whole messages of a stream, into messages.
+/// Splits a datagram, or several whole messages of a stream, into messages.
 pub fn messages(datagram: &[u8]) -> Messages<'_> {
     Messages { rest: datagram }
 }
@@ -284,7 +284,7 @@ pub enum Control {
     Nack(Seq, Seq),
     /// Send me your whole internal cache.
     Resync,
-    /// Nothing else to say.
+    /// No content; the sender is alive.
     Alive,
 }
 
@@ -299,7 +299,7 @@ pub enum Mode {
     Ftfw,
 }
 
-/// What a mode says of a message from its header alone.
+/// What a mode does with a message, judged by its header alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// A state message to be applied.

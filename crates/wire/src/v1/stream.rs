@@ -24,7 +24,7 @@ impl Stream {
         Stream::default()
     }
 
-    /// Takes what was read and passes the run of whole messages to `deliver`, if there is one.
+    /// Takes what was read and passes the whole messages to `deliver`, if there are any.
     ///
     /// # Errors
     /// A length field below 8: what precedes it has been delivered.

@@ -1,41 +1,41 @@
 //! The trailer of ALIVE, by which two `ftfw` recognise each other.
 //!
-//! The original takes an ALIVE for what its header says, whatever follows, and
-//! counts nothing (seen with 1.4.7 for 4 to 1000 bytes). What follows here tells a
-//! peer which run of which program speaks, and where a bulk update began and ended:
-//! enough to tell a restart from loss, and what a bulk did not mention from what it
-//! lost. Nothing else is added to version 1.
+//! The original reads the header of an ALIVE, ignores the bytes behind it, and counts
+//! nothing (seen with 1.4.7 for 4 to 1000 bytes). The trailer carries the sender's epoch,
+//! and the begin and the end of its latest bulk update. With it a receiver tells a restart
+//! from loss, and flows that a bulk update did not contain from flows that were lost on the
+//! way. Nothing else is added to version 1.
 
 use thiserror::Error;
 
 use super::Seq;
 
-/// One run of one replica: a random number that is drawn at the start. A new epoch
-/// means that its memory is gone.
+/// A replica's life from start to end: a random number that is drawn at the start. A new
+/// epoch means that the replica has lost its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch(pub u32);
 
-/// What the HA manager last told a replica to be, as far as its commands show.
+/// The role that the HA manager last gave a replica, as far as its commands show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
-    /// Nothing yet, or a number unknown here.
+    /// None yet, or a number unknown here.
     #[default]
     Unknown,
-    /// It was told to commit.
+    /// It was asked to commit.
     Primary,
-    /// It was told to schedule a kernel flush.
+    /// It was asked to schedule a kernel flush.
     Backup,
 }
 
 /// How far the latest bulk update has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BulkState {
-    /// There was none in this epoch, or nothing is claimed of it (also numbers unknown here).
+    /// There was none in this epoch, or its state is unknown (also numbers unknown here).
     #[default]
     None,
     /// Under way: the peer may lack any part of it.
     UnderWay,
-    /// Over: everything said in it was sent, and in FT-FW acknowledged, before this message.
+    /// Over: all its messages were sent, and in FT-FW acknowledged, before this message.
     Complete,
 }
 
@@ -46,7 +46,7 @@ pub struct Bulk {
     pub number: u32,
     /// Sequence number of the message before its first flow.
     pub first: Seq,
-    /// Complete: number of flows that the sender has told of and that live, as of this message.
+    /// Complete: number of flows that the sender has announced and that live, as of this message.
     pub flows: u32,
     /// How far it has come.
     pub state: BulkState,
@@ -57,7 +57,7 @@ pub struct Bulk {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableId(pub u32);
 
-/// What each replica holds of the other's flows, and which memory that rests on.
+/// What each replica holds of the other's flows, and of which epoch and table they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holdings {
     /// The states that follow in the same datagram are offers: the sender has found these
@@ -74,7 +74,7 @@ pub struct Holdings {
     pub kept: u32,
     /// The receiver's epoch, as the sender knows it.
     pub heard: Option<Epoch>,
-    /// The receiver's table in the run before that one, if the sender has heard that run.
+    /// The receiver's table in its previous epoch, if the sender has received from it then.
     pub former_table: TableId,
     /// Number of flows that the sender holds of the epoch `heard`.
     pub held: u32,
@@ -106,13 +106,13 @@ pub struct Holdings {
 /// Source: `docs/trailer.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trailer {
-    /// What the sender is.
+    /// The sender's role.
     pub role: Role,
-    /// It maintains [`Trailer::bulk`].
+    /// The sender maintains [`Trailer::bulk`].
     pub has_bulks: bool,
-    /// Its present run.
+    /// The sender's epoch.
     pub epoch: Epoch,
-    /// Its latest bulk update.
+    /// The sender's latest bulk update.
     pub bulk: Bulk,
     /// `None` from a sender that does not maintain them.
     pub holdings: Option<Holdings>,
