@@ -86,6 +86,8 @@ pub struct Settings {
     pub sync_lines: String,
     /// Lines inside the filter.
     pub filter_lines: String,
+    /// Our program, if not the one built beside the laboratory's.
+    pub program: Option<PathBuf>,
 }
 
 impl Settings {
@@ -102,6 +104,7 @@ impl Settings {
             general_lines: String::new(),
             sync_lines: String::new(),
             filter_lines: String::new(),
+            program: None,
         }
     }
 
@@ -181,6 +184,7 @@ Checksum on
 #[derive(Debug)]
 pub struct Daemon {
     kind: Kind,
+    program: PathBuf,
     node: Node,
     dir: PathBuf,
     config: PathBuf,
@@ -211,7 +215,11 @@ impl Daemon {
             .create(true)
             .append(true)
             .open(dir.join("console"))?;
-        let mut command = node.command(program(kind)?);
+        let program = match (kind, &settings.program) {
+            (Kind::Ftfw, Some(path)) => path.clone(),
+            _ => program(kind)?,
+        };
+        let mut command = node.command(&program);
         if kind == Kind::Ftfw {
             command.arg("conntrackd");
         }
@@ -223,6 +231,7 @@ impl Daemon {
             .stdout(console);
         let mut daemon = Daemon {
             kind,
+            program,
             node: node.clone(),
             dir,
             config,
@@ -270,7 +279,7 @@ impl Daemon {
 
     /// The client with these arguments.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut c = self.node.command(program(self.kind)?);
+        let mut c = self.node.command(&self.program);
         if self.kind == Kind::Ftfw {
             c.arg("conntrackd");
         }
@@ -285,7 +294,11 @@ impl Daemon {
 
     /// Our own command line, about this daemon.
     pub fn own_command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut c = self.node.command(program(Kind::Ftfw)?);
+        let program = match self.kind {
+            Kind::Ftfw => self.program.clone(),
+            _ => program(Kind::Ftfw)?,
+        };
+        let mut c = self.node.command(program);
         c.arg("-C").arg(&self.config).args(arguments);
         Ok(c)
     }

@@ -1,12 +1,13 @@
 //! Command line of the laboratory.
 
 use std::env;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use lab::bench::Family;
+use lab::bench::{self, Family, Plan};
 use lab::daemon::{Kind, Mode, Settings};
 use lab::loss::Setup;
 use lab::topology::Options;
@@ -59,17 +60,37 @@ enum Action {
         /// What to measure
         #[arg(value_enum)]
         what: Measure,
-        /// Number of flows
-        #[arg(long, default_value_t = 10_000)]
-        flows: u32,
+        /// Number of flows or connections, if not the default of what is measured
+        #[arg(long)]
+        flows: Option<u32>,
         /// Repeats of each daemon, alternating
         #[arg(long, default_value_t = 5)]
         rounds: usize,
+        /// Our program, if not the one built beside this one
+        #[arg(long)]
+        ftfw: Option<PathBuf>,
+        /// Another build of our program, measured in the same run
+        #[arg(long)]
+        beside: Option<PathBuf>,
     },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Measure {
+    /// CPU time per event of a flow's life in FT-FW with external cache
+    Events,
+    /// The same in NOTRACK without any cache
+    EventsWithoutCaches,
+    /// The same in FT-FW with direct injection, and the kernel's limit
+    Inject,
+    /// CPU time per HTTP request, a new connection each, at two rates
+    Http,
+    /// CPU time of an idle pair with direct injection, half of the flows UDP
+    Idle,
+    /// The same, all flows TCP
+    IdleTcp,
+    /// From a flow's begin in FW1's kernel until FW2's kernel has it, with direct injection
+    Lag,
     /// Time of `-c` with flows that have source NAT
     Commit,
     /// Growth of resident memory per flow of the external cache
@@ -80,11 +101,11 @@ enum Measure {
     Listing,
     /// Time of `-n` until the backup knows all flows, and CPU time of both daemons, in FT-FW
     Bulk,
-    /// CPU time of both daemons per TCP connection through the pair
+    /// CPU time per TCP connection through the pair, as fast as one client goes, in NOTRACK
     Connections,
     /// Flows missing and time to equality at 0, 1, 5 and 20 % loss, in FT-FW
     Loss,
-    /// Bytes sent and logged because of forged datagrams, with 50 000 flows, one run each
+    /// Bytes sent and logged because of forged datagrams, with 50 000 flows
     Hostile,
 }
 
@@ -139,9 +160,16 @@ fn run() -> Result<ExitCode> {
             what: Measure::Loss,
             flows,
             rounds,
+            ftfw,
+            beside,
         } = arguments.action
         {
-            lab::bench::loss(flows, rounds)?;
+            bench::loss(&Plan {
+                flows,
+                rounds,
+                ftfw,
+                beside,
+            })?;
             return Ok(ExitCode::SUCCESS);
         }
         // Ctrl-C reaches the run too, whose end takes everything with it.
@@ -156,17 +184,16 @@ fn run() -> Result<ExitCode> {
             what,
             flows,
             rounds,
+            ftfw,
+            beside,
         } => {
-            match what {
-                Measure::Commit => lab::bench::commit(&world, flows, rounds)?,
-                Measure::Connections => lab::bench::connections(&world, flows, rounds)?,
-                Measure::Bulk => lab::bench::bulk(&world, flows, rounds)?,
-                Measure::Memory => lab::bench::memory(&world, flows, rounds, Family::V4)?,
-                Measure::Memory6 => lab::bench::memory(&world, flows, rounds, Family::V6)?,
-                Measure::Listing => lab::bench::listing(&world, flows, rounds)?,
-                Measure::Hostile => lab::bench::hostile(&world)?,
-                Measure::Loss => bail!("each run of it wants namespaces of its own"),
-            }
+            let plan = Plan {
+                flows,
+                rounds,
+                ftfw,
+                beside,
+            };
+            measure(&world, what, &plan)?;
             Ok(ExitCode::SUCCESS)
         }
         Action::Loss {
@@ -211,5 +238,25 @@ fn run() -> Result<ExitCode> {
                 ExitCode::FAILURE
             })
         }
+    }
+}
+
+fn measure(world: &World, what: Measure, plan: &Plan) -> Result<()> {
+    match what {
+        Measure::Events => bench::events(world, plan),
+        Measure::EventsWithoutCaches => bench::events_without_caches(world, plan),
+        Measure::Inject => bench::inject(world, plan),
+        Measure::Idle => bench::idle(world, plan),
+        Measure::IdleTcp => bench::idle_tcp(world, plan),
+        Measure::Lag => bench::lag(world, plan),
+        Measure::Http => bench::http(world, plan),
+        Measure::Commit => bench::commit(world, plan),
+        Measure::Connections => bench::connections(world, plan),
+        Measure::Bulk => bench::bulk(world, plan),
+        Measure::Memory => bench::memory(world, plan, Family::V4),
+        Measure::Memory6 => bench::memory(world, plan, Family::V6),
+        Measure::Listing => bench::listing(world, plan),
+        Measure::Hostile => bench::hostile(world, plan),
+        Measure::Loss => bail!("each run of it wants namespaces of its own"),
     }
 }

@@ -1,6 +1,8 @@
-//! Traffic between A and B: many numbered connections, many datagrams, one bulk transfer.
+//! Traffic between A and B: many numbered connections, many short ones, many datagrams, one bulk
+//! transfer, files by FTP.
 
 pub mod bulk;
 pub mod datagrams;
 pub mod ftp;
+pub mod http;
 pub mod numbered;

@@ -1,0 +1,82 @@
+//! A commit: time and CPU time to put the external cache into an empty kernel table.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+
+use super::flows::{self, Family};
+use super::load::{self, Action, Events, Load};
+use super::pair::table_count;
+use super::{Figure, Goal, KERNEL, KERNEL_EVENTS, Plan, Program, alternate};
+use crate::topology::{Lab, Options};
+use crate::world::World;
+
+const FLOWS: u32 = 10_000;
+/// Requests in one `send`: more gain nothing.
+const GROUP: u32 = 64;
+
+const TIME: &str = "time";
+const CPU: &str = "CPU time";
+
+enum Contender {
+    Daemon(Program),
+    /// Creates in batches.
+    Kernel(Events),
+}
+
+/// Time of `-c`, with the kernel's limit beside it.
+pub fn commit(world: &World, plan: &Plan) -> Result<()> {
+    let count = plan.flows(FLOWS);
+    let title = format!("commit of {count} flows with source NAT");
+    let mut contenders = Vec::new();
+    for (name, program) in plan.programs() {
+        contenders.push((name, Contender::Daemon(program)));
+    }
+    contenders.push((KERNEL, Contender::Kernel(Events::None)));
+    contenders.push((KERNEL_EVENTS, Contender::Kernel(Events::Unreceived)));
+    let goal = Goal {
+        figure: CPU.into(),
+        by: &[KERNEL],
+        at_most: 1.2,
+    };
+    let lab = Lab::build(Options::default())?;
+    alternate(&title, plan.rounds, &contenders, &[goal], |contender, _| {
+        lab.fw[1].run("conntrack -F")?;
+        let [ms, us] = match contender {
+            Contender::Daemon(program) => by_daemon(world, &lab, program, count)?,
+            Contender::Kernel(events) => by_requests(&lab, count, *events)?,
+        };
+        Ok(vec![
+            Figure::new(TIME, "ms", ms),
+            Figure::new(CPU, "µs per flow", us),
+        ])
+    })
+}
+
+fn by_daemon(world: &World, lab: &Lab, program: &Program, count: u32) -> Result<[f64; 2]> {
+    let (daemon, _) = flows::loaded(world, lab, program, count, Family::V4)?;
+    let cpu = daemon.cpu_ns()?;
+    let begun = Instant::now();
+    daemon.ask(&["-c"])?;
+    let ms = begun.elapsed().as_secs_f64() * 1000.0;
+    let used = daemon.cpu_ns()? - cpu;
+    let held = table_count(lab, 1)?;
+    ensure!(
+        held >= u64::from(count),
+        "{held} of {count} flows are committed"
+    );
+    daemon.stop()?;
+    Ok([ms, used as f64 / 1000.0 / f64::from(count)])
+}
+
+fn by_requests(lab: &Lab, count: u32, events: Events) -> Result<[f64; 2]> {
+    let load = Load {
+        flow: super::flow,
+        first: 0,
+        count,
+        group: GROUP,
+        rate: None,
+    };
+    let spent = load::alone(lab, events, || load.run(&lab.fw[1], Action::Create))?;
+    Ok([spent.wall.as_secs_f64() * 1000.0, spent.cpu_us(count)])
+}

@@ -1,0 +1,146 @@
+//! How long a flow is known to FW1 alone.
+//!
+//! Both kernels note when an entry began (`nf_conntrack_timestamp`). So with direct injection
+//! the time from a flow's begin in FW1's kernel, when its event is sent, until FW2's kernel has
+//! the entry is read from two listings afterwards: nothing listens or asks meanwhile. It contains
+//! both daemons, the link, and the kernel's part of the injection.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use ctnetlink::{DumpFilter, Message, Request, decode, decode_details, messages};
+use flow::FlowKey;
+use sys::netlink::{Netlink, RECEIVE_BYTES};
+
+use super::http;
+use super::load::{Action, Load};
+use super::pair::{Pair, Place};
+use super::{Figure, Goal, Plan, Program, alternate};
+use crate::daemon::{Mode, Settings};
+use crate::node::Node;
+use crate::topology::Lab;
+use crate::traffic::http::get;
+use crate::world::World;
+
+const CONNECTIONS: u32 = 5000;
+const RATE: u32 = 1000;
+/// Single flows, each when nothing has happened for a while. The pauses differ, so that no timer
+/// of a daemon keeps step with them.
+const SINGLES: u32 = 50;
+const PAUSE_MS: std::ops::Range<u64> = 70..130;
+const UNIT: &str = "ms";
+
+/// At 1000 connections a second through FW1, and of single flows in between nothing.
+pub fn lag(world: &World, plan: &Plan) -> Result<()> {
+    let count = plan.flows(CONNECTIONS);
+    let title = format!(
+        "lag, FT-FW, direct injection: {count} connections at {RATE}/s, then {SINGLES} single flows"
+    );
+    let goals = [
+        Goal::absolute(format!("{RATE}/s, p99"), 3.0),
+        Goal::absolute("single, p50", 0.3),
+    ];
+    let (lab, server) = http::lab()?;
+    for fw in &lab.fw {
+        fw.sysctl("net/netfilter/nf_conntrack_timestamp", "1")?;
+    }
+    alternate(
+        &title,
+        plan.rounds,
+        &plan.programs(),
+        &goals,
+        |program, _| measure(world, &lab, server, program, count),
+    )
+}
+
+fn measure(
+    world: &World,
+    lab: &Lab,
+    server: SocketAddr,
+    program: &Program,
+    count: u32,
+) -> Result<Vec<Figure>> {
+    let settings = Settings {
+        mode_lines: "DisableExternalCache on".into(),
+        ..Settings::new(Mode::Ftfw)
+    };
+    let mut figures = Vec::new();
+    for (name, expected) in [(format!("{RATE}/s"), count), ("single".into(), SINGLES)] {
+        let pair = Pair::start(world, lab, program, &settings)?;
+        if expected == count {
+            get(&lab.a, server, count, RATE)?;
+        } else {
+            singles(&lab.fw[0])?;
+        }
+        pair.wait_for(Place::KernelOf(1), expected)?;
+        let (first, second) = (begins(&lab.fw[0])?, begins(&lab.fw[1])?);
+        pair.stop()?;
+        let mut lags = Vec::new();
+        for (key, begun) in &first {
+            // The table has entries that are not replicated, as that of the dedicated link.
+            if let Some(there) = second.get(key) {
+                lags.push((*there as f64 - *begun as f64) / 1e6);
+            }
+        }
+        ensure!(
+            lags.len() >= expected as usize,
+            "{} of {expected} flows are in both kernels",
+            lags.len()
+        );
+        lags.sort_by(f64::total_cmp);
+        let at = |part: f64| lags[((lags.len() - 1) as f64 * part) as usize];
+        for (what, value) in [("p50", at(0.5)), ("p99", at(0.99)), ("max", at(1.0))] {
+            figures.push(Figure::new(format!("{name}, {what}"), UNIT, value));
+        }
+    }
+    Ok(figures)
+}
+
+/// Flows one by one into a machine's table.
+fn singles(node: &Node) -> Result<()> {
+    for n in 0..SINGLES {
+        thread::sleep(Duration::from_millis(fastrand::u64(PAUSE_MS)));
+        let load = Load {
+            flow: super::flow,
+            first: n,
+            count: 1,
+            group: 1,
+            rate: None,
+        };
+        load.run(node, Action::Create)?;
+    }
+    Ok(())
+}
+
+/// When each entry of a machine's table began, in nanoseconds since 1970.
+fn begins(node: &Node) -> Result<HashMap<FlowKey, u64>> {
+    node.inside(|| -> Result<HashMap<FlowKey, u64>> {
+        let socket = Netlink::open(false)?;
+        let mut out = Vec::new();
+        Request::new(&mut out, 1, false).dump(DumpFilter::All);
+        socket.send(&out)?;
+        let mut buffer = vec![0; RECEIVE_BYTES];
+        let mut begins = HashMap::new();
+        loop {
+            for message in messages(socket.receive(&mut buffer)?) {
+                let message = message?;
+                match decode(&message)? {
+                    Message::Flow { flow, .. } => {
+                        let attributes = message.payload.get(NFGENMSG_LEN..);
+                        let details = decode_details(attributes.context("no attributes")?)?;
+                        let begin = details.timestamps.0.context("no timestamp")?;
+                        begins.insert(flow.key(), begin);
+                    }
+                    Message::Done { error: 0, .. } => return Ok(begins),
+                    other => bail!("{other:?}"),
+                }
+            }
+        }
+    })?
+}
+
+/// `struct nfgenmsg`, before the attributes.
+const NFGENMSG_LEN: usize = 4;

@@ -1,0 +1,203 @@
+//! The result of a measurement: figures of contenders by round, their medians, spreads and
+//! ratios, and under what circumstances they were measured.
+
+use std::env;
+use std::fs;
+
+use anyhow::{Result, bail};
+
+use super::{BESIDE, CONNTRACKD, FTFW, Figure, Goal, KERNEL, KERNEL_EVENTS};
+
+/// Values of one figure, by contender and round.
+struct Row {
+    name: String,
+    unit: &'static str,
+    /// In the order of the contenders.
+    values: Vec<Vec<(usize, f64)>>,
+}
+
+pub(super) struct Table {
+    contenders: Vec<&'static str>,
+    rows: Vec<Row>,
+}
+
+/// Median, least and greatest.
+#[derive(Clone, Copy)]
+struct Spread {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+fn spread(mut values: Vec<f64>) -> Option<Spread> {
+    values.sort_by(f64::total_cmp);
+    let middle = [values.len().checked_sub(1)? / 2, values.len() / 2];
+    Some(Spread {
+        median: middle.map(|n| values[n]).iter().sum::<f64>() / 2.0,
+        min: *values.first()?,
+        max: *values.last()?,
+    })
+}
+
+impl Table {
+    pub(super) fn new(contenders: Vec<&'static str>) -> Table {
+        Table {
+            contenders,
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds what one contender measured in one round.
+    pub(super) fn add(&mut self, contender: &str, round: usize, figures: Vec<Figure>) {
+        let column = self.contenders.iter().position(|c| *c == contender);
+        let column = column.expect("only contenders are measured");
+        for figure in figures {
+            let found = self.rows.iter().position(|r| r.name == figure.name);
+            let row = found.unwrap_or_else(|| {
+                self.rows.push(Row {
+                    name: figure.name,
+                    unit: figure.unit,
+                    values: vec![Vec::new(); self.contenders.len()],
+                });
+                self.rows.len() - 1
+            });
+            self.rows[row].values[column].push((round, figure.value));
+        }
+    }
+
+    /// Prints every figure, and beside it the ratios and goals that it has.
+    ///
+    /// # Errors
+    /// If a contender has no figure at all.
+    pub(super) fn print(&self, goals: &[Goal], rounds: usize) -> Result<()> {
+        for row in &self.rows {
+            println!("{}", row.name);
+            for (name, values) in self.contenders.iter().zip(&row.values) {
+                let Some(s) = spread(values.iter().map(|v| v.1).collect()) else {
+                    continue;
+                };
+                let count = values.len();
+                let of = if count < rounds {
+                    format!("   ({count} of {rounds} rounds)")
+                } else {
+                    String::new()
+                };
+                println!(
+                    "  {name:<18} {:>10.2} {}   ({:.2} to {:.2}){of}",
+                    s.median, row.unit, s.min, s.max
+                );
+            }
+            self.print_ratios(row, goals);
+        }
+        for (n, name) in self.contenders.iter().enumerate() {
+            if self.rows.iter().all(|row| row.values[n].is_empty()) {
+                bail!("no measurement of {name} counts");
+            }
+        }
+        Ok(())
+    }
+
+    fn print_ratios(&self, row: &Row, goals: &[Goal]) {
+        let goals = || goals.iter().filter(|g| g.figure == row.name);
+        for (of, by) in [
+            (FTFW, CONNTRACKD),
+            (BESIDE, CONNTRACKD),
+            (FTFW, BESIDE),
+            (FTFW, KERNEL_EVENTS),
+            (FTFW, KERNEL),
+        ] {
+            let is_goal = of == FTFW && goals().any(|g| g.by == [by]);
+            if let Some(ratio) = self.ratio(row, of, &[by])
+                && !is_goal
+            {
+                println!("  {of} / {by}: {ratio}", ratio = text(ratio));
+            }
+        }
+        for goal in goals() {
+            let Some(ratio) = self.ratio(row, FTFW, goal.by) else {
+                continue;
+            };
+            let by = match goal.by {
+                [] => String::new(),
+                [one] => format!(" / {one}"),
+                many => format!(" / ({})", many.join(" + ")),
+            };
+            let reached = if ratio.median <= goal.at_most {
+                "reached"
+            } else {
+                "missed"
+            };
+            println!(
+                "  {FTFW}{by}: {}; goal at most {}: {reached}",
+                text(ratio),
+                goal.at_most
+            );
+        }
+    }
+
+    /// The ratio of the medians, and the spread of the ratios by round.
+    fn ratio(&self, row: &Row, of: &str, by: &[&str]) -> Option<Spread> {
+        let values = |name: &str| {
+            let column = self.contenders.iter().position(|c| *c == name)?;
+            Some(&row.values[column])
+        };
+        let median = |name: &str| Some(spread(values(name)?.iter().map(|v| v.1).collect())?.median);
+        let at = |name: &str, round: usize| {
+            let value = values(name)?.iter().find(|v| v.0 == round);
+            value.map(|v| v.1)
+        };
+        let divide = |of: f64, by: Vec<f64>| {
+            let sum: f64 = by.iter().sum();
+            if by.is_empty() {
+                Some(of)
+            } else {
+                (sum > 0.0).then(|| of / sum)
+            }
+        };
+        let median = {
+            let by: Option<Vec<f64>> = by.iter().map(|name| median(name)).collect();
+            divide(median(of)?, by?)?
+        };
+        let rounds = values(of)?.iter().filter_map(|(round, value)| {
+            let by: Option<Vec<f64>> = by.iter().map(|name| at(name, *round)).collect();
+            divide(*value, by?)
+        });
+        let range = spread(rounds.collect()).unwrap_or(Spread {
+            median,
+            min: median,
+            max: median,
+        });
+        Some(Spread { median, ..range })
+    }
+}
+
+fn text(s: Spread) -> String {
+    format!("{:.2} ({:.2} to {:.2} by round)", s.median, s.min, s.max)
+}
+
+/// Name of the processor, as the kernel gives it.
+pub(super) fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find(|l| l.starts_with("model name"));
+    let name = line.and_then(|l| l.split_once(": ")).map(|(_, name)| name);
+    name.unwrap_or("unknown processor").to_owned()
+}
+
+pub(super) fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("unknown").to_owned()
+}
+
+/// Machine and command, for whoever reads the figures later.
+pub(super) fn circumstances() -> String {
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let words: Vec<String> = env::args().skip(1).collect();
+    format!(
+        "{}, {cpus} CPUs, Linux {}; load average {}; ftfw-lab {}",
+        processor(),
+        kernel.trim(),
+        load_average(),
+        words.join(" ")
+    )
+}
