@@ -1,7 +1,6 @@
 //! Command line of the laboratory.
 
 use std::env;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -60,18 +59,8 @@ enum Action {
         /// What to measure
         #[arg(value_enum)]
         what: Measure,
-        /// Number of flows or connections, if not the default of what is measured
-        #[arg(long)]
-        flows: Option<u32>,
-        /// Repeats of each daemon, alternating
-        #[arg(long, default_value_t = 5)]
-        rounds: usize,
-        /// Our program, if not the one built beside this one
-        #[arg(long)]
-        ftfw: Option<PathBuf>,
-        /// Another build of our program, measured in the same run
-        #[arg(long)]
-        beside: Option<PathBuf>,
+        #[command(flatten)]
+        plan: Plan,
     },
 }
 
@@ -158,18 +147,10 @@ fn run() -> Result<ExitCode> {
         }
         if let Action::Bench {
             what: Measure::Loss,
-            flows,
-            rounds,
-            ftfw,
-            beside,
-        } = arguments.action
+            plan,
+        } = &arguments.action
         {
-            bench::loss(&Plan {
-                flows,
-                rounds,
-                ftfw,
-                beside,
-            })?;
+            bench::loss(plan)?;
             return Ok(ExitCode::SUCCESS);
         }
         // Ctrl-C reaches the run too, whose end takes everything with it.
@@ -180,19 +161,7 @@ fn run() -> Result<ExitCode> {
     }
     let world = World::new()?;
     match arguments.action {
-        Action::Bench {
-            what,
-            flows,
-            rounds,
-            ftfw,
-            beside,
-        } => {
-            let plan = Plan {
-                flows,
-                rounds,
-                ftfw,
-                beside,
-            };
+        Action::Bench { what, plan } => {
             measure(&world, what, &plan)?;
             Ok(ExitCode::SUCCESS)
         }

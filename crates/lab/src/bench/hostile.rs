@@ -11,10 +11,11 @@ use crate::world::World;
 pub fn hostile(world: &World, plan: &Plan) -> Result<()> {
     let lab = Lab::build(Options::default())?;
     let flows = hostile::FLOWS;
+    let programs = plan.installed_programs()?;
     for attack in [Attack::Resync, Attack::Hello, Attack::Epochs] {
         let title =
             format!("{attack:?} forged, {flows} flows; with all headers, 9 s from the first");
-        alternate(&title, plan.rounds, &plan.programs(), &[], |program, _| {
+        alternate(&title, plan.rounds, &programs, &[], |program, _| {
             let m = hostile::measure(world, &lab, program.kind, attack)?;
             Ok(vec![
                 Figure::new("forged", "bytes", m.forged as f64),

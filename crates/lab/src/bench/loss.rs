@@ -1,6 +1,6 @@
 //! Flows missing and time to equality while datagrams are lost, and the bytes that it took.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::{Figure, Plan, alternate};
 use crate::world;
@@ -10,11 +10,7 @@ const CONNECTIONS: u32 = 1000;
 /// At several losses. Each measurement has namespaces of its own: this is called outside of any.
 pub fn loss(plan: &Plan) -> Result<()> {
     let count = plan.flows(CONNECTIONS);
-    ensure!(
-        plan.ftfw.is_none() && plan.beside.is_none(),
-        "this kind measures only the program built beside this one"
-    );
-    let programs = plan.programs();
+    let programs = plan.installed_programs()?;
     for loss in ["0", "0.01", "0.05", "0.2"] {
         let title = format!("{count} connections, half of them closed, FT-FW, loss {loss}");
         alternate(&title, plan.rounds, &programs, &[], |program, seed| {

@@ -20,7 +20,8 @@ mod table;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use clap::Args;
 
 use crate::daemon::{Kind, Settings};
 use table::Table;
@@ -38,22 +39,35 @@ pub use lag::lag;
 pub use loss::loss;
 pub(crate) use pair::external_flows;
 
-/// What the user asked for.
-#[derive(Clone, Debug)]
+/// What the user asks for, beside the kind of measurement.
+#[derive(Clone, Debug, Args)]
 pub struct Plan {
-    /// Number of flows or connections; each kind has its own default.
-    pub flows: Option<u32>,
-    /// How often each contender is measured.
-    pub rounds: usize,
-    /// Our program, if not the one built beside this one.
-    pub ftfw: Option<PathBuf>,
-    /// Another build of our program, measured in the same run.
-    pub beside: Option<PathBuf>,
+    /// Number of flows or connections, if not the default of what is measured
+    #[arg(long)]
+    flows: Option<u32>,
+    /// How often each program is measured, alternating
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Our program, if not the one built beside this one
+    #[arg(long)]
+    ftfw: Option<PathBuf>,
+    /// Another build of our program, measured in the same run
+    #[arg(long)]
+    beside: Option<PathBuf>,
 }
 
 impl Plan {
     fn flows(&self, default: u32) -> u32 {
         self.flows.unwrap_or(default)
+    }
+
+    /// The two programs of a kind that cannot measure other builds.
+    fn installed_programs(&self) -> Result<Vec<(&'static str, Program)>> {
+        ensure!(
+            self.ftfw.is_none() && self.beside.is_none(),
+            "this kind measures only the program built beside this one"
+        );
+        Ok(self.programs())
     }
 
     /// conntrackd, ours, and another build of ours if one is given.

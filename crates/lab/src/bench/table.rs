@@ -201,3 +201,64 @@ pub(super) fn circumstances() -> String {
         words.join(" ")
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{CONNTRACKD, FTFW, Figure, KERNEL};
+    use super::{Table, spread};
+
+    /// Three contenders, one figure; a value for each of some rounds.
+    fn table(columns: [&[(usize, f64)]; 3]) -> Table {
+        let names = [CONNTRACKD, FTFW, KERNEL];
+        let mut table = Table::new(names.to_vec());
+        for (name, values) in names.iter().zip(columns) {
+            for (round, value) in values {
+                table.add(name, *round, vec![Figure::new("time", "ms", *value)]);
+            }
+        }
+        table
+    }
+
+    /// Goal: one slow round moves neither the median nor the ratio.
+    /// Method: it is in the spread by round only.
+    #[test]
+    fn a_ratio_is_that_of_the_medians() {
+        let table = table([
+            &[(0, 10.0), (1, 10.0), (2, 100.0)],
+            &[(0, 5.0), (1, 6.0), (2, 7.0)],
+            &[],
+        ]);
+        let ratio = table.ratio(&table.rows[0], FTFW, &[CONNTRACKD]);
+        let ratio = ratio.expect("both have figures");
+        assert_eq!([ratio.median, ratio.min, ratio.max], [0.6, 0.07, 0.6]);
+    }
+
+    #[test]
+    fn the_median_of_two_is_between_them() {
+        let s = spread(vec![3.0, 1.0]).expect("there are some");
+        assert_eq!([s.median, s.min, s.max], [2.0, 1.0, 3.0]);
+        assert!(spread(Vec::new()).is_none());
+    }
+
+    /// Goal: a goal may be the sum of two others' figures, or the figure itself.
+    #[test]
+    fn a_ratio_to_a_sum_and_to_nothing() {
+        let table = table([&[(0, 3.0)], &[(0, 6.0)], &[(0, 1.0)]]);
+        let row = &table.rows[0];
+        let to_sum = table.ratio(row, FTFW, &[CONNTRACKD, KERNEL]);
+        assert_eq!(to_sum.map(|s| s.median), Some(1.5));
+        assert_eq!(table.ratio(row, FTFW, &[]).map(|s| s.median), Some(6.0));
+    }
+
+    /// Goal: a round that does not count for one of the two has no ratio, and without any
+    /// there is none.
+    #[test]
+    fn only_what_both_have_measured_has_a_ratio() {
+        let table = table([&[(1, 2.0)], &[(0, 8.0), (1, 4.0)], &[]]);
+        let row = &table.rows[0];
+        let ratio = table.ratio(row, FTFW, &[CONNTRACKD]).expect("round 1");
+        assert_eq!([ratio.min, ratio.max], [2.0, 2.0]);
+        assert!(table.ratio(row, FTFW, &[KERNEL]).is_none());
+        assert!(table.print(&[], 2).is_err(), "the kernel has no figure");
+    }
+}
