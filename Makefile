@@ -34,10 +34,17 @@ manual:
 clean:
 	cargo clean
 
-# Beside conntrackd in one run: read the ratios.
+# Beside conntrackd in one run: read the ratios. TIME_PLACEHOLDER
 bench:
 	scripts/need packages
 	cargo build --release
+	target/release/ftfw-lab bench events
+	target/release/ftfw-lab bench events-without-caches
+	target/release/ftfw-lab bench inject
+	target/release/ftfw-lab bench http
+	target/release/ftfw-lab bench lag
+	target/release/ftfw-lab bench idle --rounds 3
+	target/release/ftfw-lab bench idle-tcp --rounds 3
 	target/release/ftfw-lab bench commit --flows 10000
 	target/release/ftfw-lab bench commit --flows 100000
 	target/release/ftfw-lab bench memory --flows 1000000 --rounds 3
@@ -46,6 +53,6 @@ bench:
 	target/release/ftfw-lab bench bulk --flows 100000
 	target/release/ftfw-lab bench connections --flows 5000
 	target/release/ftfw-lab bench loss --flows 1000
-	target/release/ftfw-lab bench hostile
+	target/release/ftfw-lab bench hostile --rounds 1
 	target/release/ftfw-sim --seeds 1000
 	cargo bench -p ftfw-ctnetlink
