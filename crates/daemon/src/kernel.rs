@@ -208,6 +208,14 @@ impl Events {
         self.flows.len() + self.expectations.len()
     }
 
+    #[cfg(test)]
+    pub(crate) fn of(event: KernelEvent) -> Events {
+        Events {
+            flows: vec![event],
+            expectations: Vec::new(),
+        }
+    }
+
     /// All events in the kernel's order.
     pub(crate) fn runs(&self) -> impl Iterator<Item = Run<'_>> {
         let mut done = 0;

@@ -11,7 +11,10 @@
 //! [`run()`] starts and ends it; `turn` is the loop; `writer` has the only other
 //! lasting thread, which waits for the kernel and owns no state.
 
-mod admission;
+mod clients;
+mod door;
+mod dump;
+mod follow;
 mod fullness;
 mod kernel;
 mod limit;

@@ -1,10 +1,13 @@
 //! Rows of flows and expectations, and listings of the kernel's tables.
 //!
 //! The kernel's table is read by a thread of its own for each client, on a socket of its
-//! own: it may be large, and the client slow. `admission` bounds their number.
+//! own: it may be large, and the client slow. `clients` bounds their number.
 
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
 
 use anyhow::{Result, bail};
 use control::Query;
@@ -136,7 +139,7 @@ impl Listing {
                         return Ok(rows);
                     }
                     Message::Done { error, .. } | Message::Ack { error } => {
-                        bail!("{}", std::io::Error::from_raw_os_error(-error));
+                        bail!("{}", io::Error::from_raw_os_error(-error));
                     }
                     _ => {}
                 }
@@ -165,7 +168,7 @@ fn details(payload: &[u8]) -> Beside {
     }
 }
 
-fn blocking(stream: &UnixStream) -> std::io::Result<BufWriter<&UnixStream>> {
+fn blocking(stream: &UnixStream) -> io::Result<BufWriter<&UnixStream>> {
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(STALL_LIMIT))?;
     Ok(BufWriter::with_capacity(1 << 16, stream))
@@ -200,4 +203,65 @@ fn try_as_the_original(
     }
     out.flush()?;
     Ok(())
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The threads that list the kernel's table for clients.
+#[derive(Debug, Default)]
+pub(crate) struct Listings {
+    /// Each thread holds another one of it.
+    running: Arc<()>,
+}
+
+/// A thread that waits for what it is to do, and ends without it.
+#[derive(Debug)]
+pub(crate) struct Reserved(SyncSender<Job>);
+
+impl Listings {
+    pub(crate) fn running(&self) -> usize {
+        Arc::strong_count(&self.running) - 1
+    }
+
+    pub(crate) fn reserve(&self) -> io::Result<Reserved> {
+        let running = Arc::clone(&self.running);
+        // Room for the one job, so that handing it over never waits.
+        let (jobs, from_core) = sync_channel::<Job>(1);
+        thread::Builder::new()
+            .name("listing".to_owned())
+            .spawn(move || {
+                let _running = running;
+                if let Ok(job) = from_core.recv() {
+                    job();
+                }
+            })?;
+        Ok(Reserved(jobs))
+    }
+}
+
+impl Reserved {
+    pub(crate) fn start(self, job: impl FnOnce() + Send + 'static) {
+        // The thread waits for it.
+        let _ = self.0.send(Box::new(job));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_is_counted_until_its_thread_has_ended() {
+        let listings = Listings::default();
+        let reserved = listings.reserve().unwrap();
+        let (tx, rx) = std::sync::mpsc::channel();
+        assert_eq!(listings.running(), 1);
+        // A thread without a job ends, too.
+        drop(listings.reserve().unwrap());
+        reserved.start(move || tx.send(()).unwrap());
+        rx.recv().unwrap();
+        while listings.running() > 0 {
+            thread::yield_now();
+        }
+    }
 }

@@ -21,7 +21,8 @@ use sys::netlink::Netlink;
 use sys::process::{Fork, RealTime};
 use sys::signal::Signals;
 
-use crate::admission::Door;
+use crate::clients::Clients;
+use crate::door::Door;
 use crate::kernel::{DumpSocket, EventSocket};
 use crate::links::Links;
 use crate::log::Log;
@@ -94,14 +95,14 @@ fn serve(
         };
     }
     let log_file = config.log_file.as_deref();
-    let (core, guards) = started.inspect_err(|e| report(log_file, config, e))?;
+    let (core, clients, guards) = started.inspect_err(|e| report(log_file, config, e))?;
     if config.systemd.unwrap_or(true) {
         let _ = sd_notify::notify(&[
             sd_notify::NotifyState::MainPid(std::process::id()),
             sd_notify::NotifyState::Ready,
         ]);
     }
-    let result = turn::run(core).inspect_err(|e| report(log_file, config, e));
+    let result = turn::run(core, clients).inspect_err(|e| report(log_file, config, e));
     if config.systemd.unwrap_or(true) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     }
@@ -193,7 +194,7 @@ impl Drop for Removed {
     }
 }
 
-fn start(config: &Config, mut log: Log, background: bool) -> Result<(Core, Guards)> {
+fn start(config: &Config, mut log: Log, background: bool) -> Result<(Core, Clients, Guards)> {
     log.notice(if background {
         "-- starting in daemon mode --"
     } else {
@@ -207,7 +208,8 @@ fn start(config: &Config, mut log: Log, background: bool) -> Result<(Core, Guard
         liberal: !sync.window_tracking,
     })?;
     set_scheduler(config, &mut log);
-    let (control, socket) = open_control(config)?;
+    let (door, socket) = open_control(config)?;
+    let clients = Clients::new(door)?;
     let (links, link_settings) = Links::open(sync)?;
     for link in &links.list {
         if !link.pair.buffers_granted {
@@ -234,7 +236,6 @@ fn start(config: &Config, mut log: Log, background: bool) -> Result<(Core, Guard
         dump,
         signals,
         watch,
-        control,
         watchdog: sd_notify::watchdog_enabled()
             .filter(|_| config.systemd.unwrap_or(true))
             .map(|interval| interval / 2),
@@ -249,6 +250,7 @@ fn start(config: &Config, mut log: Log, background: bool) -> Result<(Core, Guard
     core.log.notice("initialization completed");
     Ok((
         core,
+        clients,
         Guards {
             _events: events_setting,
             _socket: socket,

@@ -1,18 +1,23 @@
 //! One control client: reads its request, owes it a reply, never waits for it.
 //!
-//! A dump is a cursor: it fills the client's buffer to a high mark and goes on when
-//! the client has read, so a slow client delays nobody and costs little memory.
+//! A session has no clock and knows no socket: whoever owns it gives it the time and a
+//! stream that does not block. A long reply is a cursor ([`Dump`]) that fills the client's
+//! buffer to a high mark and goes on when the client has read, so a slow client delays
+//! nobody and costs little memory.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use control::Request;
 use control::call::{self, Tail};
-use control::{Query, Request};
-use replica::CommandId;
+use replica::{CommandId, Instant, Replica};
 use rustix::event::epoll::EventFlags;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::dump::Dump;
+use crate::follow::Follow;
+use crate::kernel::Events;
 use crate::listing::json_line;
 
 /// A client that has not said what it wants after this long is shown out.
@@ -20,8 +25,11 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// A client that has read nothing of its reply for this long is disconnected. An operator
 /// may stop a pager for a while; who has gone away must not hold a place for ever.
 pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(30);
+/// A reader that has read nothing for this long makes room when its place is needed. One
+/// that reads is back in less.
+pub(crate) const STALLED: Duration = Duration::from_secs(1);
 /// A reply is filled up to this many bytes.
-pub(crate) const HIGH_MARK: usize = 64 * 1024;
+const HIGH_MARK: usize = 64 * 1024;
 
 /// What a client is owed.
 #[derive(Debug)]
@@ -40,55 +48,24 @@ pub(crate) enum State {
     Replying,
 }
 
-/// A dump under way.
-#[derive(Debug)]
-pub(crate) struct Dump {
-    pub(crate) which: replica::Which,
-    pub(crate) form: Form,
-    pub(crate) at: At,
-    pub(crate) rows: u64,
+/// What a client's bytes come from and go to, without waiting.
+pub(crate) trait Stream: Read + Write {
+    /// True if the client has closed its socket, rather than its writing half.
+    fn has_hung_up(&self) -> bool;
 }
 
-/// Form of a dump's entries.
-#[derive(Debug)]
-pub(crate) enum Form {
-    /// The original's lines.
-    Line,
-    /// The original's XML.
-    Xml,
-    /// Our rows, of what the query chooses.
-    Ours { json: bool, query: Query },
-}
-
-/// A client that follows events.
-#[derive(Debug)]
-pub(crate) struct Follow {
-    pub(crate) query: Query,
-    /// It has no query: expectations are shown, too.
-    pub(crate) everything: bool,
-    pub(crate) backlog: Backlog,
-}
-
-/// How its events are written.
-#[derive(Debug)]
-pub(crate) struct Backlog {
-    pub(crate) json: bool,
-    /// Events that it was too slow for, since the last line about such.
-    pub(crate) lost: u64,
-}
-
-/// How far a dump has come.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum At {
-    Flows(cache::Position),
-    /// Behind this one.
-    Expectations(Option<flow::ExpectKey>),
+impl Stream for UnixStream {
+    fn has_hung_up(&self) -> bool {
+        let mut list = [PollFd::new(self, PollFlags::empty())];
+        let _ = poll(&mut list, Some(&Timespec::default()));
+        list[0].revents().contains(PollFlags::HUP)
+    }
 }
 
 /// A client.
 #[derive(Debug)]
-pub(crate) struct Session {
-    pub(crate) stream: UnixStream,
+pub(crate) struct Session<S = UnixStream> {
+    pub(crate) stream: S,
     pub(crate) state: State,
     out: Vec<u8>,
     since: Instant,
@@ -141,19 +118,19 @@ pub(crate) enum Asked {
     Cut,
 }
 
-impl Session {
-    pub(crate) fn new(stream: UnixStream) -> std::io::Result<Session> {
-        stream.set_nonblocking(true)?;
-        Ok(Session {
+impl<S: Stream> Session<S> {
+    /// A client whose stream does not block.
+    pub(crate) fn new(stream: S, now: Instant) -> Session<S> {
+        Session {
             stream,
             state: State::Reading(Vec::new()),
             out: Vec::new(),
-            since: Instant::now(),
-            progress: Instant::now(),
+            since: now,
+            progress: now,
             broken: false,
             finished: false,
             watched: EventFlags::IN,
-        })
+        }
     }
 
     /// Reads on; a request is complete with its fourth byte, a call with the end of its line.
@@ -164,11 +141,11 @@ impl Session {
         let State::Reading(have) = &mut self.state else {
             // What a client says after its request means nothing; that it has gone does.
             let mut rest = [0; 64];
-            match (&self.stream).read(&mut rest) {
+            match self.stream.read(&mut rest) {
                 // Nobody would tell a follower's end from its silence.
                 Ok(0) if matches!(self.state, State::Following(_)) => self.broken = true,
                 // Its socket would stay ready, and the loop spin, until its command ends.
-                Ok(0) if has_hung_up(&self.stream) => self.broken = true,
+                Ok(0) if self.stream.has_hung_up() => self.broken = true,
                 // It may still read: a reply under way goes on.
                 Ok(0) => self.finished = true,
                 Err(e) if e.kind() != ErrorKind::WouldBlock => self.broken = true,
@@ -178,7 +155,7 @@ impl Session {
         };
         let mut buffer = [0; 4];
         let want = 4 - have.len();
-        match (&self.stream).read(&mut buffer[..want]) {
+        match self.stream.read(&mut buffer[..want]) {
             Ok(0) => {
                 self.broken = true;
                 Asked::Cut
@@ -212,7 +189,7 @@ impl Session {
         };
         let mut buffer = [0; 4096];
         loop {
-            match (&self.stream).read(&mut buffer) {
+            match self.stream.read(&mut buffer) {
                 Ok(0) => {
                     self.broken = true;
                     return Asked::Cut;
@@ -250,9 +227,11 @@ impl Session {
         json_line(&mut self.out, tail);
     }
 
-    /// Bytes of the reply that the client has not read.
-    pub(crate) fn unread(&self) -> usize {
-        self.out.len()
+    /// Shows a client that follows events those that have just been read.
+    pub(crate) fn show(&mut self, events: &Events) {
+        if let State::Following(follow) = &mut self.state {
+            follow.show(events, &mut self.out);
+        }
     }
 
     /// True if a dump should go on.
@@ -260,16 +239,43 @@ impl Session {
         matches!(self.state, State::Dumping(_)) && self.out.len() < HIGH_MARK / 2
     }
 
+    /// Goes on with a dump if the client has read enough of it.
+    pub(crate) fn go_on(&mut self, replica: &Replica) {
+        if self.wants_more()
+            && let State::Dumping(dump) = &mut self.state
+            && dump.fill(replica, HIGH_MARK, &mut self.out)
+        {
+            let tail = dump.tail();
+            self.state = State::Replying;
+            if let Some(tail) = tail {
+                self.reply_tail(&tail);
+            }
+        }
+    }
+
+    /// The command that the client waits for is over.
+    pub(crate) fn command_done(&mut self, tail: &Tail) {
+        let before = std::mem::replace(&mut self.state, State::Replying);
+        if matches!(before, State::Waiting { is_call: true, .. }) {
+            self.reply_tail(tail);
+        }
+    }
+
+    /// True if the client waits for the end of this command.
+    pub(crate) fn waits_for(&self, command: CommandId) -> bool {
+        matches!(self.state, State::Waiting { id, .. } if id == command)
+    }
+
     /// Writes as much as the client takes.
-    pub(crate) fn write(&mut self) {
+    pub(crate) fn write(&mut self, now: Instant) {
         while !self.out.is_empty() {
-            match (&self.stream).write(&self.out) {
+            match self.stream.write(&self.out) {
                 Ok(0) => {
                     self.broken = true;
                     return;
                 }
                 Ok(n) => {
-                    self.progress = Instant::now();
+                    self.progress = now;
                     self.out.drain(..n);
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
@@ -279,7 +285,7 @@ impl Session {
                 }
             }
         }
-        self.progress = Instant::now();
+        self.progress = now;
     }
 
     /// What the client's socket should be watched for, if that has changed.
@@ -303,12 +309,12 @@ impl Session {
     pub(crate) fn standing(&self, now: Instant) -> Standing {
         match self.state {
             State::Reading(_) | State::Calling(_) => Standing::Asking {
-                silent: now.duration_since(self.since),
+                silent: now.since(self.since),
             },
             State::Waiting { .. } => Standing::Waiting,
             _ if self.out.is_empty() => Standing::Content,
             _ => Standing::Reading {
-                stalled: now.duration_since(self.progress),
+                stalled: now.since(self.progress),
             },
         }
     }
@@ -325,75 +331,5 @@ impl Session {
     }
 }
 
-/// True if the client has closed its socket, rather than its writing half.
-fn has_hung_up(stream: &UnixStream) -> bool {
-    let mut list = [PollFd::new(stream, PollFlags::empty())];
-    let _ = poll(&mut list, Some(&Timespec::default()));
-    list[0].revents().contains(PollFlags::HUP)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A client that has been sent more than its socket takes.
-    fn stalled() -> (Session, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut session = Session::new(ours).unwrap();
-        session.state = State::Replying;
-        session.reply(&vec![b'x'; 4 << 20]);
-        session.write();
-        assert!(session.unread() > 0);
-        (session, theirs)
-    }
-
-    #[test]
-    fn a_client_that_reads_nothing_is_disconnected_after_the_limit() {
-        let (session, _client) = stalled();
-        let after = |secs| session.end(session.progress + Duration::from_secs(secs));
-        assert_eq!(after(30), None);
-        assert_eq!(after(31), Some(End::Stalled));
-    }
-
-    #[test]
-    fn a_client_that_reads_slowly_stays() {
-        let (mut session, mut client) = stalled();
-        let before = session.progress;
-        client.read_exact(&mut [0; 1 << 16]).unwrap();
-        session.write();
-        assert!(session.progress > before && session.unread() > 0);
-    }
-
-    #[test]
-    fn a_client_that_waits_for_its_command_is_never_disconnected() {
-        let (mut session, _client) = stalled();
-        session.state = State::Waiting {
-            id: CommandId(1),
-            is_call: true,
-        };
-        let late = session.progress + Duration::from_secs(1000);
-        assert_eq!(session.end(late), None);
-        assert_eq!(session.standing(late), Standing::Waiting);
-    }
-
-    #[test]
-    fn who_has_left_while_its_command_runs_is_forgotten_and_who_has_finished_asking_is_not() {
-        let waiting = || {
-            let (ours, theirs) = UnixStream::pair().unwrap();
-            let mut session = Session::new(ours).unwrap();
-            session.state = State::Waiting {
-                id: CommandId(1),
-                is_call: false,
-            };
-            (session, theirs)
-        };
-        let (mut session, client) = waiting();
-        client.shutdown(std::net::Shutdown::Write).unwrap();
-        session.read();
-        assert_eq!(session.end(Instant::now()), None);
-        let (mut session, client) = waiting();
-        drop(client);
-        session.read();
-        assert_eq!(session.end(Instant::now()), Some(End::Gone));
-    }
-}
+mod tests;

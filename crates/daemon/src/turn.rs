@@ -5,8 +5,7 @@
 //! come fast, the loop lets a millisecond of them gather: waking up is what they
 //! cost, not reading.
 
-use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant as OsInstant};
 
@@ -16,23 +15,14 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use sys::netlink::{Netlink, RECEIVE_BYTES};
 use sys::signal::{Signal, Signals};
 
-use crate::admission::{ClientStats, Door, Listings};
+use crate::clients::Clients;
 use crate::fullness::Fullness;
 use crate::kernel::{DumpSocket, Dumped, EventSocket, Events, Read, Run};
 use crate::limit::Kind;
 use crate::links::Links;
 use crate::log::Log;
-use crate::session::Session;
+use crate::serve::tail_of;
 use crate::writer::{BATCH, Writer};
-
-const EVENTS: u64 = 0;
-const DUMP: u64 = 1;
-const WRITER: u64 = 2;
-const SIGNALS: u64 = 3;
-const WATCH: u64 = 4;
-pub(crate) const CONTROL: u64 = 5;
-const LINKS: u64 = 16;
-const SESSIONS: u64 = 64;
 
 /// Events read in one turn, unless `EventIterationLimit` says otherwise.
 const EVENTS_PER_TURN: usize = 512;
@@ -53,21 +43,61 @@ pub(crate) struct Core {
     pub(crate) dump: DumpSocket,
     pub(crate) signals: Signals,
     pub(crate) watch: Netlink,
-    pub(crate) control: Option<Door>,
     pub(crate) watchdog: Option<Duration>,
     pub(crate) event_limit: Option<u32>,
     pub(crate) start: OsInstant,
 }
 
-/// The core and what of it lasts from turn to turn.
+/// What can be ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Events,
+    Dump,
+    Writer,
+    Signals,
+    Watch,
+    Clients,
+    /// By its number in the file.
+    Link(usize),
+}
+
+impl Token {
+    const LINKS: u64 = 16;
+
+    fn to_data(self) -> EventData {
+        EventData::new_u64(match self {
+            Token::Events => 0,
+            Token::Dump => 1,
+            Token::Writer => 2,
+            Token::Signals => 3,
+            Token::Watch => 4,
+            Token::Clients => 5,
+            Token::Link(n) => Token::LINKS + n as u64,
+        })
+    }
+
+    /// `None` for what no token becomes.
+    fn from_data(data: EventData) -> Option<Token> {
+        Some(match data.u64() {
+            0 => Token::Events,
+            1 => Token::Dump,
+            2 => Token::Writer,
+            3 => Token::Signals,
+            4 => Token::Watch,
+            5 => Token::Clients,
+            n => Token::Link(usize::try_from(n.checked_sub(Token::LINKS)?).ok()?),
+        })
+    }
+}
+
+/// The core, its clients, and what lasts from turn to turn.
 pub(crate) struct Loop {
     pub(crate) core: Core,
-    pub(crate) epoll: std::os::fd::OwnedFd,
-    pub(crate) sessions: BTreeMap<u64, Session>,
-    pub(crate) next_session: u64,
+    pub(crate) clients: Clients,
+    epoll: OwnedFd,
     pub(crate) next_command: u64,
     /// Events of this turn.
-    pub(crate) events: Events,
+    events: Events,
     dumped: Dumped,
     buffer: Vec<u8>,
     events_at: OsInstant,
@@ -77,19 +107,16 @@ pub(crate) struct Loop {
     caches_at: Instant,
     pub(crate) local_read_failed: u64,
     pub(crate) local_unknown: u64,
-    pub(crate) clients: ClientStats,
-    pub(crate) listings: Listings,
     pub(crate) stopping: bool,
 }
 
 /// Runs until told to stop.
-pub(crate) fn run(core: Core) -> Result<()> {
+pub(crate) fn run(core: Core, clients: Clients) -> Result<()> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?;
     let mut l = Loop {
         core,
+        clients,
         epoll,
-        sessions: BTreeMap::new(),
-        next_session: SESSIONS,
         next_command: 0,
         events: Events::default(),
         dumped: Dumped::default(),
@@ -103,8 +130,6 @@ pub(crate) fn run(core: Core) -> Result<()> {
         caches_at: Instant::START,
         local_read_failed: 0,
         local_unknown: 0,
-        clients: ClientStats::default(),
-        listings: Listings::default(),
         stopping: false,
     };
     l.register()?;
@@ -121,30 +146,21 @@ impl Loop {
     fn register(&self) -> Result<()> {
         let core = &self.core;
         if let Some(events) = &core.events {
-            self.add(events, EVENTS)?;
+            self.add(events, Token::Events)?;
         }
-        self.add(&core.dump, DUMP)?;
-        self.add(&core.writer, WRITER)?;
-        self.add(&core.signals, SIGNALS)?;
-        self.add(&core.watch, WATCH)?;
-        if let Some(control) = &core.control {
-            self.add(control, CONTROL)?;
-        }
-        for (n, link) in (LINKS..).zip(&core.links.list) {
-            self.add(&link.pair.receiver, n)?;
+        self.add(&core.dump, Token::Dump)?;
+        self.add(&core.writer, Token::Writer)?;
+        self.add(&core.signals, Token::Signals)?;
+        self.add(&core.watch, Token::Watch)?;
+        self.add(&self.clients, Token::Clients)?;
+        for (n, link) in core.links.list.iter().enumerate() {
+            self.add(&link.pair.receiver, Token::Link(n))?;
         }
         Ok(())
     }
 
-    pub(crate) fn add(&self, source: impl AsFd, token: u64) -> Result<()> {
-        epoll::add(
-            &self.epoll,
-            source,
-            EventData::new_u64(token),
-            EventFlags::IN,
-        )
-        .context("epoll")?;
-        Ok(())
+    fn add(&self, source: impl AsFd, token: Token) -> Result<()> {
+        epoll::add(&self.epoll, source, token.to_data(), EventFlags::IN).context("epoll")
     }
 
     fn now(&self) -> Instant {
@@ -156,16 +172,19 @@ impl Loop {
     fn turn(&mut self, busy: bool) -> Result<bool> {
         let ready = self.wait(busy)?;
         let now = self.now();
-        let mut more = self.read_events(now, ready.contains(&EVENTS));
+        let mut more = self.read_events(now, ready.contains(&Token::Events));
         for token in ready {
             match token {
-                DUMP => {}
-                WRITER => self.core.writer.clear_wake(),
-                SIGNALS => self.read_signals(),
-                WATCH => self.read_watch(now),
-                CONTROL => self.accept(),
-                n if n >= SESSIONS => self.serve(n, now),
-                _ => {}
+                // These are looked at in every turn, in an order of their own.
+                Token::Events | Token::Dump | Token::Link(_) => {}
+                Token::Writer => self.core.writer.clear_wake(),
+                Token::Signals => self.read_signals(),
+                Token::Watch => self.read_watch(now),
+                Token::Clients => {
+                    for id in self.clients.ready(now) {
+                        self.serve(id, now);
+                    }
+                }
             }
         }
         more |= self.read_links(now);
@@ -178,10 +197,12 @@ impl Loop {
         more |= self.transmit();
         self.write_kernel(now);
         self.hear(Cause::Anybody);
-        self.dump_to_clients();
-        self.close_sessions();
-        self.end_pause();
+        for session in self.clients.all() {
+            session.go_on(&self.core.replica);
+        }
+        self.clients.settle(now);
         self.feed_watchdog();
+        self.log_what_clients_met();
         self.say_links();
         self.say_caches(now);
         self.core.log.say_left_out();
@@ -191,11 +212,11 @@ impl Loop {
             // would spin, and on one CPU at real-time priority starve the writer.
             thread::sleep(GATHER);
         }
-        Ok(more || self.sessions.values().any(Session::wants_more))
+        Ok(more || self.clients.want_more())
     }
 
-    /// Waits for something to do; yields the tokens of what is ready.
-    fn wait(&mut self, busy: bool) -> Result<Vec<u64>> {
+    /// Waits for something to do; yields what is ready.
+    fn wait(&mut self, busy: bool) -> Result<Vec<Token>> {
         let timeout = if busy {
             Duration::ZERO
         } else {
@@ -212,7 +233,10 @@ impl Loop {
             Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e).context("epoll"),
         }
-        Ok(list.iter().map(|e| e.data.u64()).collect())
+        Ok(list
+            .iter()
+            .filter_map(|e| Token::from_data(e.data))
+            .collect())
     }
 
     fn time_to_wait(&self) -> Duration {
@@ -227,9 +251,8 @@ impl Loop {
             // Nothing can be sent before, so what the replica wants to send can wait.
             wait = at.saturating_duration_since(OsInstant::now());
         }
-        let paused = self.core.control.as_ref().and_then(Door::paused_until);
-        if let Some(at) = paused {
-            wait = wait.min(at.saturating_duration_since(OsInstant::now()));
+        if let Some(at) = self.clients.next_due() {
+            wait = wait.min(at.since(self.now()));
         }
         wait
     }
@@ -261,10 +284,9 @@ impl Loop {
                 Run::Expectation(event) => self.core.replica.handle_expectation(now, event),
             }
         }
-        self.show_events();
-        let Some(socket) = &mut self.core.events else {
-            return false;
-        };
+        for session in self.clients.all() {
+            session.show(&self.events);
+        }
         if read == Read::Overrun {
             self.core.replica.handle_overrun(now);
             if let Some(bytes) = socket.grow() {
@@ -395,7 +417,7 @@ impl Loop {
         let mut last = None;
         while let Some(event) = self.core.replica.poll_event() {
             if let Event::Done(id) = &event {
-                self.command_done(*id, last.as_ref());
+                self.clients.command_done(*id, &tail_of(last.as_ref()));
             } else if event != Event::NoLink {
                 // The replica has no link each time that it is asked; `links` says it once.
                 let log = &mut self.core.log;
@@ -405,6 +427,12 @@ impl Loop {
                 }
             }
             last = Some(event);
+        }
+    }
+
+    fn log_what_clients_met(&mut self) {
+        for (kind, level, line) in self.clients.lines() {
+            self.core.log.limited(kind, level, line);
         }
     }
 
@@ -494,5 +522,28 @@ fn strangers_kind(event: &Event) -> Option<Kind> {
         | Event::FlushIncomplete { .. }
         | Event::Resync
         | Event::ResyncUnsupported => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_epoll_returns_is_the_token_that_was_registered() {
+        let all = [
+            Token::Events,
+            Token::Dump,
+            Token::Writer,
+            Token::Signals,
+            Token::Watch,
+            Token::Clients,
+            Token::Link(0),
+            Token::Link(7),
+        ];
+        for token in all {
+            assert_eq!(Token::from_data(token.to_data()), Some(token));
+        }
+        assert_eq!(Token::from_data(EventData::new_u64(6)), None);
     }
 }
