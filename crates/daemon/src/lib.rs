@@ -11,6 +11,7 @@
 //! [`run()`] starts and ends it; `turn` is the loop; `writer` has the only other
 //! lasting thread, which waits for the kernel and owns no state.
 
+mod channel;
 mod clients;
 mod door;
 mod dump;

@@ -8,11 +8,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use config::{Sync, Transport};
+use config::Sync;
 use control::reply::LinkReport;
 use replica::{Event, Level, LinkSettings};
 use sys::interface::{InterfaceState, Interfaces};
-use sys::udp::{Options, Pair, Path};
+use sys::udp::{Options, Path};
+
+use crate::channel::Channel;
 
 /// IPv6 header and UDP header; the original allows 28 and relies on fragments.
 const ALLOWANCE_V6: usize = 48;
@@ -28,13 +30,14 @@ struct Counters {
 /// One link.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(crate) pair: Pair,
+    pub(crate) channel: Channel,
     device: String,
-    transport: &'static str,
     state: Option<InterfaceState>,
     /// Since when it is not usable, once that is logged.
     unusable: Option<Instant>,
     failing: Option<Failing>,
+    /// A datagram that the system did not take; nothing else is sent before it.
+    waiting: Option<Waiting>,
     sent: Counters,
     received: Counters,
 }
@@ -51,14 +54,13 @@ struct Failing {
 pub(crate) struct Links {
     pub(crate) list: Vec<Link>,
     interfaces: Interfaces,
-    /// A datagram that the system did not take; nothing else is sent before it.
-    waiting: Option<Waiting>,
     opened: Instant,
     /// That no link is usable is logged.
     none_logged: bool,
     lines: Vec<(Level, String)>,
 }
 
+/// A datagram, and when it is tried again.
 #[derive(Debug)]
 struct Waiting {
     datagram: Vec<u8>,
@@ -106,7 +108,7 @@ impl Links {
                 receive_buffer: link.receive_buffer,
                 checksum: link.checksum,
             };
-            let pair = sys::udp::open(&path, &options)
+            let channel = Channel::open_udp(&path, &options)
                 .with_context(|| format!("{}: {}", place(), describe(&path)))?;
             settings.push(LinkSettings {
                 name: device.clone(),
@@ -117,24 +119,12 @@ impl Links {
                     ALLOWANCE_V6
                 },
             });
-            list.push(Link {
-                pair,
-                state: interfaces.state(&device).ok(),
-                unusable: None,
-                failing: None,
-                device,
-                transport: match sync.transport {
-                    Some(Transport::Multicast) => "multicast",
-                    _ => "UDP",
-                },
-                sent: Counters::default(),
-                received: Counters::default(),
-            });
+            let state = interfaces.state(&device).ok();
+            list.push(Link::new(channel, device, state));
         }
         let links = Links {
             list,
             interfaces,
-            waiting: None,
             opened: Instant::now(),
             none_logged: false,
             lines: Vec::new(),
@@ -201,45 +191,30 @@ fn describe(path: &Path) -> String {
 impl Links {
     /// Sends a datagram over link `n`, or keeps it until the system takes it: what
     /// waits is no more than what changes meanwhile, and nothing is lost here.
-    pub(crate) fn send(&mut self, n: usize, datagram: &[u8]) {
+    pub(crate) fn send(&mut self, n: usize, datagram: &[u8], now: Instant) {
         // That another link is used now is logged where it is chosen.
         for (_, other) in self.list.iter_mut().enumerate().filter(|(m, _)| *m != n) {
             other.failing = None;
         }
-        let link = &mut self.list[n];
-        let error = match link.pair.sender.send_to(datagram, link.pair.to) {
-            Ok(bytes) => {
-                link.sent.bytes += bytes as u64;
-                link.sent.packets += 1;
-                self.lines.extend(link.on_sent());
-                return;
+        let line = self.list[n].send(datagram, now);
+        self.lines.extend(line);
+    }
+
+    /// When the datagram that waits at link `n` is due; `None` if none waits.
+    pub(crate) fn again_at(&self, n: usize) -> Option<Instant> {
+        self.list[n].waiting.as_ref().map(|w| w.again_at)
+    }
+
+    /// Sends what waits at link `n` and is due, or at a link that is not used any more.
+    pub(crate) fn send_waiting(&mut self, n: usize, now: Instant) {
+        for m in 0..self.list.len() {
+            let is_due = |w: &mut Waiting| w.again_at <= now || m != n;
+            if self.again_at(n).is_some() && m != n {
+                continue;
             }
-            Err(error) => error,
-        };
-        let full = is_would_block(&error);
-        if !full {
-            link.sent.errors += 1;
-            self.lines.extend(link.on_refused(&error));
-        }
-        // Trying again would not make it smaller.
-        if error.raw_os_error() != Some(EMSGSIZE) {
-            let pause = if full { FULL_PAUSE } else { REFUSED_PAUSE };
-            self.waiting = Some(Waiting {
-                datagram: datagram.to_vec(),
-                again_at: Instant::now() + pause,
-            });
-        }
-    }
-
-    /// When the datagram that waits is due; `None` if none waits.
-    pub(crate) fn again_at(&self) -> Option<Instant> {
-        self.waiting.as_ref().map(|w| w.again_at)
-    }
-
-    /// Tries the datagram that waits, over link `n`, if it is due.
-    pub(crate) fn send_waiting(&mut self, n: usize) {
-        if let Some(waiting) = self.waiting.take_if(|w| w.again_at <= Instant::now()) {
-            self.send(n, &waiting.datagram);
+            if let Some(waiting) = self.list[m].waiting.take_if(is_due) {
+                self.send(n, &waiting.datagram, now);
+            }
         }
     }
 }
@@ -247,13 +222,52 @@ impl Links {
 const EMSGSIZE: i32 = 90;
 
 impl Link {
+    fn new(channel: Channel, device: String, state: Option<InterfaceState>) -> Link {
+        Link {
+            channel,
+            device,
+            state,
+            unusable: None,
+            failing: None,
+            waiting: None,
+            sent: Counters::default(),
+            received: Counters::default(),
+        }
+    }
+
+    /// Sends a datagram or lets it wait. Yields what is to be logged.
+    fn send(&mut self, datagram: &[u8], now: Instant) -> Option<(Level, String)> {
+        let error = match self.channel.send(datagram) {
+            Ok(bytes) => {
+                self.sent.bytes += bytes as u64;
+                self.sent.packets += 1;
+                return self.on_sent(now);
+            }
+            Err(error) => error,
+        };
+        // Trying again would not make it smaller.
+        let is_too_long = error.raw_os_error() == Some(EMSGSIZE);
+        let (pause, line) = if is_would_block(&error) {
+            (FULL_PAUSE, None)
+        } else {
+            self.sent.errors += 1;
+            (REFUSED_PAUSE, self.on_refused(&error, now))
+        };
+        if !is_too_long {
+            self.waiting = Some(Waiting {
+                datagram: datagram.to_vec(),
+                again_at: now + pause,
+            });
+        }
+        line
+    }
+
     /// Switched on and with a carrier. The original takes one of the two as enough.
     pub(crate) fn is_usable(&self) -> bool {
         self.state.is_some_and(|s| s.up && s.running)
     }
 
-    fn on_refused(&mut self, error: &io::Error) -> Option<(Level, String)> {
-        let now = Instant::now();
+    fn on_refused(&mut self, error: &io::Error, now: Instant) -> Option<(Level, String)> {
         if let Some(failing) = &mut self.failing {
             failing.last = now;
             return None;
@@ -266,8 +280,9 @@ impl Link {
         Some((Level::Warning, line))
     }
 
-    fn on_sent(&mut self) -> Option<(Level, String)> {
-        let failing = self.failing.take_if(|f| f.last.elapsed() >= MENDED_AFTER)?;
+    fn on_sent(&mut self, now: Instant) -> Option<(Level, String)> {
+        let is_mended = |f: &mut Failing| now.duration_since(f.last) >= MENDED_AFTER;
+        let failing = self.failing.take_if(is_mended)?;
         let secs = failing.last.duration_since(failing.since).as_secs_f32();
         let line = format!(
             "link {}: sends again, after {secs:.1} s without",
@@ -278,7 +293,7 @@ impl Link {
 
     /// Receives one datagram; `None` if there is none.
     pub(crate) fn receive<'a>(&mut self, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
-        match self.pair.receiver.recv(buffer) {
+        match self.channel.receive(buffer) {
             Ok(n) => {
                 self.received.bytes += n as u64;
                 self.received.packets += 1;
@@ -294,7 +309,7 @@ impl Link {
 
     pub(crate) fn report(&self, active: bool) -> LinkReport {
         LinkReport {
-            transport: self.transport,
+            transport: self.channel.transport(),
             device: self.device.clone(),
             status: match self.state {
                 Some(InterfaceState { up: true, running }) => {
@@ -317,4 +332,80 @@ impl Link {
 /// The error of a socket that has none is no error.
 pub(crate) fn is_would_block(error: &io::Error) -> bool {
     error.kind() == ErrorKind::WouldBlock
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    /// A link to a socket of this host, or one that sends nothing.
+    fn link(to: &UdpSocket, refuses: bool) -> Link {
+        let to = to.local_addr().unwrap();
+        let path = Path {
+            listen: Some(Ipv4Addr::LOCALHOST.into()),
+            // The system refuses to send to a broadcast address unless it is told to.
+            to: if refuses {
+                Ipv4Addr::BROADCAST.into()
+            } else {
+                to.ip()
+            },
+            port: 0,
+            interface: 0,
+            interface_v4: None,
+        };
+        let mut channel = Channel::open_udp(&path, &Options::default()).unwrap();
+        let Channel::Udp(pair) = &mut channel;
+        pair.to.set_port(to.port());
+        Link::new(channel, "eth0".to_owned(), None)
+    }
+
+    fn links(list: Vec<Link>) -> Links {
+        Links {
+            list,
+            interfaces: Interfaces::open().unwrap(),
+            opened: Instant::now(),
+            none_logged: false,
+            lines: Vec::new(),
+        }
+    }
+
+    fn received(peer: &UdpSocket) -> Vec<u8> {
+        let mut buffer = [0; 16];
+        let n = peer.recv(&mut buffer).unwrap();
+        buffer[..n].to_vec()
+    }
+
+    #[test]
+    fn what_a_link_refuses_waits_there_and_goes_first_when_another_link_is_used() {
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut links = links(vec![link(&peer, true), link(&peer, false)]);
+        let now = Instant::now();
+        links.send(0, b"first", now);
+        assert_eq!(links.again_at(0), Some(now + REFUSED_PAUSE));
+        assert_eq!(links.again_at(1), None);
+        // It is refused again, and counted; only the first time is logged.
+        links.send_waiting(0, now);
+        links.send_waiting(0, now + REFUSED_PAUSE);
+        assert_eq!(links.list[0].sent.errors, 2);
+        assert_eq!(links.lines.len(), 1, "{:?}", links.lines);
+        links.send_waiting(1, now + REFUSED_PAUSE);
+        links.send(1, b"second", now + REFUSED_PAUSE);
+        assert_eq!((links.again_at(0), links.again_at(1)), (None, None));
+        assert_eq!(
+            (received(&peer), received(&peer)),
+            (b"first".into(), b"second".into())
+        );
+        assert_eq!(links.list[1].sent.packets, 2);
+    }
+
+    #[test]
+    fn a_datagram_that_is_too_long_does_not_wait() {
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut links = links(vec![link(&peer, false)]);
+        links.send(0, &[0; 70_000], Instant::now());
+        assert_eq!(links.again_at(0), None);
+        assert_eq!(links.list[0].sent.errors, 1);
+    }
 }

@@ -212,7 +212,7 @@ fn start(config: &Config, mut log: Log, background: bool) -> Result<(Core, Clien
     let clients = Clients::new(door)?;
     let (links, link_settings) = Links::open(sync)?;
     for link in &links.list {
-        if !link.pair.buffers_granted {
+        if !link.channel.buffers_granted() {
             log.warning("socket buffers are smaller than configured: forcing them needs root");
         }
     }

@@ -154,7 +154,7 @@ impl Loop {
         self.add(&core.watch, Token::Watch)?;
         self.add(&self.clients, Token::Clients)?;
         for (n, link) in core.links.list.iter().enumerate() {
-            self.add(&link.pair.receiver, Token::Link(n))?;
+            self.add(&link.channel, Token::Link(n))?;
         }
         Ok(())
     }
@@ -247,7 +247,8 @@ impl Loop {
         if let Some(interval) = self.core.watchdog {
             wait = wait.min(interval.saturating_sub(self.watchdog_at.elapsed()));
         }
-        if let Some(at) = self.core.links.again_at() {
+        let LinkId(current) = self.core.replica.current_link();
+        if let Some(at) = self.core.links.again_at(current) {
             // Nothing can be sent before, so what the replica wants to send can wait.
             wait = at.saturating_duration_since(OsInstant::now());
         }
@@ -372,15 +373,16 @@ impl Loop {
     fn transmit(&mut self) -> bool {
         let Core { replica, links, .. } = &mut self.core;
         let LinkId(current) = replica.current_link();
-        links.send_waiting(current);
+        let now = OsInstant::now();
+        links.send_waiting(current, now);
         for _ in 0..DATAGRAMS_PER_TURN {
-            if links.again_at().is_some() {
+            if links.again_at(current).is_some() {
                 return false;
             }
             let Some((LinkId(n), bytes)) = replica.poll_transmit() else {
                 return false;
             };
-            links.send(n, bytes);
+            links.send(n, bytes, now);
         }
         true
     }
