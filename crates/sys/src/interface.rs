@@ -83,3 +83,21 @@ impl Interfaces {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_interface_is_known_and_others_do_not_exist() {
+        let interfaces = Interfaces::open().unwrap();
+        assert!(interfaces.index("lo").unwrap() > 0);
+        assert!(interfaces.mtu("lo").unwrap() >= 1500);
+        interfaces.state("lo").unwrap();
+        // The second name is longer than any may be.
+        for name in ["no-such-one", "a-name-of-at-least-16-bytes"] {
+            let error = interfaces.state(name).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENODEV), "{name}");
+        }
+    }
+}

@@ -168,3 +168,31 @@ impl AsFd for Netlink {
 pub fn is_overrun(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOBUFS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_socket_has_a_port_of_its_own_and_waits_for_nothing() {
+        let (one, other) = (Netlink::open(true).unwrap(), Netlink::open(true).unwrap());
+        assert_ne!(one.port(), 0);
+        assert_ne!(one.port(), other.port());
+        let error = one.receive(&mut [0; 16]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(!is_overrun(&error));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_fit_is_an_error() {
+        let socket = Netlink::open(false).unwrap();
+        // A header alone: 16 bytes, no such type, with the flags REQUEST and ACK.
+        let request: Vec<u8> = [16u32, 0x0005_0001, 7, 0]
+            .into_iter()
+            .flat_map(u32::to_ne_bytes)
+            .collect();
+        socket.send(&request).unwrap();
+        let error = socket.receive(&mut [0; 16]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+}

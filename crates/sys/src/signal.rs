@@ -77,3 +77,26 @@ impl AsFd for Signals {
         self.0.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raise(signal: i32) {
+        // SAFETY: the calling thread exists; the signal goes to it alone.
+        let rc = unsafe { libc::pthread_kill(libc::pthread_self(), signal) };
+        assert_eq!(rc, 0);
+    }
+
+    #[test]
+    fn signals_are_read_and_interrupt_nothing() {
+        let signals = Signals::open().unwrap();
+        assert_eq!(signals.next(), None);
+        raise(libc::SIGHUP);
+        assert_eq!(signals.next(), Some(Signal::Hangup));
+        raise(libc::SIGUSR1);
+        raise(libc::SIGTERM);
+        assert_eq!(signals.next(), Some(Signal::Terminate));
+        assert_eq!(signals.next(), None);
+    }
+}

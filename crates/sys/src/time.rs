@@ -34,3 +34,17 @@ pub fn local_now() -> String {
         1900 + i64::from(tm.tm_year),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn now_has_the_form_of_ctime() {
+        let now = super::local_now();
+        let digits = |c: char| if c.is_ascii_digit() { '9' } else { c };
+        let form: String = now.chars().skip(7).map(digits).collect();
+        // A day of one digit has a space before it.
+        let form = form.replacen("  ", " 9", 1);
+        assert_eq!(form, " 99 99:99:99 9999", "{now}");
+        assert!(!now.contains('?'), "{now}");
+    }
+}

@@ -140,3 +140,79 @@ fn join(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(to: impl Into<IpAddr>, port: u16) -> Path {
+        let to = to.into();
+        Path {
+            listen: (!to.is_multicast()).then_some(to),
+            to,
+            port,
+            interface: 0,
+            interface_v4: None,
+        }
+    }
+
+    /// Lets the system choose a port, for both directions.
+    fn open_any(to: impl Into<IpAddr>, options: &Options) -> Pair {
+        let mut pair = open(&path(to, 0), options).unwrap();
+        pair.to.set_port(pair.receiver.local_addr().unwrap().port());
+        pair
+    }
+
+    #[test]
+    fn what_is_sent_is_received_and_then_there_is_nothing() {
+        for checksum in [true, false] {
+            let options = Options {
+                checksum,
+                ..Options::default()
+            };
+            let pair = open_any(Ipv4Addr::LOCALHOST, &options);
+            pair.sender.send_to(b"datagram", pair.to).unwrap();
+            let mut buffer = [0; 16];
+            assert_eq!(pair.receiver.recv(&mut buffer).unwrap(), 8);
+            assert_eq!(&buffer[..8], b"datagram");
+            let error = pair.receiver.recv(&mut buffer).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        }
+    }
+
+    #[test]
+    fn a_port_of_ones_own_cannot_be_shared_and_a_shared_one_can() {
+        for shared in [false, true] {
+            let options = Options {
+                shared,
+                ..Options::default()
+            };
+            let first = open_any(Ipv4Addr::LOCALHOST, &options);
+            let second = open(&path(Ipv4Addr::LOCALHOST, first.to.port()), &options);
+            match second {
+                Ok(_) => assert!(shared),
+                Err(e) => {
+                    assert!(!shared);
+                    assert_eq!(e.kind(), io::ErrorKind::AddrInUse);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_addresses_that_need_one_get_the_scope_of_the_interface() {
+        let scope_of = |to: Ipv6Addr| {
+            let path = Path {
+                interface: 7,
+                ..path(to, 3780)
+            };
+            match scoped(to.into(), &path) {
+                SocketAddr::V6(a) => a.scope_id(),
+                SocketAddr::V4(_) => unreachable!("{to}"),
+            }
+        };
+        assert_eq!(scope_of(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)), 7);
+        assert_eq!(scope_of(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1)), 7);
+        assert_eq!(scope_of(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1)), 0);
+    }
+}
