@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use replica::Event;
+
 /// Lines of one kind that may come at once.
 const BURST: u32 = 10;
 /// Afterwards one line of a kind may come in each such period: 8 MB a day.
@@ -39,6 +41,41 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// The kind of an event that a datagram, a packet or the kernel can cause as often as it
+    /// likes; `None` for one that only commands and timers cause.
+    pub(crate) fn of(event: &Event) -> Option<Kind> {
+        match event {
+            Event::Clash(_)
+            | Event::Refused { .. }
+            | Event::ExpectationRefused { .. }
+            | Event::WithoutHelper(_) => Some(Kind::Refused),
+            Event::PeerRestarted { .. }
+            | Event::PeerHeard
+            | Event::PeerLost
+            | Event::PeerBack { .. } => Some(Kind::Peer),
+            Event::ResyncByPeer
+            | Event::Bulk
+            | Event::ResyncRequested
+            | Event::Lacking { .. }
+            | Event::HoldsMore { .. } => Some(Kind::Bulk),
+            Event::LinkChosen(_) | Event::NoLink => Some(Kind::Link),
+            Event::Overrun(_) | Event::Repaired { .. } => Some(Kind::Overrun),
+            Event::DumpFailed => Some(Kind::Kernel),
+            Event::Done(_)
+            | Event::CommitStarted
+            | Event::CommitRunning
+            | Event::Committed { .. }
+            | Event::FlushingCaches(_)
+            | Event::FlushRefused
+            | Event::FlushingKernel { .. }
+            | Event::FlushScheduled(_)
+            | Event::Purged { .. }
+            | Event::FlushIncomplete { .. }
+            | Event::Resync
+            | Event::ResyncUnsupported => None,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Kind::Accept => "clients not accepted",

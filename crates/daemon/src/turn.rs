@@ -423,7 +423,7 @@ impl Loop {
             } else if event != Event::NoLink {
                 // The replica has no link each time that it is asked; `links` says it once.
                 let log = &mut self.core.log;
-                match strangers_kind(&event).filter(|_| cause == Cause::Anybody) {
+                match Kind::of(&event).filter(|_| cause == Cause::Anybody) {
                     Some(kind) => log.limited(kind, event.level(), &event),
                     None => log.line(event.level(), &event.to_string()),
                 }
@@ -490,41 +490,6 @@ pub(crate) enum Cause {
     Command,
     /// Perhaps a stranger.
     Anybody,
-}
-
-/// The kind of an event that a datagram, a packet or the kernel can cause as often as it
-/// likes; `None` for one that only commands and timers cause.
-fn strangers_kind(event: &Event) -> Option<Kind> {
-    match event {
-        Event::Clash(_)
-        | Event::Refused { .. }
-        | Event::ExpectationRefused { .. }
-        | Event::WithoutHelper(_) => Some(Kind::Refused),
-        Event::PeerRestarted { .. }
-        | Event::PeerHeard
-        | Event::PeerLost
-        | Event::PeerBack { .. } => Some(Kind::Peer),
-        Event::ResyncByPeer
-        | Event::Bulk
-        | Event::ResyncRequested
-        | Event::Lacking { .. }
-        | Event::HoldsMore { .. } => Some(Kind::Bulk),
-        Event::LinkChosen(_) | Event::NoLink => Some(Kind::Link),
-        Event::Overrun(_) | Event::Repaired { .. } => Some(Kind::Overrun),
-        Event::DumpFailed => Some(Kind::Kernel),
-        Event::Done(_)
-        | Event::CommitStarted
-        | Event::CommitRunning
-        | Event::Committed { .. }
-        | Event::FlushingCaches(_)
-        | Event::FlushRefused
-        | Event::FlushingKernel { .. }
-        | Event::FlushScheduled(_)
-        | Event::Purged { .. }
-        | Event::FlushIncomplete { .. }
-        | Event::Resync
-        | Event::ResyncUnsupported => None,
-    }
 }
 
 #[cfg(test)]
