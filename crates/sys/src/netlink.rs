@@ -9,7 +9,7 @@ use rustix::net::{
     socket_with, sockopt,
 };
 
-use crate::set_option;
+use crate::{filter, set_option};
 
 /// `RTMGRP_LINK`: changes of interfaces.
 const RTMGRP_LINK: u32 = 1;
@@ -109,6 +109,22 @@ impl Netlink {
         set_option(&self.fd, libc::SOL_NETLINK, libc::NETLINK_NO_ENOBUFS, 1)
     }
 
+    /// Makes the kernel drop what the socket of port id `port` causes, among messages of the
+    /// subsystem `subsystem`, before it wakes anybody; `None` ends that.
+    ///
+    /// A filter sees a datagram as a whole and looks at its first message: the kernel sends
+    /// each event in a datagram of its own.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn ignore(&self, what: Option<Ignored>) -> io::Result<()> {
+        match what {
+            Some(ignored) => filter::attach(&self.fd, &ignored.program()),
+            // The value is not looked at.
+            None => set_option(&self.fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0),
+        }
+    }
+
     /// Short answers: an error without a copy of the request (`NETLINK_CAP_ACK`).
     ///
     /// # Errors
@@ -158,6 +174,32 @@ impl Netlink {
     }
 }
 
+/// Messages that are not wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ignored {
+    /// Port id in their header (`nlmsg_pid`): that of the socket that caused them.
+    pub port: u32,
+    /// Their subsystem (`NFNL_SUBSYS_ID`).
+    pub subsystem: u8,
+}
+
+impl Ignored {
+    fn program(self) -> [libc::sock_filter; 6] {
+        use filter::{load_byte, load_word, skip_unless, take};
+        // A filter loads in network byte order what the header has in the machine's.
+        const SUBSYSTEM_AT: u32 = if cfg!(target_endian = "little") { 5 } else { 4 };
+        const PORT_AT: u32 = 12;
+        [
+            load_word(PORT_AT),
+            skip_unless(u32::from_be_bytes(self.port.to_ne_bytes()), 3),
+            load_byte(SUBSYSTEM_AT),
+            skip_unless(self.subsystem.into(), 1),
+            take(0),
+            take(u32::MAX),
+        ]
+    }
+}
+
 impl AsFd for Netlink {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -181,6 +223,46 @@ mod tests {
         let error = one.receive(&mut [0; 16]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert!(!is_overrun(&error));
+    }
+
+    #[test]
+    fn what_another_socket_causes_is_dropped_and_nothing_else() {
+        let (sender, receiver) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let ignored = Ignored {
+            port: 0x0102_0304,
+            subsystem: 1,
+        };
+        filter::attach(&receiver, &ignored.program()).unwrap();
+        // What a header is: length, type and flags, sequence number, port.
+        let passes = |port: u32, kind: u16| {
+            let head = [16u32, u32::from(kind), 7, port];
+            let kind = kind.to_ne_bytes();
+            let mut bytes = head.map(u32::to_ne_bytes).concat();
+            bytes[4..6].copy_from_slice(&kind);
+            sender.send(&bytes).unwrap();
+            receiver.recv(&mut [0; 32]).is_ok()
+        };
+        assert!(!passes(ignored.port, 0x0100));
+        assert!(!passes(ignored.port, 0x0102));
+        assert!(passes(ignored.port, 0x0200));
+        assert!(passes(ignored.port.swap_bytes(), 0x0100));
+        assert!(passes(0, 0x0100));
+    }
+
+    #[test]
+    fn a_socket_can_ignore_and_stop_to() {
+        let socket = Netlink::open(true).unwrap();
+        let ignored = Ignored {
+            port: 1,
+            subsystem: 1,
+        };
+        socket.ignore(Some(ignored)).unwrap();
+        socket.ignore(Some(ignored)).unwrap();
+        socket.ignore(None).unwrap();
+        // Nothing is attached any more.
+        let error = socket.ignore(None).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
     }
 
     #[test]
