@@ -109,6 +109,11 @@ impl Clients {
         self.sessions.values_mut()
     }
 
+    /// True if anybody follows events.
+    pub(crate) fn follow(&self) -> bool {
+        self.sessions.values().any(Session::follows)
+    }
+
     /// True if a client's dump should go on at once.
     pub(crate) fn want_more(&self) -> bool {
         self.sessions.values().any(Session::wants_more)

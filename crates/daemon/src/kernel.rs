@@ -10,13 +10,16 @@ use anyhow::{Context, Result};
 use ctnetlink::{DumpFilter, EventKind, Message, Request, group};
 use flow::{Expectation, Flow};
 use replica::{Change, DumpEnd, DumpScope, ExpectationEvent, KernelEvent, Origin};
-use sys::netlink::{Netlink, RECEIVE_BYTES, is_overrun};
+use sys::netlink::{Ignored, Netlink, RECEIVE_BYTES, is_overrun};
 
 use crate::links::is_would_block;
 
 /// Receive buffer when the file names none: an event takes 1280 bytes of it, so
 /// this holds a quarter of a second at 100 000 events a second.
 const EVENT_BUFFER_BYTES: usize = 32 << 20;
+
+/// Messages about flows (`include/uapi/linux/netfilter/nfnetlink.h`).
+const NFNL_SUBSYS_CTNETLINK: u8 = 1;
 
 /// Events.
 #[derive(Debug)]
@@ -25,6 +28,7 @@ pub(crate) struct EventSocket {
     buffer_bytes: usize,
     growth_max: usize,
     hears_new: bool,
+    hears_injections: bool,
     commit_port: u32,
     inject_port: u32,
     /// Messages of an unknown type.
@@ -90,6 +94,7 @@ impl EventSocket {
                 buffer_bytes,
                 growth_max: config.netlink_buffer_max,
                 hears_new: true,
+                hears_injections: true,
                 commit_port: ports.0,
                 inject_port: ports.1,
                 unknown: 0,
@@ -113,6 +118,20 @@ impl EventSocket {
                 self.socket.leave(group::CONNTRACK_NEW)?;
             }
             self.hears_new = on;
+        }
+        Ok(())
+    }
+
+    /// Hears events about flows that our own injections cause, or does not: their results
+    /// have the same contents, and each event costs as much as one of traffic.
+    pub(crate) fn hear_injections(&mut self, on: bool) -> io::Result<()> {
+        if on != self.hears_injections {
+            let ignored = Ignored {
+                port: self.inject_port,
+                subsystem: NFNL_SUBSYS_CTNETLINK,
+            };
+            self.socket.ignore((!on).then_some(ignored))?;
+            self.hears_injections = on;
         }
         Ok(())
     }

@@ -227,6 +227,11 @@ impl<S: Stream> Session<S> {
         json_line(&mut self.out, tail);
     }
 
+    /// True if the client follows events.
+    pub(crate) fn follows(&self) -> bool {
+        matches!(self.state, State::Following(_))
+    }
+
     /// Shows a client that follows events those that have just been read.
     pub(crate) fn show(&mut self, events: &Events) {
         if let State::Following(follow) = &mut self.state {

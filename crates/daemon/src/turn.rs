@@ -195,6 +195,7 @@ impl Loop {
         self.core.replica.handle_timeout(now);
         more |= self.core.replica.advance(now, ITEMS_PER_TURN) == Progress::More;
         more |= self.transmit();
+        self.choose_events();
         self.write_kernel(now);
         self.hear(Cause::Anybody);
         for session in self.clients.all() {
@@ -387,20 +388,32 @@ impl Loop {
         true
     }
 
-    fn write_kernel(&mut self, now: Instant) {
+    /// Chooses what the event socket hears.
+    fn choose_events(&mut self) {
         let Core {
             replica,
-            writer,
-            events,
+            events: Some(events),
             log,
             ..
-        } = &mut self.core;
-        if let Some(events) = events
-            && let Err(e) = events.hear_new(!replica.is_deaf_to_new())
-        {
-            let text = format!("group of new flows: {e}");
+        } = &mut self.core
+        else {
+            return;
+        };
+        let followed = self.clients.follow();
+        let chosen = [
+            events.hear_new(!replica.is_deaf_to_new()),
+            events.hear_injections(followed),
+        ];
+        for error in chosen.into_iter().filter_map(Result::err) {
+            let text = format!("choice of events: {error}");
             log.limited(Kind::Kernel, Level::Error, text);
         }
+    }
+
+    fn write_kernel(&mut self, now: Instant) {
+        let Core {
+            replica, writer, ..
+        } = &mut self.core;
         while writer.has_room() {
             let mut batch = Vec::with_capacity(BATCH);
             replica.poll_kernel(BATCH, &mut batch);

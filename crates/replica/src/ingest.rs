@@ -61,9 +61,11 @@ impl Replica {
         }
     }
 
-    /// A committed flow is ours from now on, but the peer knows it; an injected one is not ours.
+    /// A committed flow is ours from now on, but the peer knows it; an injected one is not
+    /// ours. The driver may leave the events of injections out: their results suffice.
     fn on_own_event(&mut self, event: &KernelEvent, known: Option<Slot>) {
         match (event.change, known) {
+            _ if event.origin == Origin::Inject => {}
             (Change::Destroy, Some(slot)) => self.remove_internal(slot),
             (Change::New | Change::Update, _) if event.origin == Origin::Commit => {
                 self.own_committed(&event.flow);

@@ -17,7 +17,7 @@ use cache::{List, Slot};
 use flow::{Flow, FlowKey};
 
 use crate::commit::{Reconciled, STEPS_MAX};
-use crate::entry::External;
+use crate::entry::{External, Step};
 use crate::kernel::{KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose};
 use crate::{Event, Replica};
 
@@ -61,6 +61,9 @@ impl Replica {
     }
 
     pub(crate) fn on_inject_result(&mut self, result: &KernelResult) {
+        if let (Op::Delete(key, _), Outcome::Done) = (&result.request.op, &result.outcome) {
+            self.injection_deleted(key);
+        }
         let slot = result.request.ticket.and_then(|t| self.external.redeem(t));
         let Some(slot) = slot else { return };
         let step = result.request.step + 1;
@@ -71,6 +74,9 @@ impl Replica {
         };
         match next {
             Next::Ask(op) if step < STEPS_MAX => {
+                if let Op::Delete(key, _) = &op {
+                    self.doubt(key);
+                }
                 let request = self.injection(slot, step, op);
                 self.requests.push_back(request);
             }
@@ -80,6 +86,27 @@ impl Replica {
             }
             Next::Over => self.injection_over(slot),
             Next::Forget => self.remove_external(slot),
+        }
+    }
+
+    /// An injection is about to delete a flow: an entry that we hold of it ends with it,
+    /// unless an event comes first.
+    fn doubt(&mut self, flow: &FlowKey) {
+        if let Some(slot) = self.ledger.find(flow) {
+            self.ledger.step(slot, Step::Doubted);
+        }
+    }
+
+    /// An injection has deleted a flow.
+    fn injection_deleted(&mut self, flow: &FlowKey) {
+        let Some(slot) = self.ledger.find(flow) else {
+            return;
+        };
+        if self.ledger.note(slot).is_doubted() {
+            self.remove_internal(slot);
+        } else {
+            // What came meanwhile may have been about this flow, or about the next one.
+            self.verify(slot);
         }
     }
 

@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use cache::Position;
+use cache::{Position, Slot};
 use flow::{Flow, Labels, Proto};
 use wire::v1::{Mode, StateKind, check_carried};
 
@@ -478,18 +478,23 @@ impl Replica {
                 && self.ledger.times(slot).updated < self.sweeps.began.tick()
                 && !note.has_ended();
             if unseen && dump.scope.covers(&self.ledger.key(slot)) {
-                self.ledger.step(slot, Step::Doubted);
-                self.requests.push_back(KernelRequest {
-                    purpose: Purpose::Verify,
-                    ticket: Some(self.ledger.ticket(slot)),
-                    step: 0,
-                    op: Op::Get(self.ledger.key(slot)),
-                });
+                self.verify(slot);
                 self.sweeps.ended += 1;
             }
         }
         self.sweeps.gone = Some((position, dump));
         true
+    }
+
+    /// Asks the kernel whether it still has a flow of the internal cache.
+    pub(crate) fn verify(&mut self, slot: Slot) {
+        self.ledger.step(slot, Step::Doubted);
+        self.requests.push_back(KernelRequest {
+            purpose: Purpose::Verify,
+            ticket: Some(self.ledger.ticket(slot)),
+            step: 0,
+            op: Op::Get(self.ledger.key(slot)),
+        });
     }
 
     fn comparison_over(&mut self, dump: Dump) {
