@@ -14,8 +14,10 @@ use sys::netlink::{Ignored, Netlink, RECEIVE_BYTES, is_overrun};
 
 use crate::links::is_would_block;
 
-/// Receive buffer when the file names none: an event takes 1280 bytes of it, so
-/// this holds a quarter of a second at 100 000 events a second.
+/// What an event takes of the receive buffer.
+const EVENT_BYTES: usize = 1280;
+/// Receive buffer when the file names none: it holds a quarter of a second at 100 000 events
+/// a second.
 const EVENT_BUFFER_BYTES: usize = 32 << 20;
 
 /// Messages about flows (`include/uapi/linux/netfilter/nfnetlink.h`).
@@ -107,6 +109,11 @@ impl EventSocket {
     /// Size of the receive buffer.
     pub(crate) fn buffer_bytes(&self) -> usize {
         self.buffer_bytes
+    }
+
+    /// How many events the receive buffer holds.
+    pub(crate) fn room(&self) -> usize {
+        self.buffer_bytes / EVENT_BYTES
     }
 
     /// Joins or leaves the group of NEW events.
@@ -223,7 +230,7 @@ impl Events {
         self.expectations.clear();
     }
 
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.flows.len() + self.expectations.len()
     }
 

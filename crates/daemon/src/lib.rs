@@ -22,6 +22,7 @@ mod limit;
 mod links;
 mod listing;
 mod log;
+mod pace;
 mod report;
 mod run;
 mod serve;

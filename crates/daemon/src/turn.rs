@@ -1,9 +1,9 @@
 //! The loop: wait, read what is there within budgets, let the replica decide, write
 //! what it owes.
 //!
-//! Events come first, because their buffer is the one that loses data. When they
-//! come fast, the loop lets a millisecond of them gather: waking up is what they
-//! cost, not reading.
+//! Events come first, because their buffer is the one that loses data. When they come fast,
+//! they do not wake the loop, but are read once a period (`pace`); everything else wakes it
+//! still.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
@@ -21,6 +21,7 @@ use crate::kernel::{DumpSocket, Dumped, EventSocket, Events, Read, Run};
 use crate::limit::Kind;
 use crate::links::Links;
 use crate::log::Log;
+use crate::pace::Pace;
 use crate::serve::tail_of;
 use crate::writer::{BATCH, Writer};
 
@@ -30,8 +31,8 @@ const EVENTS_PER_TURN: usize = 512;
 const DATAGRAMS_PER_TURN: usize = 64;
 /// Entries that long work moves on by in one turn: well below a millisecond.
 const ITEMS_PER_TURN: usize = 1024;
-/// How long events gather when they come fast.
-const GATHER: Duration = Duration::from_millis(1);
+/// Pause of a loop that cannot go on before another thread has.
+const CONGESTED: Duration = Duration::from_millis(1);
 
 /// Everything the core thread owns.
 pub(crate) struct Core {
@@ -100,7 +101,9 @@ pub(crate) struct Loop {
     events: Events,
     dumped: Dumped,
     buffer: Vec<u8>,
-    events_at: OsInstant,
+    pace: Pace,
+    /// Events gather, and do not wake the loop.
+    gathers: bool,
     watchdog_at: OsInstant,
     /// Of the internal and the external cache, and when to look again.
     fullness: [Fullness; 2],
@@ -121,7 +124,8 @@ pub(crate) fn run(core: Core, clients: Clients) -> Result<()> {
         events: Events::default(),
         dumped: Dumped::default(),
         buffer: vec![0; RECEIVE_BYTES],
-        events_at: OsInstant::now(),
+        pace: Pace::default(),
+        gathers: false,
         watchdog_at: OsInstant::now(),
         fullness: [
             Fullness::new("internal cache"),
@@ -170,9 +174,20 @@ impl Loop {
 
     /// One turn; returns whether the next should not wait.
     fn turn(&mut self, busy: bool) -> Result<bool> {
-        let ready = self.wait(busy)?;
+        let pause = self.pace.pause(self.now());
+        self.gather(!busy && !pause.is_zero())?;
+        let timeout = if busy {
+            Duration::ZERO
+        } else if self.gathers {
+            // A timer is not urgent to a period.
+            pause
+        } else {
+            self.time_to_wait()
+        };
+        let ready = self.wait(timeout)?;
         let now = self.now();
-        let mut more = self.read_events(now, ready.contains(&Token::Events));
+        let has_gathered = self.gathers && self.pace.pause(now).is_zero();
+        let mut more = (has_gathered || ready.contains(&Token::Events)) && self.read_events(now);
         for token in ready {
             match token {
                 // These are looked at in every turn, in an order of their own.
@@ -211,18 +226,29 @@ impl Loop {
         if dump_waits || self.core.replica.is_congested() {
             // What waits in the sockets keeps them ready: without a pause the loop
             // would spin, and on one CPU at real-time priority starve the writer.
-            thread::sleep(GATHER);
+            thread::sleep(CONGESTED);
         }
         Ok(more || self.clients.want_more())
     }
 
+    /// Lets events gather, or lets them wake the loop.
+    fn gather(&mut self, on: bool) -> Result<()> {
+        if let Some(events) = &self.core.events
+            && on != self.gathers
+        {
+            let flags = if on {
+                EventFlags::empty()
+            } else {
+                EventFlags::IN
+            };
+            epoll::modify(&self.epoll, events, Token::Events.to_data(), flags).context("epoll")?;
+            self.gathers = on;
+        }
+        Ok(())
+    }
+
     /// Waits for something to do; yields what is ready.
-    fn wait(&mut self, busy: bool) -> Result<Vec<Token>> {
-        let timeout = if busy {
-            Duration::ZERO
-        } else {
-            self.time_to_wait()
-        };
+    fn wait(&mut self, timeout: Duration) -> Result<Vec<Token>> {
         let timeout = rustix::time::Timespec {
             tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
@@ -261,25 +287,21 @@ impl Loop {
 
     // ---- inputs ----
 
-    fn read_events(&mut self, now: Instant, ready: bool) -> bool {
+    /// Reads what events there are, within the budget; true if there may be more.
+    fn read_events(&mut self, now: Instant) -> bool {
         let Some(socket) = &mut self.core.events else {
             return false;
         };
-        if !ready {
-            return false;
-        }
         let limit = self
             .core
             .event_limit
             .map_or(EVENTS_PER_TURN, |n| n as usize);
-        // Fast: another batch came within a millisecond. Let more gather; what is in
-        // the socket meanwhile is in order, and nothing else is urgent to a millisecond.
-        if self.events_at.elapsed() < GATHER {
-            thread::sleep(GATHER);
-        }
         self.events.clear();
         let read = socket.read(&mut self.buffer, limit, &mut self.events);
-        self.events_at = OsInstant::now();
+        // So many that a longer pause would fill the buffer are no reason for one.
+        if (1..socket.room() / 4).contains(&self.events.len()) {
+            self.pace.woken(now);
+        }
         for run in self.events.runs() {
             match run {
                 Run::Flows(events) => self.core.replica.handle_events(now, events),
