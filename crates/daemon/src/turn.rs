@@ -29,6 +29,9 @@ use crate::writer::{BATCH, Writer};
 const EVENTS_PER_TURN: usize = 512;
 /// Datagrams read from each link, and sent, in one turn.
 const DATAGRAMS_PER_TURN: usize = 64;
+/// Batches of kernel requests in one turn: one under way for each place in the writer's
+/// queue, or the steps of a few requests, of which each follows from the last one's result.
+const BATCHES_PER_TURN: usize = 4;
 /// Entries that long work moves on by in one turn: well below a millisecond.
 const ITEMS_PER_TURN: usize = 1024;
 /// Pause of a loop that cannot go on before another thread has.
@@ -209,9 +212,10 @@ impl Loop {
         self.read_dump(now);
         self.core.replica.handle_timeout(now);
         more |= self.core.replica.advance(now, ITEMS_PER_TURN) == Progress::More;
-        more |= self.transmit();
         self.choose_events();
-        self.write_kernel(now);
+        // What it changes is sent, too.
+        more |= self.write_kernel(now);
+        more |= self.transmit();
         self.hear(Cause::Anybody);
         for session in self.clients.all() {
             session.go_on(&self.core.replica);
@@ -432,20 +436,27 @@ impl Loop {
         }
     }
 
-    fn write_kernel(&mut self, now: Instant) {
+    /// Has the kernel's requests executed or hands them over; true if there may be more.
+    fn write_kernel(&mut self, now: Instant) -> bool {
         let Core {
             replica, writer, ..
         } = &mut self.core;
-        while writer.has_room() {
+        for _ in 0..BATCHES_PER_TURN {
             let mut batch = Vec::with_capacity(BATCH);
-            replica.poll_kernel(BATCH, &mut batch);
-            if batch.is_empty() {
-                break;
+            if writer.has_room() {
+                replica.poll_kernel(BATCH, &mut batch);
             }
-            writer.hand_over(batch);
+            if batch.is_empty() {
+                return false;
+            }
+            match writer.execute(&batch) {
+                Some(results) => replica.handle_results(now, &results),
+                None => writer.hand_over(batch),
+            }
             // Room in the queue of requests: the cursors may go on.
             replica.advance(now, BATCH);
         }
+        true
     }
 
     /// Log lines, and clients whose command is done. `cause` is who caused what the

@@ -1,17 +1,20 @@
-//! The kernel writer: a thread that holds the conversation with the kernel.
+//! The kernel writer: the conversation with the kernel, and a thread that holds it.
 //!
 //! A request is executed inside the caller's `send`: an insert costs 2 to 5 µs, a
 //! commit of a large cache seconds. So that events, datagrams and the control
 //! socket go on meanwhile, a thread of its own takes batches of requests and
-//! returns their results. It owns no state.
+//! returns their results. It owns no state. To hand a few requests over would cost more
+//! than they do: the core executes them itself while the thread has nothing to do.
 //!
-//! It has two sockets, because the kernel tells of every change by the port id of
+//! There are two sockets, because the kernel names with every change the port id of
 //! the socket that caused it: one for commits and flushes, one for injections.
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ctnetlink::{Message, Request, TcpOptions};
@@ -26,12 +29,22 @@ pub(crate) const BATCH: usize = 256;
 const BATCHES_MAX: usize = 4;
 /// Requests in one `send`; more gain nothing.
 const SEND: usize = 64;
+/// Most requests that the core executes itself at a time: they take it 0.3 ms.
+const FEW: usize = 64;
+/// A few requests that take this long have waited for somebody else's, such as a flush of
+/// the whole table, and the core with them.
+const SLOW: Duration = Duration::from_millis(2);
+/// So long the thread then takes all of them.
+const SLOW_PAUSE: Duration = Duration::from_secs(1);
 /// Room for the answers to one `send`, all of them failures.
 const ANSWER_BYTES: usize = 1 << 20;
 
 /// The core's end.
 #[derive(Debug)]
 pub(crate) struct Writer {
+    /// The thread holds it while it has something to do.
+    conversation: Arc<Mutex<Conversation>>,
+    slow_until: Option<Instant>,
     to: SyncSender<Vec<KernelRequest>>,
     from: Receiver<Vec<KernelResult>>,
     wake: OwnedFd,
@@ -50,21 +63,22 @@ impl Writer {
         let (results, from) = channel();
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let signal = wake.try_clone()?;
+        let conversation = Arc::new(Mutex::new(Conversation {
+            commit,
+            inject,
+            tcp,
+            seq: 0,
+            out: Vec::new(),
+            buffer: vec![0; RECEIVE_BYTES],
+        }));
+        let shared = Arc::clone(&conversation);
         thread::Builder::new()
             .name("kernel-writer".to_owned())
-            .spawn(move || {
-                let mut conversation = Conversation {
-                    commit,
-                    inject,
-                    tcp,
-                    seq: 0,
-                    out: Vec::new(),
-                    buffer: vec![0; RECEIVE_BYTES],
-                };
-                work(&requests, &results, &signal, &mut conversation);
-            })
+            .spawn(move || work(&requests, &results, &signal, &shared))
             .context("start the kernel writer")?;
         Ok(Writer {
+            conversation,
+            slow_until: None,
             to,
             from,
             wake,
@@ -82,6 +96,19 @@ impl Writer {
     /// True if another batch can be handed over without waiting.
     pub(crate) fn has_room(&self) -> bool {
         self.under_way < BATCHES_MAX
+    }
+
+    /// Executes a batch at once if that takes no longer than to hand it over.
+    pub(crate) fn execute(&mut self, batch: &[KernelRequest]) -> Option<Vec<KernelResult>> {
+        let begun = Instant::now();
+        let is_slow = self.slow_until.is_some_and(|until| begun < until);
+        if self.under_way > 0 || batch.len() > FEW || is_slow {
+            return None;
+        }
+        let results = execute(&self.conversation, batch);
+        let is_slow = begun.elapsed() > SLOW;
+        self.slow_until = is_slow.then(|| begun + SLOW_PAUSE);
+        Some(results)
     }
 
     /// Hands a batch over. Call only with room.
@@ -121,21 +148,27 @@ fn work(
     requests: &Receiver<Vec<KernelRequest>>,
     results: &Sender<Vec<KernelResult>>,
     wake: &OwnedFd,
-    conversation: &mut Conversation,
+    conversation: &Mutex<Conversation>,
 ) {
     // Ends when the core does.
     while let Ok(batch) = requests.recv() {
-        let mut done = Vec::with_capacity(batch.len());
-        for run in batch.chunk_by(|a, b| socket_of(a) == socket_of(b)) {
-            for part in run.chunks(SEND) {
-                conversation.hold(part, &mut done);
-            }
-        }
-        if results.send(done).is_err() {
+        if results.send(execute(conversation, &batch)).is_err() {
             return;
         }
         let _ = rustix::io::write(wake, &1u64.to_ne_bytes());
     }
+}
+
+fn execute(conversation: &Mutex<Conversation>, batch: &[KernelRequest]) -> Vec<KernelResult> {
+    // Only a panic of the other one could have left it in the middle of something.
+    let mut conversation = conversation.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut done = Vec::with_capacity(batch.len());
+    for run in batch.chunk_by(|a, b| socket_of(a) == socket_of(b)) {
+        for part in run.chunks(SEND) {
+            conversation.hold(part, &mut done);
+        }
+    }
+    done
 }
 
 /// Which socket a request goes through: true for injections.
@@ -143,6 +176,7 @@ fn socket_of(request: &KernelRequest) -> bool {
     request.purpose == Purpose::Inject
 }
 
+#[derive(Debug)]
 struct Conversation {
     commit: Netlink,
     inject: Netlink,
@@ -201,7 +235,8 @@ impl Conversation {
 /// The kernel has executed everything when `send` returns, so all answers are there.
 fn read_answers(socket: &Netlink, buffer: &mut [u8], first: u32, results: &mut [KernelResult]) {
     let mut ended = false;
-    loop {
+    // The answer to the last request is the last one.
+    while !ended {
         let bytes = match socket.receive(buffer) {
             Ok(bytes) => bytes,
             // After an overrun there may still be answers.
