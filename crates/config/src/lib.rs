@@ -6,8 +6,9 @@
 //! whether an interface exists is the daemon's question.
 //!
 //! Text → tokens (`lexer`) → blocks within blocks (`tree`) → configuration (`parser`, which
-//! does what the table in `words` prescribes; `draft` holds what has been read). A file may be
-//! anything: the work is linear in its length, and what is kept and printed is bounded.
+//! does what the table in `words` prescribes; `meaning` is what the table can express, and
+//! `draft` holds what has been read). A file may be anything: the work is linear in its
+//! length, and what is kept and printed is bounded.
 //!
 //! Words whose effect this version lacks are accepted with one warning each.
 
@@ -15,6 +16,7 @@ mod advice;
 mod diagnostic;
 mod draft;
 mod lexer;
+mod meaning;
 mod parser;
 mod section;
 mod tree;

@@ -13,9 +13,10 @@ use crate::advice::{Advice, is_like_a_word};
 use crate::diagnostic::{Diagnostics, Quote, Span};
 use crate::draft::{Draft, Item};
 use crate::lexer::{Kind, Token, tokens};
+use crate::meaning::{Note, Part, Use, Word};
 use crate::section::Section;
 use crate::tree::{Block, Cursor, Node, tree};
-use crate::words::{Note, Part, Use, Word, find};
+use crate::words::find;
 
 /// Numbers are C `int`s to the original, which wraps larger ones silently.
 const NUMBER_MAX: u64 = i32::MAX as u64;

@@ -4,149 +4,15 @@
 //! A value that is one of a few words (`Accept`, `FTFW`) is a section of its own, so that
 //! its words stand in the table like all others.
 
-use std::net::IpAddr;
-use std::path::PathBuf;
-
 use flow::{Policy, TcpState};
 
 use crate::draft::{Draft, OVERRUN_RESYNC_DEFAULT, given};
-use crate::lexer::Token;
+use crate::meaning::Family::{V4, V6};
+use crate::meaning::Note::{Deprecated, Misplaced, NoEffectYet, Quiet, Warning};
+use crate::meaning::Part::{self, *};
+use crate::meaning::{Use, Word};
 use crate::section::Section::{self, *};
 use crate::{Facility, Mode, SchedulerType, Transport};
-
-/// What follows a word, and what is done with it.
-pub(crate) enum Part {
-    /// Nothing follows; this is done.
-    Do(fn(&mut Draft)),
-    /// A number that fits into a C `int`.
-    Number(fn(&mut Draft, u32)),
-    /// `on`, `yes`, `off` or `no` in any case.
-    Switch(fn(&mut Draft, bool)),
-    /// A switch, or something else.
-    SwitchOr(fn(&mut Draft, bool), &'static Part),
-    /// An absolute path of at most so many bytes.
-    Path(usize, fn(&mut Draft, PathBuf)),
-    /// A name.
-    Name(fn(&mut Draft, &Token<'_>)),
-    /// An address of one family.
-    Address(Family, fn(&mut Draft, IpAddr)),
-    /// Any text; the form is for messages.
-    Text(&'static str, fn(&mut Draft, &Token<'_>)),
-    /// A word of this section.
-    OneOf(Section),
-    /// A word of this section, or nothing.
-    MaybeOneOf(Section),
-    /// A block of names.
-    Names(fn(&mut Draft, &[&Token<'_>])),
-    /// A block of words of this section.
-    Block(Section),
-}
-
-impl Part {
-    /// How a message writes it.
-    pub(crate) fn form(&self) -> String {
-        match self {
-            Part::Number(_) => "NUMBER".to_owned(),
-            Part::Switch(_) => "on | off".to_owned(),
-            Part::SwitchOr(_, Part::Names(_)) => "on | off | { NAME ... }".to_owned(),
-            Part::SwitchOr(_, other) => format!("on | off | {}", other.form()),
-            Part::Path(..) => "/PATH".to_owned(),
-            Part::Name(_) => "NAME".to_owned(),
-            Part::Address(..) => "ADDRESS".to_owned(),
-            Part::Text(form, _) => (*form).to_owned(),
-            Part::OneOf(section) | Part::MaybeOneOf(section) => {
-                suggested(*section).collect::<Vec<_>>().join(" | ")
-            }
-            Part::Names(_) | Part::Block(_) => "{ ... }".to_owned(),
-            Part::Do(_) => String::new(),
-        }
-    }
-
-    /// What a message names as accepted.
-    pub(crate) fn accepted(&self) -> String {
-        match self {
-            Part::Number(_) => {
-                "a number from 0 to 2147483647, decimal, without sign or unit".to_owned()
-            }
-            Part::Switch(_) => "on, yes, off, no".to_owned(),
-            Part::SwitchOr(_, other) => format!("on, yes, off, no, {}", other.accepted()),
-            Part::Path(..) => "an absolute path".to_owned(),
-            Part::Name(_) => "a name".to_owned(),
-            Part::Address(Family::V4, _) => "an IPv4 address".to_owned(),
-            Part::Address(Family::V6, _) => "an IPv6 address".to_owned(),
-            Part::OneOf(section) | Part::MaybeOneOf(section) => {
-                suggested(*section).collect::<Vec<_>>().join(", ")
-            }
-            Part::Names(_) => "a block of names".to_owned(),
-            Part::Text(..) | Part::Block(_) | Part::Do(_) => self.form(),
-        }
-    }
-}
-
-/// Family of an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    /// An address of this family.
-    pub(crate) fn parse(self, text: &str) -> Option<IpAddr> {
-        let address: IpAddr = text.parse().ok()?;
-        (address.is_ipv6() == (self == Family::V6)).then_some(address)
-    }
-}
-
-/// What is reported about a word that is understood.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Note {
-    /// Nothing.
-    Quiet,
-    /// This warning.
-    Warning(&'static str),
-    /// This version does nothing about the word.
-    NoEffectYet,
-    /// The word is an old spelling of this one.
-    Deprecated(&'static str),
-    /// The word is understood here, though it belongs elsewhere.
-    Misplaced(&'static str),
-}
-
-/// What a word means in some sections.
-pub(crate) struct Use {
-    pub(crate) sections: &'static [Section],
-    pub(crate) parts: &'static [Part],
-    pub(crate) note: Note,
-}
-
-impl Use {
-    const fn note(self, note: Note) -> Use {
-        Use { note, ..self }
-    }
-
-    /// A message suggests the word.
-    pub(crate) fn is_suggested(&self) -> bool {
-        !matches!(self.note, Note::Deprecated(_) | Note::Misplaced(_))
-    }
-}
-
-/// A word and its meanings.
-pub(crate) struct Word {
-    pub(crate) word: &'static str,
-    pub(crate) uses: &'static [Use],
-}
-
-impl Word {
-    pub(crate) fn use_in(&self, section: Section) -> Option<&Use> {
-        self.uses.iter().find(|u| u.sections.contains(&section))
-    }
-
-    /// Where the word belongs first of all.
-    pub(crate) fn home(&self) -> Section {
-        self.uses[0].sections[0]
-    }
-}
 
 /// The word that `text` is in a section. The original's words are case-sensitive, but
 /// published files have some in another case, so these are understood.
@@ -172,13 +38,9 @@ const fn at(sections: &'static [Section], parts: &'static [Part]) -> Use {
     Use {
         sections,
         parts,
-        note: Note::Quiet,
+        note: Quiet,
     }
 }
-
-use Family::{V4, V6};
-use Note::{Deprecated, Misplaced, NoEffectYet, Warning};
-use Part::*;
 
 const LINKS: &[Section] = &[Multicast, Udp, Tcp];
 const UNICAST: &[Section] = &[Udp, Tcp];
@@ -193,10 +55,6 @@ const SOCKET_PATH_MAX: usize = 107;
 const NUMBER_UNUSED: Part = Number(|_, _| ());
 const NETLINK_BUFFER: &[Part] = &[Number(|d, n| d.config.netlink_buffer = Some(n as usize))];
 const NETLINK_BUFFER_MAX: &[Part] = &[Number(|d, n| d.config.netlink_buffer_max = n as usize)];
-const SYSLOG: Part = SwitchOr(
-    |d, on| d.config.syslog = on.then_some(Facility::DAEMON),
-    &Text("FACILITY", Draft::syslog),
-);
 const ALARM: &[Part] = &[Do(|d| d.mode(Mode::Alarm)), Block(ModeAlarm)];
 const FTFW: &[Part] = &[Do(|d| d.mode(Mode::Ftfw)), Block(ModeFtfw)];
 const CLOSE: &[Part] = &[Do(|d| d.state(TcpState::CLOSE))];
@@ -223,7 +81,10 @@ pub(crate) static WORDS: &[Word] = &[
         at(&[Stats], &[SwitchOr(|_, _| (), &Path(PATH_MAX, |_, _| ()))]),
     ]),
     w("Syslog", &[
-        at(&[General], &[SYSLOG]),
+        at(&[General], &[SwitchOr(
+            |d, on| d.config.syslog = on.then_some(Facility::DAEMON),
+            &Text("FACILITY", Draft::syslog),
+        )]),
         at(&[Stats], &[SwitchOr(|_, _| (), &Text("FACILITY", |d, t| { d.facility(t); }))]),
     ]),
     w("LockFile", &[at(&[General], &[Path(PATH_MAX, |d, p| d.config.lock_file = p)])]),

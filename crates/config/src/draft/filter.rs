@@ -5,7 +5,7 @@ use flow::{Policy, Prefix, Proto, TcpState};
 use super::Draft;
 use crate::diagnostic::Quote;
 use crate::lexer::Token;
-use crate::words::Family;
+use crate::meaning::Family;
 
 impl Draft {
     pub(crate) fn protocols(&mut self, names: &[&Token<'_>]) {
