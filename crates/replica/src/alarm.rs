@@ -77,7 +77,7 @@ impl Replica {
                 alarm.position = Position::default();
                 alarm.due -= 1;
                 if let Some(expectations) = &mut self.expectations {
-                    expectations.owe_all(false);
+                    expectations.owe_all(&self.ledger, false);
                 }
                 continue;
             };

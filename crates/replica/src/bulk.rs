@@ -179,8 +179,11 @@ impl Replica {
         let Some(slot) = self.ledger.next_in_bulk(found != Found::LeftOut) else {
             self.bulk.found = None;
             self.ledger.end_bulk();
+            // The peer may hold what was left out, and would take it for ended.
+            self.bulk.given_up |=
+                found == Found::LeftOut && self.ledger.members(Internal::FOUND) > 0;
             if let Some(expectations) = &mut self.expectations {
-                expectations.owe_all(found == Found::Announced);
+                expectations.owe_all(&self.ledger, found == Found::Announced);
             }
             return Passed::Nothing;
         };

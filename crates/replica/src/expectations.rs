@@ -22,6 +22,7 @@ use crate::kernel::{
     Change, ExpectationEvent, KernelError, KernelRequest, KernelResult, Op, Origin, Outcome,
     Purpose,
 };
+use crate::ledger::Ledger;
 use crate::under_way::{About, Message};
 use crate::{Age, CacheStats, Event, Instant, REQUESTS_MAX, Replica, Settings, Which};
 
@@ -143,14 +144,32 @@ impl Expectations {
         }
     }
 
-    /// Sends all that have a version once more, and the silent ones if they are wanted.
-    pub(crate) fn owe_all(&mut self, silent: bool) {
-        if silent {
-            let all = self.internal.behind(None);
-            let silent = all.filter(|e| e.has(marks::SILENT));
-            for key in silent.map(|e| e.expectation.key()).collect::<Vec<_>>() {
-                self.owe(key);
+    /// Sends all once more, the silent ones only if they are wanted. The peer announces the
+    /// expectations of a master that it has taken over.
+    pub(crate) fn owe_all(&mut self, flows: &Ledger, silent: bool) {
+        let is_taken = |e: &ExpectEntry| {
+            let master = flows.find(&e.expectation.key().master());
+            master.is_some_and(|slot| flows.note(slot).is_taken())
+        };
+        let order = &mut self.order;
+        self.internal.retain(|entry| {
+            let has_ended = is_taken(entry) && entry.has(marks::DEAD);
+            if has_ended {
+                order.remove(&entry.number);
             }
+            !has_ended
+        });
+        let mut unversioned = Vec::new();
+        for entry in self.internal.all_mut() {
+            if is_taken(entry) {
+                self.order.remove(&entry.number);
+                entry.number = 0;
+            } else if entry.number == 0 && (silent || !entry.has(marks::SILENT)) {
+                unversioned.push(entry.expectation.key());
+            }
+        }
+        for key in unversioned {
+            self.owe(key);
         }
         self.sent = 0;
     }

@@ -25,13 +25,11 @@ const BUGS: &[Bug] = &[
         found_as: "no resurrection",
     },
     Bug {
-        what: "an acknowledgement frees what was not sent",
+        what: "an acknowledgement frees what the peer has missed",
         file: "replica/src/ftfw.rs",
-        sound: "let before = self.objects_sent();",
-        broken: "let before = self.objects_sent();
-                 while let Some(slot) = self.internal.front(List::Owed) {
-                     self.internal.unqueue(slot);
-                 }",
+        sound: "let before = self.stream.under_way.objects();",
+        broken: "let before = self.stream.under_way.objects();
+                 self.stream.retain_missed(|_, _| false);",
         found_as: "liveness",
     },
     Bug {
