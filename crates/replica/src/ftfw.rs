@@ -23,7 +23,7 @@ use std::time::Duration;
 use wire::v1::{Control, Flags, Mode, Seq};
 
 use crate::peer::Wish;
-use crate::receive::{Accepted, Followed};
+use crate::receive::{Accepted, Follows, Received};
 use crate::under_way::{About, Message};
 use crate::{Instant, Replica, Settings};
 
@@ -173,17 +173,19 @@ impl Ftfw {
 
 impl Replica {
     /// Bookkeeping for a message whose sequence number was accepted or missed some.
-    pub(crate) fn on_followed(&mut self, followed: &Followed, accepted: Option<&Accepted>) {
+    pub(crate) fn on_followed(&mut self, received: &Received) {
         let now = self.now;
-        let hello_anew = followed.anew && followed.flags.intersects(Flags::HELLO);
+        let accepted = received.carries.as_ref();
+        let is_anew = received.follows == Follows::Anew { known: true };
+        let hello_anew = is_anew && received.flags.intersects(Flags::HELLO);
         // A trailer is about to say more.
         if hello_anew && !matches!(accepted, Some(Accepted::Alive(Some(_)))) {
             self.on_new_numbers();
         }
         let Some(ftfw) = &mut self.ftfw else { return };
         let (hello, hello_back) = (
-            followed.flags.intersects(Flags::HELLO),
-            followed.flags.intersects(Flags::HELLO_BACK),
+            received.flags.intersects(Flags::HELLO),
+            received.flags.intersects(Flags::HELLO_BACK),
         );
         if !hello {
             // Whoever greets has not received our answer, nor anything else.
@@ -196,7 +198,7 @@ impl Replica {
         }
         ftfw.hello_done |= hello_back;
         let greets = !ftfw.hello_done || ftfw.ask_again_at.is_some();
-        ftfw.missed_in_greeting |= greets && followed.missed.is_some();
+        ftfw.missed_in_greeting |= greets && received.missed().is_some();
         if hello {
             // Answered at once: until then the peer says HELLO in every message.
             ftfw.hello_back_due = true;
@@ -206,14 +208,14 @@ impl Replica {
                 self.stream.owe(Control::Alive);
             }
         }
-        if followed.restarted {
+        if received.begins_anew() {
             ftfw.ack_first = None;
         }
-        if followed.restarted && hello {
+        if received.begins_anew() && hello {
             self.peer_greets(hello_anew);
         }
         let Some(ftfw) = &mut self.ftfw else { return };
-        if let Some((first, last)) = followed.missed {
+        if let Some((first, last)) = received.missed() {
             if let Some(begin) = ftfw.ack_first.take() {
                 let before = Seq(first.0.wrapping_sub(1));
                 self.stream.owe(Control::Ack(begin, before));
@@ -222,7 +224,7 @@ impl Replica {
         }
         let Some(ftfw) = &mut self.ftfw else { return };
         // After numbers have led astray, those up to the last have not all come.
-        ftfw.ack_first = ftfw.ack_first.or(Some(followed.last));
+        ftfw.ack_first = ftfw.ack_first.or(Some(received.last));
         let is_ack = matches!(
             accepted,
             Some(Accepted::Alive(_) | Accepted::Control(Control::Ack(..)))

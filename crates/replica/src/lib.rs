@@ -51,7 +51,7 @@ pub use kernel::{
     KernelResult, Op, Origin, Outcome, Purpose,
 };
 pub use link::LinkId;
-pub use receive::{Accepted, Receiver};
+pub use receive::{Accepted, Follows, Received, Receiver};
 pub use settings::{LinkSettings, Settings};
 pub use stats::{CacheStats, ReceiveStats, Stats};
 pub use time::Instant;
@@ -380,15 +380,16 @@ impl Replica {
         self.now = now;
         self.receiver.begin_datagram();
         for message in messages(bytes) {
-            let accepted = self.receiver.accept(now, self.stream.next_seq(), message);
-            let Some(followed) = self.receiver.take_followed() else {
+            let own_next = self.stream.next_seq();
+            let Some(received) = self.receiver.accept(now, own_next, message) else {
                 continue;
             };
-            if !followed.late {
-                self.peer_heard(&followed);
-                self.on_followed(&followed, accepted.as_ref());
+            if !received.is_late() {
+                self.peer_heard(&received);
+                self.on_followed(&received);
             }
-            let Some(accepted) = accepted else {
+            let (seq, late) = (received.seq, received.is_late());
+            let Some(accepted) = received.carries else {
                 continue;
             };
             if let Some(event) = self.links.on_heard(link) {
@@ -396,22 +397,18 @@ impl Replica {
             }
             match accepted {
                 A::Flow(state, flow) if state != StateKind::Delete && self.receiver.is_offer() => {
-                    self.deliver_offer(flow, followed.seq, followed.late);
+                    self.deliver_offer(flow, seq, late);
                 }
-                A::Flow(state, flow) if followed.late => {
-                    self.deliver_late(state, flow, followed.seq);
-                }
-                A::Flow(state, flow) => self.deliver(state, flow, followed.seq),
-                A::Alive(trailer) => self.on_alive(trailer, &followed),
+                A::Flow(state, flow) if late => self.deliver_late(state, flow, seq),
+                A::Flow(state, flow) => self.deliver(state, flow, seq),
+                A::Alive(trailer) => self.on_alive(trailer, &received),
                 A::Control(Control::Resync) => {
                     self.events.push_back(Event::ResyncByPeer);
                     self.wish(Wish::Everything);
                 }
                 A::Control(Control::Ack(from, to)) => self.on_ack(from, to),
                 A::Control(Control::Nack(from, to)) => self.on_nack(from, to),
-                A::Expectation(state, e) => {
-                    self.deliver_expectation(state, &e, followed.seq, followed.late);
-                }
+                A::Expectation(state, e) => self.deliver_expectation(state, &e, seq, late),
                 A::Control(Control::Alive) => {}
             }
         }

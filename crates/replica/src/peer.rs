@@ -32,7 +32,7 @@ use wire::v1::{
 };
 
 use crate::entry::External;
-use crate::receive::Followed;
+use crate::receive::{Follows, Received};
 use crate::{Event, Instant, Replica};
 
 /// Datagrams cause a bulk update, and a repetition of all that is unacknowledged, at
@@ -322,8 +322,8 @@ impl Replica {
     // ---- life and restarts of the peer ----
 
     /// A message of the peer has come.
-    pub(crate) fn peer_heard(&mut self, followed: &Followed) {
-        if followed.restarted
+    pub(crate) fn peer_heard(&mut self, received: &Received) {
+        if received.begins_anew()
             && let (Some(last), Some(end)) = (self.receiver.last(), self.peer.last_end)
             && last.before(end)
         {
@@ -331,7 +331,7 @@ impl Replica {
             self.peer.last_end = Some(last);
         }
         let proven = |g: &mut Greeting| self.now.since(g.at) >= GREETING_PROVEN;
-        if !followed.restarted
+        if !received.begins_anew()
             && let Some(greeting) = self.peer.greeting.take_if(proven)
         {
             self.wish_repeat(true);
@@ -439,11 +439,11 @@ impl Replica {
     }
 
     /// An ALIVE of the peer, with its trailer if it has one.
-    pub(crate) fn on_alive(&mut self, trailer: Option<Trailer>, followed: &Followed) {
+    pub(crate) fn on_alive(&mut self, trailer: Option<Trailer>, received: &Received) {
         let was_plain = std::mem::replace(&mut self.peer.plain, trailer.is_none());
         // Also if another program stands in for the one that sent trailers, or the reverse.
-        let is_other = followed.new_run || (was_plain && trailer.is_some());
-        if is_other || (followed.anew && trailer.is_some()) {
+        let is_other = received.is_new_epoch || (was_plain && trailer.is_some());
+        if is_other || (received.follows == (Follows::Anew { known: true }) && trailer.is_some()) {
             self.on_peer_restart();
             if trailer.is_none_or(|t| t.holdings.is_none()) {
                 self.peer.greeting = Some(Greeting {
@@ -460,10 +460,10 @@ impl Replica {
         self.peer.role = trailer.role;
         self.on_holdings(&trailer);
         if trailer.has_bulks {
-            self.on_bulk_state(&trailer, followed);
+            self.on_bulk_state(&trailer, received);
         }
         if let Some(holdings) = trailer.holdings {
-            self.compare_holdings(&holdings, &trailer.bulk, followed);
+            self.compare_holdings(&holdings, &trailer.bulk, received);
         }
     }
 
@@ -496,10 +496,10 @@ impl Replica {
     }
 
     /// What a trailer says of a bulk update.
-    fn on_bulk_state(&mut self, trailer: &Trailer, followed: &Followed) {
+    fn on_bulk_state(&mut self, trailer: &Trailer, received: &Received) {
         let bulk = &trailer.bulk;
         let offered = trailer.holdings.map_or(0, |h| h.offered as usize);
-        let seq = followed.seq;
+        let seq = received.seq;
         let lost = self.receiver.stats.lost;
         let peer = &mut self.peer;
         let is_open = bulk.number != peer.handled;
@@ -514,7 +514,7 @@ impl Replica {
         }
         let nothing_lost = match self.settings.mode {
             // What is missing before this very message may be what ended a flow.
-            Mode::Ftfw => followed.missed.is_none(),
+            Mode::Ftfw => received.missed().is_none(),
             _ => lost == since.lost,
         };
         if nothing_lost && peer.heard_since == bulk.flows as usize + offered {
@@ -527,13 +527,14 @@ impl Replica {
 
     /// Asks for everything if the peer counts on more flows than we hold, or if a complete
     /// bulk update has not told which of those that we hold are gone.
-    fn compare_holdings(&mut self, holdings: &Holdings, bulk: &Bulk, followed: &Followed) {
+    fn compare_holdings(&mut self, holdings: &Holdings, bulk: &Bulk, received: &Received) {
         let lack = &mut self.peer.lack;
         if lack.asked.is_some_and(|(_, number)| number != bulk.number) {
             lack.wants = false;
         }
         let hears_us = holdings.heard == Some(self.settings.epoch);
-        let is_judged = hears_us && bulk.state == BulkState::Complete && followed.missed.is_none();
+        let is_judged =
+            hears_us && bulk.state == BulkState::Complete && received.missed().is_none();
         // While we send the peer all that is ours, it may count on what it no longer owns.
         if !is_judged || self.is_bulk_under_way() {
             return;

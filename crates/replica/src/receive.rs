@@ -1,6 +1,9 @@
 //! The receive path up to a typed message: framing, verdict, sequence, attributes,
 //! each refusal counted by its reason in the original's order.
 
+mod epochs;
+mod numbers;
+
 use std::time::Duration;
 
 use flow::{Expectation, Flow};
@@ -11,6 +14,8 @@ use wire::v1::{
 
 use crate::Instant;
 use crate::stats::ReceiveStats;
+use epochs::Epochs;
+use numbers::{Lateness, Numbers};
 
 /// A message that has passed every check.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,52 +34,57 @@ pub enum Accepted {
     Control(Control),
 }
 
-/// What a message's sequence number meant.
+/// How a message's sequence number follows those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Followed {
-    /// The number.
+pub enum Follows {
+    /// It is the next one; in ALARM, whatever it is.
+    Next,
+    /// The numbers from the first to the last of these have not come.
+    Gap(Seq, Seq),
+    /// It is lower, and the numbers go on from there (NOTRACK).
+    Back,
+    /// The numbers begin here.
+    Anew {
+        /// Others were known before: the sender has started again.
+        known: bool,
+    },
+    /// It is older than one seen before: it is used only as far as it is still news.
+    Late,
+}
+
+/// A message whose header is good.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Received {
+    /// Its number.
     pub seq: Seq,
     /// Its flags.
     pub flags: Flags,
-    /// First and last number that did not come before it.
-    pub missed: Option<(Seq, Seq)>,
-    /// Nothing was known of the sender's numbers, or they began anew.
-    pub restarted: bool,
-    /// They were known: it is the sender that has started again.
-    pub anew: bool,
-    /// An ALIVE that does not name the epoch that the last one named.
-    pub new_run: bool,
-    /// Older than one seen before: it is used only as far as it is still news.
-    pub late: bool,
+    /// What its number means.
+    pub follows: Follows,
     /// The last number of the sender from here on.
     pub last: Seq,
+    /// It is an ALIVE that does not name the epoch that the last one named.
+    pub is_new_epoch: bool,
+    /// What it carries; `None` if that is bad or has been overtaken.
+    pub carries: Option<Accepted>,
 }
 
-/// A peer names its epoch every second: after this long without, it is another.
-const STALE_MAX: Duration = Duration::from_secs(3);
+impl Received {
+    pub(crate) fn is_late(&self) -> bool {
+        self.follows == Follows::Late
+    }
 
-/// In NOTRACK, a message that is this much older than one seen before is late; further
-/// back, the sender has started again.
-const LATE_MAX: i32 = 4096;
+    pub(crate) fn begins_anew(&self) -> bool {
+        matches!(self.follows, Follows::Anew { .. })
+    }
 
-/// A HELLO whose number is ahead by no more than this comes from a peer that has not
-/// yet heard our answer, rather than from one that has started again; in doubt we
-/// ask for numbers that the peer never had, which costs nothing.
-const HELLO_AHEAD_MAX: i32 = 1 << 16;
-
-/// A HELLO whose number is behind is a late copy for this long after the last HELLO;
-/// a peer that has started again says it until it is answered.
-const HELLO_LATE_MAX: Duration = Duration::from_millis(500);
-
-/// Only late messages have come since then. Either they are late copies, or a message of
-/// the sender's former run had led us astray and its numbers are what they say. Two
-/// things are no late copy: an acknowledgement of what we have sent since, and an ALIVE
-/// that names the present epoch under a number that none of them had, [`LATE_COPY_MAX`] on.
-#[derive(Clone, Copy, Debug)]
-struct Astray {
-    since: Instant,
-    /// The number that we were about to send.
-    own_next: Seq,
+    /// First and last number that did not come before it.
+    pub(crate) fn missed(&self) -> Option<(Seq, Seq)> {
+        match self.follows {
+            Follows::Gap(first, last) => Some((first, last)),
+            _ => None,
+        }
+    }
 }
 
 /// The first copy of a datagram is not later than this behind those sent after it.
@@ -84,26 +94,8 @@ const LATE_COPY_MAX: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub struct Receiver {
     mode: Mode,
-    last: Option<Seq>,
-    followed: Option<Followed>,
-    hello_at: Option<Instant>,
-    /// Only late messages have come for some time.
-    astray: Option<Astray>,
-    /// The highest number of an ALIVE that named the present epoch.
-    named: Option<Seq>,
-    /// When the present epoch was last named.
-    named_at: Option<Instant>,
-    /// The highest number in a datagram that named the present epoch: surely of this run.
-    named_to: Option<Seq>,
-    /// Which of its runs the peer says it is, if it does, and which it said before.
-    epoch: Option<Epoch>,
-    former: Option<Epoch>,
-    /// When the former one was first named since the present one last was.
-    former_at: Option<Instant>,
-    /// This datagram has named an epoch. One with HELLO of a peer that names epochs begins so.
-    is_named: bool,
-    /// The epoch that it has named is the present one.
-    is_current: bool,
+    numbers: Numbers,
+    epochs: Epochs,
     /// The states of this datagram are offers.
     is_offer: bool,
     /// Counters.
@@ -115,18 +107,8 @@ impl Receiver {
     pub fn new(mode: Mode) -> Receiver {
         Receiver {
             mode,
-            last: None,
-            followed: None,
-            hello_at: None,
-            astray: None,
-            named: None,
-            named_at: None,
-            named_to: None,
-            epoch: None,
-            former: None,
-            former_at: None,
-            is_named: false,
-            is_current: false,
+            numbers: Numbers::default(),
+            epochs: Epochs::default(),
             is_offer: false,
             stats: ReceiveStats::default(),
         }
@@ -134,8 +116,7 @@ impl Receiver {
 
     /// What follows is of another datagram.
     pub(crate) fn begin_datagram(&mut self) {
-        self.is_named = false;
-        self.is_current = false;
+        self.epochs.begin_datagram();
         self.is_offer = false;
     }
 
@@ -146,20 +127,15 @@ impl Receiver {
 
     /// The last sequence number accepted.
     pub fn last(&self) -> Option<Seq> {
-        self.last
+        self.numbers.last()
     }
 
-    /// Which of its runs the peer says it is, if it sends trailers.
+    /// The epoch that the peer is in, if it sends trailers.
     pub fn epoch(&self) -> Option<Epoch> {
-        self.epoch
+        self.epochs.present()
     }
 
-    /// What the sequence number of the last message meant, if its header was good.
-    pub fn take_followed(&mut self) -> Option<Followed> {
-        self.followed.take()
-    }
-
-    /// Judges one message; `None` if it is rejected or passed over.
+    /// Judges one message; `None` if it is refused or passed over.
     ///
     /// The sequence advances before the attributes are read: a message with a bad
     /// payload is not asked for again. `own_next` is the number that we send next.
@@ -168,7 +144,7 @@ impl Receiver {
         now: Instant,
         own_next: Seq,
         message: Result<Message<'_>, FrameError>,
-    ) -> Option<Accepted> {
+    ) -> Option<Received> {
         let message = match message {
             Ok(message) => message,
             Err(error) => {
@@ -181,7 +157,8 @@ impl Receiver {
                 return None;
             }
         };
-        match verdict(self.mode, &message.header) {
+        let header = &message.header;
+        match verdict(self.mode, header) {
             Verdict::Ignored => {
                 self.stats.ignored += 1;
                 None
@@ -197,211 +174,125 @@ impl Receiver {
                 None
             }
             Verdict::Control(Control::Alive) => {
-                let trailer = self.trailer(message.body);
-                let epoch = trailer.map(|t| t.epoch);
-                if epoch.is_none() && self.is_named_lately(now) {
-                    self.stats.before += 1;
-                    return None;
-                }
-                self.is_named |= epoch.is_some();
-                let holdings = trailer.and_then(|t| t.holdings);
-                self.is_offer = holdings.is_some_and(|h| h.offers);
-                if epoch.is_some() && epoch == self.former && self.is_stale(now) {
-                    self.stats.before += 1;
-                    return None;
-                }
-                self.former_at = None;
-                let new_run = self.epoch.is_some() && epoch != self.epoch;
-                let followed = self.follow(now, &message.header, new_run);
-                let seq = message.header.seq;
-                let is_fresh = new_run || self.named.is_none_or(|named| named.before(seq));
-                if is_fresh {
-                    self.named = epoch.map(|_| seq);
-                }
-                if new_run {
-                    self.named_to = None;
-                }
-                self.is_current = epoch.is_some() && (new_run || epoch == self.epoch);
-                if self.is_current && !followed.late {
-                    self.named_at = Some(now);
-                }
-                self.note_current(seq);
-                if followed.late && !(is_fresh && self.was_long_astray(now, seq)) {
-                    self.suspect(now, own_next);
-                    return None;
-                }
-                if new_run {
-                    self.former = self.epoch;
-                }
-                self.epoch = epoch;
-                Some(Accepted::Alive(trailer))
+                self.accept_alive(now, own_next, header, message.body)
             }
             Verdict::Control(control) => {
-                // A late acknowledgement may be of the peer's former run; a late request
+                // A late acknowledgement may be of the peer's former epoch; a late request
                 // is repeated, since it counts as missed.
-                let followed = self.follow(now, &message.header, false);
-                if followed.late && !self.was_astray(&message.header, control) {
-                    self.suspect(now, own_next);
-                    return None;
+                let mut received = self.follow(now, header, false);
+                if received.is_late() && self.numbers.are_astray(control) {
+                    self.follow_anew(&mut received);
                 }
-                Some(Accepted::Control(control))
+                if received.is_late() {
+                    self.numbers.suspect(now, own_next);
+                } else {
+                    received.carries = Some(Accepted::Control(control));
+                }
+                Some(received)
             }
             Verdict::Data(object, state) => {
-                self.note_current(message.header.seq);
-                if self.follow(now, &message.header, false).late {
-                    self.suspect(now, own_next);
+                self.epochs.note(header.seq);
+                let mut received = self.follow(now, header, false);
+                if received.is_late() {
+                    self.numbers.suspect(now, own_next);
                 }
-                self.decode(object, state, message.body)
+                received.carries = self.decode(object, state, message.body);
+                Some(received)
             }
         }
     }
 
-    /// True while the peer names its epoch as often as it should: what comes without is a
-    /// late copy or forged, and no evidence of another program in its place.
-    fn is_named_lately(&self, now: Instant) -> bool {
-        let lately = |at: Instant| now.since(at) < STALE_MAX;
-        self.epoch.is_some() && self.named_at.is_some_and(lately)
-    }
-
-    /// True if a message that names the former epoch is a late copy, which those of the
-    /// present run come between. If none does, it was the other one that was late.
-    fn is_stale(&mut self, now: Instant) -> bool {
-        now.since(*self.former_at.get_or_insert(now)) < STALE_MAX
-    }
-
-    fn trailer(&mut self, body: &[u8]) -> Option<Trailer> {
-        Trailer::decode(body).unwrap_or_else(|_| {
+    fn accept_alive(
+        &mut self,
+        now: Instant,
+        own_next: Seq,
+        header: &Header,
+        body: &[u8],
+    ) -> Option<Received> {
+        let trailer = Trailer::decode(body).unwrap_or_else(|_| {
             self.stats.bad_trailers += 1;
             None
-        })
+        });
+        // A datagram of offers is one, however late it is.
+        if let Some(trailer) = &trailer {
+            self.is_offer = trailer.holdings.is_some_and(|h| h.offers);
+        }
+        let Some(named) = self.epochs.name(now, trailer.map(|t| t.epoch)) else {
+            self.stats.before += 1;
+            return None;
+        };
+        self.is_offer &= trailer.is_some();
+        let mut received = self.follow(now, header, named.is_new);
+        let late = received.is_late();
+        let is_fresh = self.epochs.numbered(now, named, header.seq, late);
+        if late && is_fresh && self.epochs.present().is_some() && self.numbers.are_long_astray(now)
+        {
+            self.follow_anew(&mut received);
+        }
+        if received.is_late() {
+            self.numbers.suspect(now, own_next);
+            return Some(received);
+        }
+        self.epochs.enter(named);
+        received.carries = Some(Accepted::Alive(trailer));
+        Some(received)
     }
 
-    /// Follows the sequence; `new_run` if the message names another epoch.
-    fn follow(&mut self, now: Instant, header: &Header, new_run: bool) -> Followed {
-        let followed = self.place(now, header, new_run);
-        self.followed = Some(followed);
-        followed
-    }
-
-    fn place(&mut self, now: Instant, header: &Header, new_run: bool) -> Followed {
-        let mut followed = Followed {
-            seq: header.seq,
+    /// Follows the sequence; `is_new_epoch` if the message names another one.
+    fn follow(&mut self, now: Instant, header: &Header, is_new_epoch: bool) -> Received {
+        let seq = header.seq;
+        let mut received = Received {
+            seq,
             flags: header.flags,
-            missed: None,
-            restarted: false,
-            anew: false,
-            new_run,
-            late: false,
-            last: header.seq,
+            follows: Follows::Next,
+            last: seq,
+            is_new_epoch,
+            carries: None,
         };
         if self.mode == Mode::Alarm {
-            return followed;
+            return received;
         }
-        let hello = self.mode == Mode::Ftfw && header.flags.intersects(Flags::HELLO);
-        if hello && !self.is_named && self.is_named_lately(now) {
+        let is_ftfw = self.mode == Mode::Ftfw;
+        let hello = is_ftfw && header.flags.intersects(Flags::HELLO);
+        let is_named = self.epochs.datagram_names();
+        if hello && !is_named && self.epochs.is_named_lately(now) {
             self.stats.before += 1;
-            followed.late = true;
-            return followed;
+            received.follows = Follows::Late;
+            return received;
         }
-        let hello_was_late = |at: Instant| now.since(at) < HELLO_LATE_MAX;
-        let may_be_late = self.hello_at.is_some_and(hello_was_late);
-        let goes_on = |last: &Seq| match header.seq.ahead_of(*last) {
-            _ if new_run => false,
-            // A peer that says which of its runs speaks says so before all else.
-            _ if !hello || self.is_named => true,
-            ahead if ahead > 0 => ahead <= HELLO_AHEAD_MAX,
-            _ => may_be_late,
+        let lateness = match self.mode {
+            Mode::Ftfw => Lateness::Always,
+            _ if self.epochs.present().is_some() => Lateness::Near,
+            _ => Lateness::Never,
         };
-        let known = self.last.filter(goes_on);
-        let is_late = known.is_some_and(|last| header.seq.ahead_of(last) <= 0);
-        if hello && !is_late {
-            self.hello_at = Some(now);
-        }
-        let Some(last) = known else {
-            followed.restarted = true;
-            followed.anew = self.last.is_some();
-            if !new_run && self.epoch.is_some() {
-                // Another program stands in for the one that named epochs.
-                self.former = self.epoch.take();
+        received.follows = self.numbers.follow(
+            now,
+            numbers::Message {
+                seq,
+                hello,
+                is_named,
+                is_new_epoch,
+                lateness,
+            },
+        );
+        match received.follows {
+            Follows::Next => {}
+            Follows::Gap(first, last) => {
+                let missing = last.ahead_of(first).unsigned_abs() + 1;
+                self.stats.lost += u64::from(missing);
             }
-            self.astray = None;
-            self.last = Some(header.seq);
-            return followed;
-        };
-        match header.seq.ahead_of(last) {
-            1 => {}
-            ahead if ahead > 1 => {
-                self.stats.lost += u64::from(ahead.unsigned_abs() - 1);
-                followed.missed = Some((last.next(), Seq(header.seq.0.wrapping_sub(1))));
-            }
-            behind => {
-                self.stats.before += 1;
-                followed.late = match self.mode {
-                    Mode::Ftfw => true,
-                    // Also backwards, as the original does: a peer that has started again
-                    // begins with a lower number.
-                    _ => self.epoch.is_some() && behind > -LATE_MAX,
-                };
-                if followed.late {
-                    return followed;
-                }
-            }
+            Follows::Back | Follows::Late => self.stats.before += 1,
+            Follows::Anew { .. } if !is_new_epoch => self.epochs.name_no_more(),
+            Follows::Anew { .. } => {}
         }
-        self.astray = None;
-        self.last = Some(header.seq);
-        followed
+        received
     }
 
-    /// Notes the number of a message in a datagram that names the present epoch.
-    fn note_current(&mut self, seq: Seq) {
-        if self.is_current && self.named_to.is_none_or(|to| to.before(seq)) {
-            self.named_to = Some(seq);
-        }
-    }
-
-    /// Notes that a message was late.
-    fn suspect(&mut self, now: Instant, own_next: Seq) {
-        self.astray.get_or_insert(Astray {
-            since: now,
-            own_next,
-        });
-    }
-
-    /// Follows the sender's numbers anew if a late message acknowledges what was sent
-    /// after late messages had begun.
-    fn was_astray(&mut self, header: &Header, control: Control) -> bool {
-        let (Some(astray), Control::Ack(_, to)) = (self.astray, control) else {
-            return false;
-        };
-        let proves = !to.before(astray.own_next);
-        if proves {
-            self.follow_anew(header.seq);
-        }
-        proves
-    }
-
-    /// The same for a fresh ALIVE that names the present epoch.
-    fn was_long_astray(&mut self, now: Instant, seq: Seq) -> bool {
-        let is_long = |a: Astray| now.since(a.since) >= LATE_COPY_MAX;
-        let proves = self.epoch.is_some() && self.astray.is_some_and(is_long);
-        if proves {
-            self.follow_anew(seq);
-        }
-        proves
-    }
-
-    /// The sender's numbers are what this message, which seemed late, says.
-    fn follow_anew(&mut self, seq: Seq) {
-        self.astray = None;
-        // What the run has sent since has come, too: it must not be taken for new again.
-        let to = self.named_to.filter(|to| seq.before(*to));
-        let last = to.unwrap_or(seq);
-        self.last = Some(last);
-        if let Some(followed) = &mut self.followed {
-            followed.last = last;
-            followed.late = false;
-            followed.restarted = true;
-        }
+    /// The sender's numbers are what a message says that seemed late.
+    fn follow_anew(&mut self, received: &mut Received) {
+        let surely = self.epochs.surely_up_to();
+        received.last = self.numbers.follow_anew(received.seq, surely);
+        received.follows = Follows::Anew { known: false };
     }
 
     fn decode(&mut self, object: ObjectKind, state: StateKind, body: &[u8]) -> Option<Accepted> {

@@ -146,7 +146,8 @@ fn a_named_run_is_followed_although_nobody_acknowledges() {
         };
         let now = replica::Instant::START + std::time::Duration::from_millis(ms);
         let message = messages(&bytes).next().unwrap();
-        receiver.accept(now, Seq(1), message).is_some()
+        let received = receiver.accept(now, Seq(1), message);
+        received.is_some_and(|r| r.carries.is_some())
     };
     assert!(hear(0, 1, true));
     assert!(hear(10, 1_000_000, false), "of a former run");
