@@ -11,11 +11,10 @@
 
 use std::time::Duration;
 
-use cache::{List, Position, Slot};
-use wire::v1::Mode;
-
 use crate::entry::{Life, Step};
+use crate::ledger::Ledger;
 use crate::{Instant, Replica, Settings};
+use cache::{List, Position, Slot};
 
 /// How often the cursor and the expiry are moved on.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -23,92 +22,111 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// The paced cursor, and when it is moved next.
 #[derive(Debug)]
 pub(crate) struct Alarm {
+    /// Time of a round (`RefreshTime`).
+    round: Duration,
     position: Position,
     /// Entries that it may pass now.
     due: u128,
+    /// It has gone round since that was last asked.
+    is_round_over: bool,
     at: Instant,
     /// Parts of an entry left over from the last move, in entries times nanoseconds.
     rest: u128,
 }
 
 impl Alarm {
-    /// `None` in the other modes.
-    pub(crate) fn new(settings: &Settings) -> Option<Alarm> {
-        (settings.mode == Mode::Alarm).then(|| Alarm {
+    pub(crate) fn new(settings: &Settings) -> Alarm {
+        Alarm {
+            round: settings.refresh_time,
             position: Position::default(),
             due: 0,
+            is_round_over: false,
             at: Instant::START + INTERVAL,
             rest: 0,
-        })
+        }
     }
 
     pub(crate) fn next_due(&self) -> Instant {
         self.at
     }
-}
 
-impl Replica {
-    /// Moves refresh and expiry on, if their time has come.
-    pub(crate) fn alarm_due(&mut self) {
-        let Some(mut alarm) = self.alarm.take_if(|a| a.at <= self.now) else {
-            return;
-        };
-        self.refresh(&mut alarm);
-        self.expire();
-        alarm.at = self.now + INTERVAL;
-        self.alarm = Some(alarm);
-    }
-
-    /// Lets the cursor pass the share of the internal cache that is due since the last time.
-    fn refresh(&mut self, alarm: &mut Alarm) {
-        let since = (self.now.since(alarm.at) + INTERVAL).as_nanos();
-        let round = self.settings.refresh_time.as_nanos().max(1);
-        let flows = self.ledger.len() as u128;
-        let due = (flows * since + alarm.rest).min(flows * round);
-        alarm.rest = due % round;
-        alarm.due = (alarm.due + due / round).min(flows);
+    /// Lets the cursor pass the share of so many flows that is due since the last time.
+    /// False if the time has not come.
+    pub(crate) fn timeout(&mut self, now: Instant, flows: usize) -> bool {
+        if self.at > now {
+            return false;
+        }
+        let since = (now.since(self.at) + INTERVAL).as_nanos();
+        let round = self.round.as_nanos().max(1);
+        let flows = flows as u128;
+        let due = (flows * since + self.rest).min(flows * round);
+        self.rest = due % round;
+        self.due = (self.due + due / round).min(flows);
+        self.at = now + INTERVAL;
+        true
     }
 
     /// The entry at the paced cursor that is to be sent once more.
-    pub(crate) fn next_paced(&mut self) -> Option<Slot> {
-        let alarm = self.alarm.as_mut()?;
-        while alarm.due > 0 {
-            let Some((slot, next)) = self.ledger.walk(alarm.position) else {
-                alarm.position = Position::default();
-                alarm.due -= 1;
-                if let Some(expectations) = &mut self.expectations {
-                    expectations.owe_all(&self.ledger, false);
-                }
+    pub(crate) fn next(&mut self, ledger: &mut Ledger) -> Option<Slot> {
+        while self.due > 0 {
+            let Some((slot, next)) = ledger.walk(self.position) else {
+                self.position = Position::default();
+                self.is_round_over = true;
+                self.due -= 1;
                 continue;
             };
-            match self.ledger.life(slot) {
+            match ledger.life(slot) {
                 Life::Ours => return Some(slot),
                 // The live cursor sends it for the first time.
-                Life::Found | Life::Offered => _ = self.ledger.step(slot, Step::Promoted),
+                Life::Found | Life::Offered => _ = ledger.step(slot, Step::Promoted),
                 Life::Taken | Life::Ended => {}
             }
-            alarm.position = next;
-            alarm.due -= 1;
-            if let Some(owed) = self.ledger.next_owed() {
+            self.position = next;
+            self.due -= 1;
+            if let Some(owed) = ledger.next_owed() {
                 return Some(owed);
             }
         }
         None
     }
 
-    /// The entry at the paced cursor has been sent.
-    pub(crate) fn paced_sent(&mut self, slot: Slot) {
-        if let Some(alarm) = &mut self.alarm
-            && let Some((at, next)) = self.ledger.walk(alarm.position)
+    /// The entry at the paced cursor, if it is this one, has been sent.
+    pub(crate) fn sent(&mut self, ledger: &Ledger, slot: Slot) {
+        if let Some((at, next)) = ledger.walk(self.position)
             && at == slot
         {
-            alarm.position = next;
-            alarm.due -= 1;
+            self.position = next;
+            self.due -= 1;
+        }
+    }
+
+    /// True, once, when the cursor has gone round.
+    pub(crate) fn take_round_over(&mut self) -> bool {
+        std::mem::take(&mut self.is_round_over)
+    }
+}
+
+impl Replica {
+    /// The entry at the paced cursor that is to be sent once more (ALARM).
+    pub(crate) fn next_paced(&mut self) -> Option<Slot> {
+        let alarm = self.protocol.alarm_mut()?;
+        let slot = alarm.next(&mut self.ledger);
+        if alarm.take_round_over()
+            && let Some(expectations) = &mut self.expectations
+        {
+            expectations.owe_all(&self.ledger, false);
+        }
+        slot
+    }
+
+    pub(crate) fn paced_sent(&mut self, slot: Slot) {
+        if let Some(alarm) = self.protocol.alarm_mut() {
+            alarm.sent(&self.ledger, slot);
         }
     }
 
     /// Drops the entries of the peer that were not sent again.
-    fn expire(&mut self) {
+    pub(crate) fn expire(&mut self) {
         // While a commit walks the cache it would only lose what it is to commit.
         if self.commit.is_some() {
             return;
@@ -127,7 +145,7 @@ impl Replica {
 
     /// Puts an entry of the external cache that has just been heard of behind the others.
     pub(crate) fn age(&mut self, slot: Slot) {
-        if self.settings.mode == Mode::Alarm {
+        if self.protocol.expires() {
             self.external.link(slot, List::Aged);
         }
     }

@@ -10,7 +10,7 @@
 //! offer what it does not own itself, and does not take it for certain.
 
 use cache::Slot;
-use wire::v1::{Bulk, BulkState, Mode, Seq};
+use wire::v1::{Bulk, BulkState, Seq};
 
 use crate::entry::{Internal, Life, Step};
 use crate::{Event, Replica};
@@ -58,7 +58,7 @@ impl BulkUpdate {
 impl Replica {
     /// Sends the peer all our flows.
     pub(crate) fn start_bulk(&mut self) {
-        if self.settings.mode == Mode::Alarm {
+        if !self.protocol.has_control() {
             return;
         }
         self.events.push_back(Event::Bulk);

@@ -577,7 +577,7 @@ impl Replica {
 
     /// Appends the message about one that is owed; false if the datagram is full.
     pub(crate) fn push_expectation(&mut self, owed: Owed) -> bool {
-        let flags = self.greeting();
+        let flags = self.protocol.flags();
         let with_timeout = self.settings.commit_timeout.is_none();
         let now = self.now;
         let Some(expectations) = &mut self.expectations else {
@@ -603,22 +603,19 @@ impl Replica {
             return false;
         };
         expectations.on_sent(owed);
-        let mut ends_lost = false;
-        if self.ftfw.is_none() {
-            expectations.acknowledged(owed.version);
-        } else if has_ended {
-            ends_lost = expectations.bound_ended(self.settings.resend_queue);
-        }
         self.count_sent();
-        if self.ftfw.is_some() {
-            let message = Message {
-                about: About::Expectation,
-                version: owed.version,
-            };
-            self.message_sent(seq, message);
-        }
-        if ends_lost {
-            self.ends_lost();
+        let message = Message {
+            about: About::Expectation,
+            version: owed.version,
+        };
+        let is_settled = self.message_sent(seq, message);
+        let max = self.settings.resend_queue;
+        if let Some(expectations) = &mut self.expectations {
+            if is_settled {
+                expectations.acknowledged(owed.version);
+            } else if has_ended && expectations.bound_ended(max) {
+                self.note_ends_lost();
+            }
         }
         true
     }

@@ -20,12 +20,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use wire::v1::{Control, Flags, Mode, Seq};
+use wire::v1::{Control, Flags, Seq};
 
-use crate::peer::Wish;
 use crate::receive::{Accepted, Follows, Received};
-use crate::under_way::{About, Message};
-use crate::{Instant, Replica, Settings};
+use crate::under_way::{About, Message, UnderWay};
+use crate::{Instant, Settings};
 
 /// Received data are acknowledged after this long at the latest.
 const ACK_DELAY: Duration = Duration::from_millis(20);
@@ -38,80 +37,162 @@ const REPEAT_MAX: Duration = Duration::from_secs(32);
 /// Ranges of acknowledged numbers that are remembered.
 const ACKED_MAX: usize = 64;
 
+/// Our HELLO and its answer.
+///
+/// Each of our HELLOs makes a peer without trailer forget what we have not acknowledged.
+/// If anything was missed until shortly after its answer, that may be gone for good, and
+/// everything is asked for.
+#[derive(Clone, Copy, Debug)]
+enum Greeting {
+    /// The peer has not answered it yet.
+    Unanswered {
+        missed: bool,
+    },
+    /// It has just answered; the timer [`Timer::AskAgain`] runs.
+    Settling {
+        missed: bool,
+    },
+    Settled,
+}
+
+impl Greeting {
+    fn note_missed(&mut self) {
+        match self {
+            Greeting::Unanswered { missed } | Greeting::Settling { missed } => *missed = true,
+            Greeting::Settled => {}
+        }
+    }
+}
+
+/// What waits for time to pass.
+#[derive(Clone, Copy, Debug)]
+enum Timer {
+    /// An acknowledgement of data is due.
+    Ack,
+    /// What is unacknowledged is probed for.
+    Probe,
+    /// Everything unacknowledged is sent again.
+    Repeat,
+    /// What was missed while we greeted is asked for.
+    AskAgain,
+}
+
+#[derive(Debug, Default)]
+struct Timers([Option<Instant>; 4]);
+
+impl Timers {
+    fn at(&self, timer: Timer) -> Option<Instant> {
+        self.0[timer as usize]
+    }
+
+    fn set(&mut self, timer: Timer, at: Instant) {
+        self.0[timer as usize] = Some(at);
+    }
+
+    fn stop(&mut self, timer: Timer) {
+        self.0[timer as usize] = None;
+    }
+
+    /// True, once, when the time of a timer has come.
+    fn take_due(&mut self, timer: Timer, now: Instant) -> bool {
+        self.0[timer as usize].take_if(|at| *at <= now).is_some()
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.0.iter().flatten().min().copied()
+    }
+}
+
+/// What follows for the replica.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Effect {
+    /// A control message is owed.
+    Owe(Control),
+    /// A HELLO has begun the peer's numbers. `anew`: others were known before.
+    PeerGreets { anew: bool },
+    /// The peer may have missed what we sent before it first heard us.
+    MayLackAll,
+    /// The peer lives and has neither confirmed nor missed what was long probed for: the
+    /// last resort against any disagreement about numbers is to send that again.
+    SendAgain,
+    /// The peer is asked for all its flows.
+    AskForAll,
+}
+
+/// What an acknowledgement settles.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    /// Ends were lost while the peer was absent.
+    pub(crate) ends_lost: bool,
+    pub(crate) messages: Vec<Message>,
+}
+
+/// What the peer lacks.
+#[derive(Debug)]
+pub(crate) struct Missed {
+    pub(crate) messages: Vec<Message>,
+    /// It had acknowledged some of it: it has gone back.
+    pub(crate) went_back: bool,
+}
+
 /// State towards the peer.
 #[derive(Debug)]
 pub(crate) struct Ftfw {
     window: u32,
-    /// The peer has answered our HELLO.
-    hello_done: bool,
-    /// Each of our HELLOs makes a peer without trailer forget what we have not
-    /// acknowledged. If anything was missed until shortly after its answer, that may be
-    /// gone for good, and everything is asked for at this time.
-    ask_again_at: Option<Instant>,
-    missed_in_greeting: bool,
+    /// Our ALIVE names the epoch.
+    has_trailer: bool,
+    greeting: Greeting,
     /// We owe an answer to the peer's HELLO, in the very next message.
     hello_back_due: bool,
     /// First received sequence number that is not acknowledged.
     ack_first: Option<Seq>,
     /// Data received since the last acknowledgement.
     unacked_data: u32,
-    /// When an acknowledgement of data is due.
-    ack_at: Option<Instant>,
-    /// When to probe for what is unacknowledged, and the pause after that.
-    probe_at: Option<Instant>,
+    timers: Timers,
     probe_pause: Duration,
-    /// When everything unacknowledged is sent again, and the pause after that.
-    repeat_at: Option<Instant>,
     repeat_pause: Duration,
     /// When the last message of the peer came that was no greeting.
     heard_at: Option<Instant>,
+    under_way: UnderWay,
     /// What the peer has acknowledged last, the latest at the end.
     acked: VecDeque<(Seq, Seq)>,
-    /// Something was given up: the peer gets a bulk update when it is back.
-    gave_up: bool,
+    /// Tombstones were removed that the peer has not acknowledged: it gets a bulk update
+    /// when it is back.
+    ends_lost: bool,
 }
 
 impl Ftfw {
-    /// `None` in the other modes.
-    pub(crate) fn new(settings: &Settings) -> Option<Ftfw> {
-        (settings.mode == Mode::Ftfw).then(|| Ftfw {
+    pub(crate) fn new(settings: &Settings) -> Ftfw {
+        Ftfw {
             window: settings.ack_window.max(2),
-            hello_done: false,
-            ask_again_at: None,
-            missed_in_greeting: false,
+            has_trailer: settings.trailer,
+            greeting: Greeting::Unanswered { missed: false },
             hello_back_due: false,
             ack_first: None,
             unacked_data: 0,
-            ack_at: None,
-            probe_at: None,
+            timers: Timers::default(),
             probe_pause: PROBE_FIRST,
-            repeat_at: None,
             repeat_pause: 2 * PROBE_MAX,
             heard_at: None,
+            under_way: UnderWay::default(),
             acked: VecDeque::new(),
-            gave_up: false,
-        })
+            ends_lost: false,
+        }
     }
 
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        let due = [
-            self.ack_at,
-            self.probe_at,
-            self.repeat_at,
-            self.ask_again_at,
-        ];
-        due.into_iter().flatten().min()
+        self.timers.next()
     }
 
     /// The peer has not answered our HELLO yet.
-    pub(crate) fn is_unknown(&self) -> bool {
-        !self.hello_done
+    pub(crate) fn is_greeting(&self) -> bool {
+        matches!(self.greeting, Greeting::Unanswered { .. })
     }
 
     /// Flags of the next message.
-    pub(crate) fn greeting(&self) -> Flags {
+    pub(crate) fn flags(&self) -> Flags {
         let mut flags = Flags::NONE;
-        if !self.hello_done {
+        if self.is_greeting() {
             flags = flags.with(Flags::HELLO);
         }
         if self.hello_back_due {
@@ -120,28 +201,151 @@ impl Ftfw {
         flags
     }
 
-    /// A message has been sent that waits for its acknowledgement.
-    pub(crate) fn on_sent(&mut self, now: Instant, message: &Message) {
-        // An acknowledgement alone is not worth probing for.
-        if matches!(message.about, About::Control(Control::Ack(..))) {
-            return;
-        }
-        if self.probe_at.is_none() {
-            self.probe_pause = PROBE_FIRST;
-            self.probe_at = Some(now + PROBE_FIRST);
-            self.repeat_pause = 2 * PROBE_MAX;
-            self.repeat_at = Some(now + self.repeat_pause);
-        }
+    /// What is sent and not acknowledged.
+    pub(crate) fn under_way(&self) -> &UnderWay {
+        &self.under_way
     }
 
-    /// Any message has been sent: it carried the answer to the peer's HELLO.
-    pub(crate) fn greeting_sent(&mut self) {
+    // ---- sending ----
+
+    /// A message with [`Ftfw::flags`] has been sent: it carried the answer to the HELLO.
+    pub(crate) fn flags_sent(&mut self) {
         self.hello_back_due = false;
     }
 
-    /// Something was given up, and the bulk update that makes it good has not begun.
-    pub(crate) fn has_given_up(&self) -> bool {
-        self.gave_up
+    /// A message has been sent that waits for its acknowledgement. Returns the oldest one
+    /// under way if there is no room for both.
+    pub(crate) fn sent(&mut self, now: Instant, seq: Seq, message: Message) -> Option<Message> {
+        // An acknowledgement alone is not worth probing for.
+        let is_ack = matches!(message.about, About::Control(Control::Ack(..)));
+        if !is_ack && self.timers.at(Timer::Probe).is_none() {
+            self.timers.set(Timer::Probe, now + PROBE_FIRST);
+            self.probe_pause = PROBE_FIRST;
+            self.repeat_pause = 2 * PROBE_MAX;
+            self.timers.set(Timer::Repeat, now + self.repeat_pause);
+        }
+        self.under_way.push(seq, message)
+    }
+
+    /// A tombstone was removed that the peer has not acknowledged.
+    pub(crate) fn note_ends_lost(&mut self) {
+        self.ends_lost = true;
+    }
+
+    pub(crate) fn has_lost_ends(&self) -> bool {
+        self.ends_lost
+    }
+
+    /// Everything under way is to be sent again.
+    pub(crate) fn take_all(&mut self) -> Vec<Message> {
+        self.under_way.take_all()
+    }
+
+    // ---- what the peer sends ----
+
+    /// A message of the peer that is not late.
+    pub(crate) fn heard(&mut self, now: Instant, received: &Received) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let hello = received.flags.intersects(Flags::HELLO);
+        let hello_back = received.flags.intersects(Flags::HELLO_BACK);
+        if !hello {
+            // Whoever greets has not received our answer, nor anything else.
+            self.heard_at = Some(now);
+        }
+        let mut was_deaf = false;
+        if let Greeting::Unanswered { missed } = self.greeting
+            && hello_back
+        {
+            was_deaf = true;
+            self.greeting = Greeting::Settling { missed };
+            self.timers.set(Timer::AskAgain, now + PROBE_MAX);
+        }
+        let missed = received.missed();
+        if missed.is_some() {
+            self.greeting.note_missed();
+        }
+        if hello {
+            // Answered at once: until then the peer says HELLO in every message.
+            self.hello_back_due = true;
+            self.timers.set(Timer::Ack, now);
+            if self.has_trailer {
+                // It is to know our epoch before it hears anything else.
+                effects.push(Effect::Owe(Control::Alive));
+            }
+        }
+        if received.begins_anew() {
+            self.ack_first = None;
+            if hello {
+                let anew = received.follows == Follows::Anew { known: true };
+                effects.push(Effect::PeerGreets { anew });
+            }
+        }
+        if let Some((first, last)) = missed {
+            if let Some(begin) = self.ack_first.take() {
+                let before = Seq(first.0.wrapping_sub(1));
+                effects.push(Effect::Owe(Control::Ack(begin, before)));
+            }
+            effects.push(Effect::Owe(Control::Nack(first, last)));
+        }
+        // After numbers have led astray, those up to the last have not all come.
+        self.ack_first = self.ack_first.or(Some(received.last));
+        let is_ack = matches!(
+            received.carries,
+            Some(Accepted::Alive(_) | Accepted::Control(Control::Ack(..)))
+        );
+        if !is_ack {
+            self.unacked_data += 1;
+            let due = now + ACK_DELAY;
+            let at = self.timers.at(Timer::Ack).map_or(due, |at| at.min(due));
+            self.timers.set(Timer::Ack, at);
+            if self.unacked_data >= self.window {
+                effects.extend(self.take_ack(Some(received.last)).map(Effect::Owe));
+            }
+        }
+        if was_deaf {
+            effects.push(Effect::MayLackAll);
+        }
+        effects
+    }
+
+    /// The peer has received everything from `from` to `to`.
+    pub(crate) fn acknowledged(&mut self, now: Instant, from: Seq, to: Seq) -> Settled {
+        let before = self.under_way.objects();
+        let messages = self.under_way.take(from, to);
+        self.note_acked(from, to);
+        if self.under_way.is_empty() {
+            self.timers.stop(Timer::Probe);
+            self.timers.stop(Timer::Repeat);
+        } else if self.under_way.objects() == before {
+            // Nothing new: it may be about acknowledgements alone.
+        } else if let Some(at) = self.timers.at(Timer::Probe) {
+            // The peer answers: what is left is on its way rather than lost.
+            self.probe_pause = PROBE_FIRST;
+            self.repeat_pause = 2 * PROBE_MAX;
+            self.timers.set(Timer::Repeat, now + self.repeat_pause);
+            self.timers.set(Timer::Probe, at.max(now + PROBE_FIRST));
+        }
+        Settled {
+            ends_lost: std::mem::take(&mut self.ends_lost),
+            messages,
+        }
+    }
+
+    /// The peer misses everything from `from` to `to`. What is not under way any more was
+    /// acknowledged, or has left the ring. In the first case the peer has gone back: a late
+    /// copy of a HELLO makes the original follow its old number, and take the flow in it
+    /// back, too.
+    pub(crate) fn missed(&mut self, from: Seq, to: Seq) -> Missed {
+        let messages = self.under_way.take(from, to);
+        let overlaps = |(first, last): &(Seq, Seq)| !to.before(*first) && !last.before(from);
+        let went_back = self.acked.iter().any(overlaps);
+        if went_back {
+            self.acked.clear();
+        }
+        Missed {
+            messages,
+            went_back,
+        }
     }
 
     fn note_acked(&mut self, from: Seq, to: Seq) {
@@ -157,262 +361,49 @@ impl Ftfw {
         self.acked.push_back((from, to));
     }
 
-    /// True if the peer misses what it had acknowledged.
-    fn contradicts(&self, from: Seq, to: Seq) -> bool {
-        let overlaps = |(first, last): &(Seq, Seq)| !to.before(*first) && !last.before(from);
-        self.acked.iter().any(overlaps)
-    }
+    // ---- time ----
 
     /// Takes the acknowledgement that is due, for what has been received up to `last`.
-    fn take_ack(&mut self, last: Option<Seq>) -> Option<Control> {
+    pub(crate) fn take_ack(&mut self, last: Option<Seq>) -> Option<Control> {
         self.unacked_data = 0;
-        self.ack_at = None;
+        self.timers.stop(Timer::Ack);
         Some(Control::Ack(self.ack_first.take()?, last?))
     }
-}
 
-impl Replica {
-    /// Bookkeeping for a message whose sequence number was accepted or missed some.
-    pub(crate) fn on_followed(&mut self, received: &Received) {
-        let now = self.now;
-        let accepted = received.carries.as_ref();
-        let is_anew = received.follows == Follows::Anew { known: true };
-        let hello_anew = is_anew && received.flags.intersects(Flags::HELLO);
-        // A trailer is about to say more.
-        if hello_anew && !matches!(accepted, Some(Accepted::Alive(Some(_)))) {
-            self.on_new_numbers();
+    /// What is due. `last`: the last number received; `is_named`: the peer names its epoch.
+    pub(crate) fn timeout(
+        &mut self,
+        now: Instant,
+        last: Option<Seq>,
+        is_named: bool,
+    ) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.timers.take_due(Timer::Probe, now) {
+            self.probe_pause = (self.probe_pause * 2).min(PROBE_MAX);
+            self.timers.set(Timer::Probe, now + self.probe_pause);
+            effects.push(Effect::Owe(Control::Alive));
         }
-        let Some(ftfw) = &mut self.ftfw else { return };
-        let (hello, hello_back) = (
-            received.flags.intersects(Flags::HELLO),
-            received.flags.intersects(Flags::HELLO_BACK),
-        );
-        if !hello {
-            // Whoever greets has not received our answer, nor anything else.
-            ftfw.heard_at = Some(now);
-        }
-        // The peer may have missed what we said before it first heard us.
-        let repeat = hello_back && !ftfw.hello_done;
-        if repeat {
-            ftfw.ask_again_at = Some(now + PROBE_MAX);
-        }
-        ftfw.hello_done |= hello_back;
-        let greets = !ftfw.hello_done || ftfw.ask_again_at.is_some();
-        ftfw.missed_in_greeting |= greets && received.missed().is_some();
-        if hello {
-            // Answered at once: until then the peer says HELLO in every message.
-            ftfw.hello_back_due = true;
-            ftfw.ack_at = Some(now);
-            if self.settings.trailer {
-                // It is to know which run speaks before it hears anything else.
-                self.stream.owe(Control::Alive);
-            }
-        }
-        if received.begins_anew() {
-            ftfw.ack_first = None;
-        }
-        if received.begins_anew() && hello {
-            self.peer_greets(hello_anew);
-        }
-        let Some(ftfw) = &mut self.ftfw else { return };
-        if let Some((first, last)) = received.missed() {
-            if let Some(begin) = ftfw.ack_first.take() {
-                let before = Seq(first.0.wrapping_sub(1));
-                self.stream.owe(Control::Ack(begin, before));
-            }
-            self.stream.owe(Control::Nack(first, last));
-        }
-        let Some(ftfw) = &mut self.ftfw else { return };
-        // After numbers have led astray, those up to the last have not all come.
-        ftfw.ack_first = ftfw.ack_first.or(Some(received.last));
-        let is_ack = matches!(
-            accepted,
-            Some(Accepted::Alive(_) | Accepted::Control(Control::Ack(..)))
-        );
-        if !is_ack {
-            ftfw.unacked_data += 1;
-            let due = now + ACK_DELAY;
-            ftfw.ack_at = Some(ftfw.ack_at.map_or(due, |at| at.min(due)));
-            if ftfw.unacked_data >= ftfw.window {
-                self.owe_ack();
-            }
-        }
-        if repeat {
-            self.wish_repeat(false);
-        }
-    }
-
-    fn owe_ack(&mut self) {
-        let last = self.receiver.last();
-        if let Some(ack) = self.ftfw.as_mut().and_then(|f| f.take_ack(last)) {
-            self.stream.owe(ack);
-        }
-    }
-
-    /// What the peer has not acknowledged it may not have: everything is owed again.
-    ///
-    /// If it has started again, its numbers have begun anew: what we missed or have of
-    /// before is not to be spoken of any more.
-    pub(crate) fn owe_all_sent(&mut self, restarted: bool) {
-        for message in self.stream.under_way.take_all() {
-            match message.about {
-                About::Control(control) if restarted && control != Control::Resync => {}
-                _ => self.owe_again(message),
-            }
-        }
-    }
-
-    /// The peer lacks a message: what it was about is owed, unless it has changed since and
-    /// is owed for that.
-    fn owe_again(&mut self, message: Message) {
-        match message.about {
-            About::Flow(ticket) => self.stream.owe_missed(ticket, message.version),
-            About::Expectation => {
-                if let Some(expectations) = &mut self.expectations {
-                    expectations.owe_missed(message.version);
-                }
-            }
-            About::Control(control) => self.stream.owe(control),
-        }
-    }
-
-    /// The peer hears us: what has left the ring can be sent once more.
-    fn peer_answers(&mut self) {
-        self.stream.may_catch_up();
-        if let Some(expectations) = &mut self.expectations {
-            expectations.catch_up();
-        }
-    }
-
-    /// The peer has received everything from `from` to `to`.
-    pub(crate) fn on_ack(&mut self, from: Seq, to: Seq) {
-        let before = self.stream.under_way.objects();
-        self.peer_answers();
-        if let Some(ftfw) = &mut self.ftfw
-            && std::mem::take(&mut ftfw.gave_up)
-        {
-            self.wish(Wish::Repair);
-        }
-        for message in self.stream.under_way.take(from, to) {
-            match message.about {
-                About::Flow(ticket) => {
-                    if let Some(slot) = self.ledger.unchanged(ticket, message.version) {
-                        self.flow_acknowledged(slot);
-                    }
-                }
-                About::Expectation => {
-                    if let Some(expectations) = &mut self.expectations {
-                        expectations.acknowledged(message.version);
-                    }
-                }
-                About::Control(_) => {}
-            }
-        }
-        let is_all_acknowledged = self.stream.under_way.is_empty();
-        let left = self.stream.under_way.objects();
-        let Some(ftfw) = &mut self.ftfw else { return };
-        ftfw.note_acked(from, to);
-        if is_all_acknowledged {
-            ftfw.probe_at = None;
-            ftfw.repeat_at = None;
-        } else if left == before {
-            // Nothing new: it may be about acknowledgements alone.
-        } else if let Some(at) = &mut ftfw.probe_at {
-            // The peer answers: what is left is on its way rather than lost.
-            ftfw.probe_pause = PROBE_FIRST;
-            ftfw.repeat_pause = 2 * PROBE_MAX;
-            ftfw.repeat_at = Some(self.now + ftfw.repeat_pause);
-            *at = (*at).max(self.now + PROBE_FIRST);
-        }
-    }
-
-    /// The peer misses everything from `from` to `to`. What is not under way any more was
-    /// acknowledged, or has left the ring. In the first case the peer has gone back: a late
-    /// copy of a HELLO makes the original follow its old number, and take the flow in it
-    /// back, too. Then it is sent everything again.
-    pub(crate) fn on_nack(&mut self, from: Seq, to: Seq) {
-        self.peer_answers();
-        for message in self.stream.under_way.take(from, to) {
-            self.owe_again(message);
-        }
-        let Some(ftfw) = &mut self.ftfw else { return };
-        if ftfw.contradicts(from, to) {
-            ftfw.acked.clear();
-            self.wish(Wish::Repair);
-        }
-    }
-
-    /// The tombstone of a flow has been sent. Those of an absent peer would fill the cache:
-    /// beyond `ResendQueueSize` the oldest are removed, which a bulk update makes good when
-    /// the peer is back.
-    pub(crate) fn bound_tombstones(&mut self, slot: cache::Slot) {
-        let lost = self.ledger.bury(slot, self.settings.resend_queue);
-        self.stats.ends_given_up += lost;
-        if lost > 0 {
-            self.ends_lost();
-        }
-    }
-
-    /// The peer does not learn of some ends by itself.
-    pub(crate) fn ends_lost(&mut self) {
-        if let Some(ftfw) = &mut self.ftfw {
-            ftfw.gave_up = true;
-        }
-    }
-
-    /// Owes acknowledgements and probes whose time has come.
-    pub(crate) fn ftfw_due(&mut self) {
-        let now = self.now;
-        let Some(ftfw) = &mut self.ftfw else { return };
-        if ftfw.probe_at.is_some_and(|at| at <= now) {
-            ftfw.probe_pause = (ftfw.probe_pause * 2).min(PROBE_MAX);
-            ftfw.probe_at = Some(now + ftfw.probe_pause);
-            self.stream.owe(Control::Alive);
-        }
-        if ftfw.repeat_at.is_some_and(|at| at <= now) {
-            ftfw.repeat_pause = (ftfw.repeat_pause * 2).min(REPEAT_MAX);
-            ftfw.repeat_at = Some(now + ftfw.repeat_pause);
+        if self.timers.take_due(Timer::Repeat, now) {
+            self.repeat_pause = (self.repeat_pause * 2).min(REPEAT_MAX);
+            self.timers.set(Timer::Repeat, now + self.repeat_pause);
             let peer_lives = |at: Instant| now.since(at) < 2 * PROBE_MAX;
-            if ftfw.heard_at.is_some_and(peer_lives) {
-                // Long probed for, and a peer that lives has neither confirmed nor
-                // missed it: the last resort against any disagreement about numbers.
-                self.owe_all_sent(false);
+            if self.heard_at.is_some_and(peer_lives) {
+                effects.push(Effect::SendAgain);
             }
         }
-        let Some(ftfw) = &mut self.ftfw else { return };
-        if ftfw.ask_again_at.is_some_and(|at| at <= now) {
-            ftfw.ask_again_at = None;
-            let missed = std::mem::take(&mut ftfw.missed_in_greeting);
-            if missed && self.receiver.epoch().is_none() {
-                self.request_resync();
+        if self.timers.take_due(Timer::AskAgain, now) {
+            let missed = matches!(self.greeting, Greeting::Settling { missed: true });
+            self.greeting = Greeting::Settled;
+            if missed && !is_named {
+                effects.push(Effect::AskForAll);
             }
         }
-        let Some(ftfw) = &mut self.ftfw else { return };
-        if ftfw.ack_at.is_some_and(|at| at <= now) {
-            ftfw.ack_at = None;
-            self.owe_ack();
+        if self.timers.take_due(Timer::Ack, now) {
+            effects.extend(self.take_ack(last).map(Effect::Owe));
         }
-    }
-
-    /// The acknowledgement that may go with an ALIVE, or instead of it.
-    pub(crate) fn idle_ack(&mut self) -> Option<Control> {
-        let last = self.receiver.last();
-        self.ftfw.as_mut().and_then(|f| f.take_ack(last))
-    }
-
-    /// Unacknowledged: the number of flows and expectations, and the control messages with
-    /// their sequence numbers. Walks through everything under way.
-    pub fn unacknowledged(&self) -> (usize, Vec<(Seq, Control)>) {
-        let under_way = &self.stream.under_way;
-        let is_latest = |message: &&Message| match message.about {
-            About::Flow(ticket) => self.ledger.unchanged(ticket, message.version).is_some(),
-            About::Expectation => {
-                let expectations = self.expectations.as_ref();
-                expectations.is_some_and(|e| e.is_latest(message.version))
-            }
-            About::Control(_) => false,
-        };
-        let objects = under_way.messages().filter(is_latest).count();
-        (objects, under_way.controls().collect())
+        effects
     }
 }
+
+#[cfg(test)]
+mod tests;

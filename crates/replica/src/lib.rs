@@ -30,6 +30,7 @@ mod kernel;
 mod ledger;
 mod link;
 mod peer;
+mod protocol;
 mod receive;
 mod settings;
 mod stats;
@@ -43,7 +44,7 @@ use std::collections::VecDeque;
 use bulk::BulkUpdate;
 use cache::{Cache, List, Note, Position, Slot};
 use flow::Flow;
-use wire::v1::{Batch, Control, Mode, Role, StateKind, messages};
+use wire::v1::{Batch, Control, Role, StateKind, messages};
 
 pub use event::{Event, Level};
 pub use kernel::{
@@ -56,15 +57,14 @@ pub use settings::{LinkSettings, Settings};
 pub use stats::{CacheStats, ReceiveStats, Stats};
 pub use time::Instant;
 
-use alarm::Alarm;
 use commit::Commit;
 use entry::{External, Internal};
 use expectations::Expectations;
 use flush::KernelFlush;
-use ftfw::Ftfw;
 use ledger::Ledger;
 use link::Links;
 use peer::{Peer, Wish};
+use protocol::Protocol;
 use receive::Accepted as A;
 use stream::Stream;
 use sweep::Sweeps;
@@ -165,8 +165,7 @@ pub struct Replica {
     receiver: Receiver,
     links: Links,
     sweeps: Sweeps,
-    alarm: Option<Alarm>,
-    ftfw: Option<Ftfw>,
+    protocol: Protocol,
     /// `None` unless they are replicated.
     expectations: Option<Expectations>,
     commit: Option<Commit>,
@@ -199,8 +198,7 @@ impl Replica {
             receiver: Receiver::new(settings.mode),
             links: Links::new(&settings),
             sweeps: Sweeps::new(&settings),
-            alarm: Alarm::new(&settings),
-            ftfw: Ftfw::new(&settings),
+            protocol: Protocol::new(&settings),
             expectations: Expectations::new(&settings),
             commit: None,
             commit_next: None,
@@ -288,13 +286,13 @@ impl Replica {
             }
             Which::External => {
                 let keeps = self.settings.cache_timeout.as_secs() as u32;
-                let is_alarm = self.settings.mode == Mode::Alarm;
+                let expires = self.protocol.expires();
                 let age = |slot| {
                     let updated = self.external.times(slot).updated;
                     let left = keeps.saturating_sub(self.now.tick().seconds_since(updated));
                     let is_announced = self.is_confirmed(slot);
                     let lives = !self.external.note(slot).has_ended();
-                    lives.then_some((is_alarm.then_some(left), is_announced))
+                    lives.then_some((expires.then_some(left), is_announced))
                 };
                 self.walk_cache(&self.external, position, items, age, see)
             }
@@ -386,7 +384,7 @@ impl Replica {
             };
             if !received.is_late() {
                 self.peer_heard(&received);
-                self.on_followed(&received);
+                self.on_received(&received);
             }
             let (seq, late) = (received.seq, received.is_late());
             let Some(accepted) = received.carries else {
@@ -442,8 +440,7 @@ impl Replica {
         self.now = now;
         self.purge_due();
         self.sweeps_due();
-        self.alarm_due();
-        self.ftfw_due();
+        self.protocol_due();
         self.peer_due();
     }
 
@@ -506,8 +503,7 @@ impl Replica {
             self.purge_at(),
             self.sweeps.next_due(),
             self.stream.alive_at(),
-            self.alarm.as_ref().map(Alarm::next_due),
-            self.ftfw.as_ref().and_then(Ftfw::next_due),
+            self.protocol.next_due(),
             self.peer.next_due(self.now),
         ]
         .into_iter()
@@ -528,7 +524,7 @@ impl Replica {
     }
 
     fn request_resync(&mut self) {
-        if self.settings.mode == Mode::Alarm {
+        if !self.protocol.has_control() {
             return;
         }
         self.events.push_back(Event::ResyncRequested);

@@ -27,12 +27,11 @@
 use std::time::Duration;
 
 use cache::{Position, Slot};
-use wire::v1::{
-    Bulk, BulkState, Control, Epoch, Holdings, Mode, Role, Seq, StateKind, TableId, Trailer,
-};
+use wire::v1::{Bulk, BulkState, Control, Epoch, Holdings, Role, Seq, StateKind, TableId, Trailer};
 
 use crate::entry::External;
-use crate::receive::{Follows, Received};
+use crate::protocol::Protocol;
+use crate::receive::Received;
 use crate::{Event, Instant, Replica};
 
 /// Datagrams cause a bulk update, and a repetition of all that is unacknowledged, at
@@ -353,7 +352,7 @@ impl Replica {
     pub(crate) fn peer_due(&mut self) {
         let is_silent = self.peer_silence().is_some_and(|s| s >= LOST_AFTER);
         // ALARM sends nothing while there are no flows.
-        if is_silent && !self.peer.is_lost && self.settings.mode != Mode::Alarm {
+        if is_silent && !self.peer.is_lost && self.protocol.has_control() {
             self.peer.is_lost = true;
             self.events.push_back(Event::PeerLost);
         }
@@ -389,14 +388,14 @@ impl Replica {
             unconfirmed: self.unconfirmed(),
         });
         // Whoever is told to be the backup knows that what the peer has is the peer's.
-        if self.role == Role::Backup && self.settings.mode != Mode::Alarm {
+        if self.role == Role::Backup && self.protocol.has_control() {
             self.request_resync();
         }
     }
 
     /// A datagram wants a bulk update: it begins now, or as soon as it may.
     pub(crate) fn wish(&mut self, wish: Wish) {
-        if self.settings.mode == Mode::Alarm {
+        if !self.protocol.has_control() {
             return;
         }
         self.peer.wish = self.peer.wish.max(Some(wish));
@@ -443,7 +442,7 @@ impl Replica {
         let was_plain = std::mem::replace(&mut self.peer.plain, trailer.is_none());
         // Also if another program stands in for the one that sent trailers, or the reverse.
         let is_other = received.is_new_epoch || (was_plain && trailer.is_some());
-        if is_other || (received.follows == (Follows::Anew { known: true }) && trailer.is_some()) {
+        if is_other || (received.begins_numbers_anew() && trailer.is_some()) {
             self.on_peer_restart();
             if trailer.is_none_or(|t| t.holdings.is_none()) {
                 self.peer.greeting = Some(Greeting {
@@ -512,10 +511,10 @@ impl Replica {
         if bulk.state != BulkState::Complete || bulk.first.before(since.seq) {
             return;
         }
-        let nothing_lost = match self.settings.mode {
+        let nothing_lost = match &self.protocol {
             // What is missing before this very message may be what ended a flow.
-            Mode::Ftfw => received.missed().is_none(),
-            _ => lost == since.lost,
+            Protocol::Ftfw(_) => received.missed().is_none(),
+            Protocol::Notrack | Protocol::Alarm(_) => lost == since.lost,
         };
         if nothing_lost && peer.heard_since == bulk.flows as usize + offered {
             peer.handled = bulk.number;
@@ -628,7 +627,7 @@ impl Replica {
     /// What our own ALIVE carries; `None` if it carries nothing. `offers`: what follows
     /// it in the datagram are offers.
     pub(crate) fn trailer(&self, offers: bool) -> Option<Trailer> {
-        if !self.settings.trailer || self.settings.mode == Mode::Alarm {
+        if !self.settings.trailer || !self.protocol.has_control() {
             return None;
         }
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -653,12 +652,11 @@ impl Replica {
     /// Least number of flows that the present run of the peer must hold.
     fn kept(&self) -> usize {
         let is_greeted = self.peer.greeted.is_some() && self.peer.greeted == self.receiver.epoch();
-        let gave_up = self.ftfw.as_ref().is_some_and(|f| f.has_given_up());
-        let is_behind = gave_up || self.ledger.has_to_catch_up();
+        let is_behind = self.protocol.has_lost_ends() || self.ledger.has_to_catch_up();
         if !is_greeted || is_behind || self.peer.wish.is_some() || self.is_bulk_under_way() {
             return 0;
         }
-        let under_way = self.flows_owed() + self.stream.under_way.objects();
+        let under_way = self.flows_owed() + self.protocol.under_way();
         (self.ledger.announced() + self.ledger.offered()).saturating_sub(under_way)
     }
 

@@ -78,6 +78,11 @@ impl Received {
         matches!(self.follows, Follows::Anew { .. })
     }
 
+    /// The numbers were known, and have begun anew.
+    pub(crate) fn begins_numbers_anew(&self) -> bool {
+        self.follows == Follows::Anew { known: true }
+    }
+
     /// First and last number that did not come before it.
     pub(crate) fn missed(&self) -> Option<(Seq, Seq)> {
         match self.follows {

@@ -20,8 +20,8 @@ use wire::v1::{
 
 use crate::bulk::Passed;
 use crate::entry::{Effect, Step};
-use crate::ftfw::Ftfw;
-use crate::under_way::{About, Message, UnderWay};
+use crate::protocol::Fate;
+use crate::under_way::{About, Message};
 use crate::{Instant, Replica, Settings, batch_for};
 
 /// A replica that has sent nothing for this long says that it is alive.
@@ -78,8 +78,6 @@ pub(crate) struct Stream {
     batch: Batch,
     controls: VecDeque<Control>,
     direct: VecDeque<Direct>,
-    /// Sent and not acknowledged (FT-FW).
-    pub(crate) under_way: UnderWay,
     /// Messages about flows that the peer has missed, unless the flow has changed since.
     missed: VecDeque<(Ticket, u64)>,
     /// Entries that the catch-up and the bulk cursor may still pass in this turn.
@@ -97,7 +95,6 @@ impl Stream {
             batch: batch_for(settings),
             controls: VecDeque::new(),
             direct: VecDeque::new(),
-            under_way: UnderWay::default(),
             missed: VecDeque::new(),
             allowance: 0,
             may_catch_up: false,
@@ -371,7 +368,7 @@ impl Replica {
             };
             // The peer counts a timeout from when it receives it.
             let flow = Replica::aged_flow(&self.ledger, slot, self.now);
-            let flags = self.greeting();
+            let flags = self.protocol.flags();
             let encode = |out: &mut Vec<u8>, seq| {
                 encode_flow(out, kind, flags, seq, &flow, options);
             };
@@ -394,14 +391,10 @@ impl Replica {
     /// Until the peer has acknowledged our epoch, every datagram begins with an ALIVE
     /// that carries it.
     fn leads_with_alive(&self, next: Option<Next>) -> bool {
-        let unknown = self.ftfw.as_ref().is_some_and(Ftfw::is_unknown);
+        let unknown = self.protocol.is_greeting();
         let first = self.stream.controls.front();
         let is_owed = self.owed() > 0 || next.is_some();
         unknown && self.settings.trailer && first != Some(&Control::Alive) && is_owed
-    }
-
-    pub(crate) fn greeting(&self) -> Flags {
-        self.ftfw.as_ref().map_or(Flags::NONE, Ftfw::greeting)
     }
 
     /// Appends a control message; false if the datagram is full.
@@ -409,7 +402,7 @@ impl Replica {
         if control == Control::Alive {
             return self.push_alive(false);
         }
-        let flags = self.greeting();
+        let flags = self.protocol.flags();
         let encode = |out: &mut Vec<u8>, seq| encode_control(out, control, flags, seq);
         let Some(seq) = self.stream.push(encode) else {
             return false;
@@ -420,7 +413,7 @@ impl Replica {
 
     /// Appends an ALIVE, with what it says of itself; `offers`: what follows are offers.
     fn push_alive(&mut self, offers: bool) -> bool {
-        let flags = self.greeting();
+        let flags = self.protocol.flags();
         let trailer = self.trailer(offers);
         let encode = |out: &mut Vec<u8>, seq| match &trailer {
             Some(trailer) => encode_alive(out, trailer, flags, seq),
@@ -437,18 +430,16 @@ impl Replica {
         true
     }
 
-    /// Counts a message that has been sent with the flags of [`Replica::greeting`].
+    /// Counts a message that has been sent with the flags of the protocol.
     pub(crate) fn count_sent(&mut self) {
         self.stats.messages_sent += 1;
-        if let Some(ftfw) = &mut self.ftfw {
-            ftfw.greeting_sent();
-        }
+        self.protocol.flags_sent();
     }
 
     fn control_sent(&mut self, seq: Seq, control: Control) {
         self.count_sent();
         // An ALIVE is not repeated: the next one says more.
-        if self.ftfw.is_some() && control != Control::Alive {
+        if control != Control::Alive {
             let about = About::Control(control);
             self.message_sent(seq, Message { about, version: 0 });
         }
@@ -457,15 +448,11 @@ impl Replica {
     /// A message about an entry of the internal cache has been sent under `seq`.
     fn flow_sent(&mut self, slot: Slot, seq: Seq) {
         let version = self.ledger.sent(slot);
-        if self.ftfw.is_some() {
-            let about = About::Flow(self.ledger.ticket(slot));
-            self.message_sent(seq, Message { about, version });
-            if self.ledger.note(slot).has_ended() {
-                self.bound_tombstones(slot);
-            }
-        } else {
-            // What is sent is all that can be known.
+        let about = About::Flow(self.ledger.ticket(slot));
+        if self.message_sent(seq, Message { about, version }) {
             self.flow_acknowledged(slot);
+        } else if self.ledger.note(slot).has_ended() {
+            self.bound_tombstones(slot);
         }
     }
 
@@ -476,20 +463,27 @@ impl Replica {
         debug_assert!(matches!(effect, Effect::Nothing | Effect::Remove));
     }
 
-    /// A message waits for its acknowledgement (FT-FW).
-    pub(crate) fn message_sent(&mut self, seq: Seq, message: Message) {
-        if let Some(ftfw) = &mut self.ftfw {
-            ftfw.on_sent(self.now, &message);
-        }
-        let Some(oldest) = self.stream.under_way.push(seq, message) else {
-            return;
+    /// A message has been sent. True if it is settled by that; otherwise it waits for its
+    /// acknowledgement.
+    pub(crate) fn message_sent(&mut self, seq: Seq, message: Message) -> bool {
+        let evicted = match self.protocol.sent(self.now, seq, message) {
+            Fate::Settled => return true,
+            Fate::UnderWay { evicted } => evicted,
         };
+        if let Some(oldest) = evicted {
+            self.forget_message(oldest);
+        }
+        false
+    }
+
+    /// A message has left the ring of those under way, and nobody acknowledged it.
+    fn forget_message(&mut self, message: Message) {
         self.stream.may_catch_up = false;
-        match oldest.about {
-            About::Flow(ticket) => self.ledger.forget_message(ticket, oldest.version),
+        match message.about {
+            About::Flow(ticket) => self.ledger.forget_message(ticket, message.version),
             About::Expectation => {
                 if let Some(expectations) = &mut self.expectations {
-                    expectations.forget_message(oldest.version);
+                    expectations.forget_message(message.version);
                 }
             }
             // This costs the peer its entry in a list of numbers, and nothing else.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use cache::{Position, Slot};
 use flow::{Flow, Labels, Proto};
-use wire::v1::{Mode, StateKind, check_carried};
+use wire::v1::{StateKind, check_carried};
 
 use crate::entry::Step;
 use crate::kernel::{
@@ -251,7 +251,10 @@ impl Replica {
             sweeps.owe(Reason::Sweep, DumpScope::All);
         }
         if sweeps.short_at <= now {
-            let limit = (self.settings.mode == Mode::Alarm).then_some(self.settings.cache_timeout);
+            let limit = self
+                .protocol
+                .expires()
+                .then_some(self.settings.cache_timeout);
             if let Some(expectations) = &mut self.expectations
                 && self.commit.is_none()
             {

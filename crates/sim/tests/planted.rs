@@ -26,9 +26,9 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         what: "an acknowledgement frees what the peer has missed",
-        file: "replica/src/ftfw.rs",
-        sound: "let before = self.stream.under_way.objects();",
-        broken: "let before = self.stream.under_way.objects();
+        file: "replica/src/protocol.rs",
+        sound: "let settled = ftfw.acknowledged(self.now, from, to);",
+        broken: "let settled = ftfw.acknowledged(self.now, from, to);
                  self.stream.retain_missed(|_, _| false);",
         found_as: "liveness",
     },

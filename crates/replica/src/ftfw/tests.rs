@@ -1,0 +1,126 @@
+//! The acknowledging protocol alone: no cache, no link.
+
+use super::*;
+
+fn settings() -> Settings {
+    Settings {
+        mode: wire::v1::Mode::Ftfw,
+        internal_cache: true,
+        external_cache: true,
+        limit: 1,
+        ack_window: 3,
+        resend_queue: 1,
+        refresh_time: Duration::from_secs(15),
+        cache_timeout: Duration::from_secs(180),
+        commit_timeout: None,
+        purge_timeout: Duration::from_secs(60),
+        window_tracking: false,
+        startup_resync: false,
+        overrun_resync: None,
+        expectations: None,
+        filter: flow::Filter::default(),
+        links: Vec::new(),
+        first_link: 0,
+        sweep_short: Duration::from_secs(5),
+        sweep_full: Duration::from_secs(15),
+        first_seq: Seq(1),
+        epoch: wire::v1::Epoch(1),
+        table: wire::v1::TableId(1),
+        trailer: false,
+    }
+}
+
+fn data(seq: u32, follows: Follows) -> Received {
+    Received {
+        seq: Seq(seq),
+        flags: Flags::NONE,
+        follows,
+        last: Seq(seq),
+        is_new_epoch: false,
+        carries: Some(Accepted::Control(Control::Resync)),
+    }
+}
+
+fn expectation(version: u64) -> Message {
+    Message {
+        about: About::Expectation,
+        version,
+    }
+}
+
+fn at(ms: u64) -> Instant {
+    Instant::START + Duration::from_millis(ms)
+}
+
+#[test]
+fn a_full_window_is_acknowledged_at_once_and_less_after_a_delay() {
+    let mut ftfw = Ftfw::new(&settings());
+    let anew = Follows::Anew { known: false };
+    assert_eq!(ftfw.heard(at(0), &data(10, anew)), []);
+    assert_eq!(ftfw.heard(at(1), &data(11, Follows::Next)), []);
+    let ack = Effect::Owe(Control::Ack(Seq(10), Seq(12)));
+    assert_eq!(ftfw.heard(at(2), &data(12, Follows::Next)), [ack]);
+    assert_eq!(ftfw.heard(at(3), &data(13, Follows::Next)), []);
+    assert_eq!(ftfw.next_due(), Some(at(3) + ACK_DELAY));
+    let due = ftfw.timeout(at(3) + ACK_DELAY, Some(Seq(13)), false);
+    assert_eq!(due, [Effect::Owe(Control::Ack(Seq(13), Seq(13)))]);
+}
+
+#[test]
+fn a_gap_is_asked_for_and_what_came_before_it_is_acknowledged() {
+    let mut ftfw = Ftfw::new(&settings());
+    ftfw.heard(at(0), &data(10, Follows::Anew { known: false }));
+    let gap = Follows::Gap(Seq(11), Seq(14));
+    let effects = ftfw.heard(at(1), &data(15, gap));
+    let ack = Effect::Owe(Control::Ack(Seq(10), Seq(10)));
+    assert_eq!(effects, [ack, Effect::Owe(Control::Nack(Seq(11), Seq(14)))]);
+}
+
+#[test]
+fn what_was_missed_while_we_greeted_is_asked_for_unless_epochs_tell() {
+    for is_named in [false, true] {
+        let mut ftfw = Ftfw::new(&settings());
+        ftfw.heard(at(0), &data(10, Follows::Gap(Seq(5), Seq(9))));
+        let mut answer = data(11, Follows::Next);
+        answer.flags = Flags::HELLO_BACK;
+        let effects = ftfw.heard(at(1), &answer);
+        assert!(effects.contains(&Effect::MayLackAll), "once");
+        assert!(!ftfw.is_greeting());
+        let effects = ftfw.timeout(at(1) + PROBE_MAX, Some(Seq(11)), is_named);
+        assert_eq!(effects.contains(&Effect::AskForAll), !is_named);
+    }
+}
+
+#[test]
+fn what_stays_unacknowledged_is_probed_for_and_sent_again_to_a_peer_that_lives() {
+    let mut ftfw = Ftfw::new(&settings());
+    ftfw.sent(at(0), Seq(1), expectation(1));
+    assert_eq!(ftfw.next_due(), Some(at(0) + PROBE_FIRST));
+    let probe = Effect::Owe(Control::Alive);
+    assert_eq!(ftfw.timeout(at(50), None, false), [probe]);
+    // Nothing has been heard of the peer for 2 s.
+    assert_eq!(ftfw.timeout(at(2100), None, false), [probe]);
+    let mut lively = data(5, Follows::Next);
+    lively.carries = Some(Accepted::Alive(None));
+    ftfw.heard(at(6000), &lively);
+    let effects = ftfw.timeout(at(6200), Some(Seq(5)), false);
+    assert!(effects.contains(&Effect::SendAgain), "{effects:?}");
+    let settled = ftfw.acknowledged(at(6300), Seq(1), Seq(1));
+    assert_eq!(settled.messages, [expectation(1)]);
+    assert_eq!(ftfw.next_due(), None, "nothing is left to be waited for");
+}
+
+#[test]
+fn a_peer_that_misses_what_it_had_acknowledged_has_gone_back() {
+    let mut ftfw = Ftfw::new(&settings());
+    for n in 1..=4 {
+        ftfw.sent(at(0), Seq(n), expectation(u64::from(n)));
+    }
+    ftfw.acknowledged(at(1), Seq(1), Seq(2));
+    let missed = ftfw.missed(Seq(3), Seq(3));
+    assert_eq!(missed.messages, [expectation(3)]);
+    assert!(!missed.went_back);
+    let missed = ftfw.missed(Seq(2), Seq(3));
+    assert!(missed.messages.is_empty() && missed.went_back);
+    assert!(!ftfw.missed(Seq(2), Seq(3)).went_back, "that is said once");
+}

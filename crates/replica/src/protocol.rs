@@ -1,0 +1,291 @@
+//! The three replication protocols behind one contract.
+//!
+//! | | NOTRACK | ALARM | FT-FW |
+//! |---|---|---|---|
+//! | control messages | yes | no | yes |
+//! | a message is settled | when it is sent | when it is sent | when it is acknowledged |
+//! | what is lost | a bulk update brings it | the next round brings it | it is sent again |
+//! | late messages | dropped near the last one | applied | used as far as they are news |
+
+use cache::Slot;
+use wire::v1::{Control, Flags, Mode, Seq};
+
+use crate::alarm::Alarm;
+use crate::ftfw::{Effect, Ftfw};
+use crate::peer::Wish;
+use crate::receive::{Accepted, Received};
+use crate::under_way::{About, Message};
+use crate::{Instant, Replica, Settings};
+
+/// The protocol in use, with its state.
+#[derive(Debug)]
+pub(crate) enum Protocol {
+    Notrack,
+    Alarm(Alarm),
+    Ftfw(Box<Ftfw>),
+}
+
+/// What becomes of a message that has been sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Fate {
+    /// Nothing is acknowledged: what is sent is all that can be known.
+    Settled,
+    /// It waits for its acknowledgement. The oldest one may have had to make room.
+    UnderWay { evicted: Option<Message> },
+}
+
+impl Protocol {
+    pub(crate) fn new(settings: &Settings) -> Protocol {
+        match settings.mode {
+            Mode::Notrack => Protocol::Notrack,
+            Mode::Alarm => Protocol::Alarm(Alarm::new(settings)),
+            Mode::Ftfw => Protocol::Ftfw(Box::new(Ftfw::new(settings))),
+        }
+    }
+
+    /// The acknowledging protocol, if it is that.
+    pub(crate) fn ftfw(&self) -> Option<&Ftfw> {
+        match self {
+            Protocol::Ftfw(ftfw) => Some(ftfw),
+            Protocol::Notrack | Protocol::Alarm(_) => None,
+        }
+    }
+
+    pub(crate) fn ftfw_mut(&mut self) -> Option<&mut Ftfw> {
+        match self {
+            Protocol::Ftfw(ftfw) => Some(ftfw),
+            Protocol::Notrack | Protocol::Alarm(_) => None,
+        }
+    }
+
+    pub(crate) fn alarm_mut(&mut self) -> Option<&mut Alarm> {
+        match self {
+            Protocol::Alarm(alarm) => Some(alarm),
+            Protocol::Notrack | Protocol::Ftfw(_) => None,
+        }
+    }
+
+    /// True if entries of the peer expire unless they are sent again.
+    pub(crate) fn expires(&self) -> bool {
+        matches!(self, Protocol::Alarm(_))
+    }
+
+    /// True if there are control messages: ALIVE, requests, bulk updates.
+    pub(crate) fn has_control(&self) -> bool {
+        !matches!(self, Protocol::Alarm(_))
+    }
+
+    /// True if the peer has not yet answered our greeting.
+    pub(crate) fn is_greeting(&self) -> bool {
+        self.ftfw().is_some_and(Ftfw::is_greeting)
+    }
+
+    /// Flags of the next message.
+    pub(crate) fn flags(&self) -> Flags {
+        self.ftfw().map_or(Flags::NONE, Ftfw::flags)
+    }
+
+    /// A message with these flags has been sent.
+    pub(crate) fn flags_sent(&mut self) {
+        if let Some(ftfw) = self.ftfw_mut() {
+            ftfw.flags_sent();
+        }
+    }
+
+    /// A message has been sent under `seq`.
+    pub(crate) fn sent(&mut self, now: Instant, seq: Seq, message: Message) -> Fate {
+        match self {
+            Protocol::Notrack | Protocol::Alarm(_) => Fate::Settled,
+            Protocol::Ftfw(ftfw) => Fate::UnderWay {
+                evicted: ftfw.sent(now, seq, message),
+            },
+        }
+    }
+
+    /// Messages about flows and expectations that are under way.
+    pub(crate) fn under_way(&self) -> usize {
+        self.ftfw().map_or(0, |ftfw| ftfw.under_way().objects())
+    }
+
+    /// True if ends were lost, and the bulk update that makes that good has not begun.
+    pub(crate) fn has_lost_ends(&self) -> bool {
+        self.ftfw().is_some_and(Ftfw::has_lost_ends)
+    }
+
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        match self {
+            Protocol::Notrack => None,
+            Protocol::Alarm(alarm) => Some(alarm.next_due()),
+            Protocol::Ftfw(ftfw) => ftfw.next_due(),
+        }
+    }
+}
+
+impl Replica {
+    /// A message of the peer has come that is not late.
+    pub(crate) fn on_received(&mut self, received: &Received) {
+        let is_hello = received.flags.intersects(Flags::HELLO);
+        let has_trailer = matches!(received.carries, Some(Accepted::Alive(Some(_))));
+        // A trailer is about to say more.
+        if is_hello && received.begins_numbers_anew() && !has_trailer {
+            self.on_new_numbers();
+        }
+        let now = self.now;
+        if let Some(ftfw) = self.protocol.ftfw_mut() {
+            let effects = ftfw.heard(now, received);
+            self.apply(effects);
+        }
+    }
+
+    /// Owes what the protocol has waited for.
+    pub(crate) fn protocol_due(&mut self) {
+        let now = self.now;
+        match &mut self.protocol {
+            Protocol::Notrack => {}
+            Protocol::Alarm(alarm) => {
+                if alarm.timeout(now, self.ledger.len()) {
+                    self.expire();
+                }
+            }
+            Protocol::Ftfw(ftfw) => {
+                let is_named = self.receiver.epoch().is_some();
+                let effects = ftfw.timeout(now, self.receiver.last(), is_named);
+                self.apply(effects);
+            }
+        }
+    }
+
+    fn apply(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Owe(control) => self.stream.owe(control),
+                Effect::PeerGreets { anew } => self.peer_greets(anew),
+                Effect::MayLackAll => self.wish_repeat(false),
+                Effect::SendAgain => self.owe_all_sent(false),
+                Effect::AskForAll => self.request_resync(),
+            }
+        }
+    }
+
+    /// The peer acknowledges everything from `from` to `to`.
+    pub(crate) fn on_ack(&mut self, from: Seq, to: Seq) {
+        let Some(ftfw) = self.protocol.ftfw_mut() else {
+            return;
+        };
+        let settled = ftfw.acknowledged(self.now, from, to);
+        self.peer_answers();
+        if settled.ends_lost {
+            self.wish(Wish::Repair);
+        }
+        for message in settled.messages {
+            match message.about {
+                About::Flow(ticket) => {
+                    if let Some(slot) = self.ledger.unchanged(ticket, message.version) {
+                        self.flow_acknowledged(slot);
+                    }
+                }
+                About::Expectation => {
+                    if let Some(expectations) = &mut self.expectations {
+                        expectations.acknowledged(message.version);
+                    }
+                }
+                About::Control(_) => {}
+            }
+        }
+    }
+
+    /// The peer lacks everything from `from` to `to`.
+    pub(crate) fn on_nack(&mut self, from: Seq, to: Seq) {
+        let Some(ftfw) = self.protocol.ftfw_mut() else {
+            return;
+        };
+        let missed = ftfw.missed(from, to);
+        self.peer_answers();
+        for message in missed.messages {
+            self.owe_again(message);
+        }
+        if missed.went_back {
+            self.wish(Wish::Repair);
+        }
+    }
+
+    /// The peer hears us: what has left the ring can be sent once more.
+    fn peer_answers(&mut self) {
+        self.stream.may_catch_up();
+        if let Some(expectations) = &mut self.expectations {
+            expectations.catch_up();
+        }
+    }
+
+    /// What the peer has not acknowledged it may not have: everything is owed again.
+    ///
+    /// If it has started again, its numbers have begun anew: what we missed or have of
+    /// those before is of no use to it any more.
+    pub(crate) fn owe_all_sent(&mut self, restarted: bool) {
+        let Some(ftfw) = self.protocol.ftfw_mut() else {
+            return;
+        };
+        for message in ftfw.take_all() {
+            match message.about {
+                About::Control(control) if restarted && control != Control::Resync => {}
+                _ => self.owe_again(message),
+            }
+        }
+    }
+
+    /// The peer lacks a message: what it was about is owed, unless it has changed since and
+    /// is owed for that.
+    fn owe_again(&mut self, message: Message) {
+        match message.about {
+            About::Flow(ticket) => self.stream.owe_missed(ticket, message.version),
+            About::Expectation => {
+                if let Some(expectations) = &mut self.expectations {
+                    expectations.owe_missed(message.version);
+                }
+            }
+            About::Control(control) => self.stream.owe(control),
+        }
+    }
+
+    /// The tombstone of a flow has been sent. Those of an absent peer would fill the cache:
+    /// beyond `ResendQueueSize` the oldest are removed, which a bulk update makes good when
+    /// the peer is back.
+    pub(crate) fn bound_tombstones(&mut self, slot: Slot) {
+        let lost = self.ledger.bury(slot, self.settings.resend_queue);
+        self.stats.ends_given_up += lost;
+        if lost > 0 {
+            self.note_ends_lost();
+        }
+    }
+
+    /// The peer does not learn of some ends by itself.
+    pub(crate) fn note_ends_lost(&mut self) {
+        if let Some(ftfw) = self.protocol.ftfw_mut() {
+            ftfw.note_ends_lost();
+        }
+    }
+
+    /// The acknowledgement that may go with an ALIVE, or instead of it.
+    pub(crate) fn idle_ack(&mut self) -> Option<Control> {
+        let last = self.receiver.last();
+        self.protocol.ftfw_mut()?.take_ack(last)
+    }
+
+    /// Unacknowledged: the number of flows and expectations, and the control messages with
+    /// their sequence numbers. Walks through everything under way.
+    pub fn unacknowledged(&self) -> (usize, Vec<(Seq, Control)>) {
+        let Some(ftfw) = self.protocol.ftfw() else {
+            return (0, Vec::new());
+        };
+        let is_latest = |message: &&Message| match message.about {
+            About::Flow(ticket) => self.ledger.unchanged(ticket, message.version).is_some(),
+            About::Expectation => {
+                let expectations = self.expectations.as_ref();
+                expectations.is_some_and(|e| e.is_latest(message.version))
+            }
+            About::Control(_) => false,
+        };
+        let objects = ftfw.under_way().messages().filter(is_latest).count();
+        (objects, ftfw.under_way().controls().collect())
+    }
+}
