@@ -5,11 +5,11 @@
 //! events and the next timeout. It never sees a socket, a netlink byte or a clock:
 //! the same code runs in the daemon, in scenario tests and in the simulator.
 //!
-//! A turn of the driver is: any number of `handle_*`, one [`Replica::advance`], then
-//! every `poll_*` drained once. `handle_*` marks what is owed on cache entries;
-//! messages and requests are built from present state when they are polled. So a
-//! burst of events for one flow makes one message, and what is owed is bounded by
-//! the caches.
+//! [`driver`] states what a driver owes the core, and the order of a turn: any number of
+//! `handle_*`, one [`Replica::advance`], then every `poll_*` drained once. `handle_*`
+//! marks what is owed on cache entries; messages and requests are built from present
+//! state when they are polled. So a burst of events for one flow makes one message, and
+//! what is owed is bounded by the caches.
 //!
 //! One thing flows one way: kernel event → `ingest` → internal cache → `outbox` →
 //! datagram; and datagram → `receive` → `deliver` → external cache → `commit` or
@@ -19,6 +19,7 @@ mod alarm;
 mod bulk;
 mod commit;
 mod deliver;
+pub mod driver;
 mod entry;
 mod event;
 mod expectations;
