@@ -1,12 +1,15 @@
-//! What is true of a run, and the invariants (simulator guide, "Always true").
+//! What is true of a run, and the invariants that hold at each step.
 //!
-//! The workload writes a version into the mark of every state of every flow. So each
-//! entry, message and request says which true state it speaks of.
+//! The workload writes a version into the mark of every state of every flow, and into the
+//! saved port of every expectation. So each entry, message and request shows which true
+//! state it is of.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flow::{Flow, FlowKey, Mark};
+use flow::{ExpectKey, Expectation, Flow, FlowKey, L4, Mark, Status};
 use wire::v1::Seq;
+
+use crate::network::Edges;
 
 /// An invariant does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,32 +42,78 @@ pub fn version(flow: &Flow) -> u32 {
     flow.mark.map_or(0, |m| m.0)
 }
 
-/// What a replica has been told, and what its kernel has been made to hold.
+/// Everything of an expectation that is replicated.
+pub fn predicted(e: &Expectation) -> Expectation {
+    Expectation {
+        timeout: None,
+        id: None,
+        ..*e
+    }
+}
+
+/// Version of an expectation: the port that it has saved.
+pub fn expectation_version(e: &Expectation) -> u32 {
+    match e.nat.map(|nat| nat.tuple.l4) {
+        Some(L4::Ports { src, .. }) => src.into(),
+        _ => 0,
+    }
+}
+
+/// What a replica has received, and what its kernel has been made to hold.
 #[derive(Debug, Default)]
-struct Told {
+struct Known {
     /// Version of each flow in the external cache when it was last looked at.
     external: BTreeMap<FlowKey, u32>,
     /// Version with which a flow had ended, in a delete that came.
     ended: BTreeMap<FlowKey, u32>,
-    /// Flows that messages of a former run of the peer spoke of: nothing is said of them.
+    /// Flows of which a message of a former epoch of the peer has come: they are not checked.
     exempt: BTreeSet<FlowKey>,
     /// Flows in the kernel that are there by injection alone.
     injected: BTreeSet<FlowKey>,
-    /// Flows that the operator has said to be its own.
+    /// Flows that a command of the operator has made its own.
     claimed: BTreeSet<FlowKey>,
     /// Sequence numbers that have come.
     delivered: BTreeSet<u32>,
 }
 
-/// The truth about flows, and what each replica can know of it.
-#[derive(Debug, Default)]
+/// The truth about flows and expectations, and what each replica can know of it.
+#[derive(Debug)]
 pub struct Truth {
     versions: BTreeMap<(FlowKey, u32), Flow>,
+    predictions: BTreeMap<(ExpectKey, u32), Expectation>,
     next: u32,
-    told: [Told; 2],
+    edges: Edges,
+    known: Vec<Known>,
 }
 
 impl Truth {
+    /// Nothing is true yet of `nodes` replicas.
+    pub fn new(nodes: usize, edges: Edges) -> Truth {
+        Truth {
+            versions: BTreeMap::new(),
+            predictions: BTreeMap::new(),
+            next: 0,
+            edges,
+            known: (0..nodes).map(|_| Known::default()).collect(),
+        }
+    }
+
+    /// Notes a true expectation.
+    pub fn note_prediction(&mut self, e: &Expectation) {
+        let key = (e.key(), expectation_version(e));
+        self.predictions.insert(key, predicted(e));
+    }
+
+    /// No invention: an expectation was once true just so, its translation included.
+    pub fn check_prediction(&self, place: &str, e: &Expectation) -> Check {
+        let known = self.predictions.get(&(e.key(), expectation_version(e)));
+        match known {
+            Some(known) if *known == predicted(e) => Ok(()),
+            Some(known) => violated("no invention", format!("{place}: {e:?} was {known:?}")),
+            None => violated("no invention", format!("{place}: {e:?} never was")),
+        }
+    }
+
     /// Notes a true state of a flow and gives it its version.
     pub fn note(&mut self, mut flow: Flow) -> Flow {
         self.next += 1;
@@ -76,39 +125,43 @@ impl Truth {
 
     /// Packets of a flow pass through replica `n`: it is its own now.
     pub fn on_traffic(&mut self, n: usize, key: &FlowKey) {
-        self.told[n].injected.remove(key);
+        self.known[n].injected.remove(key);
     }
 
     /// Replica `n` has lost its memory.
     pub fn on_restart(&mut self, n: usize) {
-        self.told[n] = Told::default();
-        // The peer hears a new run.
-        let peer = &mut self.told[1 - n];
-        peer.external.clear();
-        peer.ended.clear();
+        self.known[n] = Known::default();
+        // Whoever receives it, receives a new epoch.
+        for edge in self.edges.out_of(n) {
+            let known = &mut self.known[edge.to];
+            known.external.clear();
+            known.ended.clear();
+        }
     }
 
-    /// The operator says that what replica `n` has, or now gets, is its own: also copies
-    /// of flows that have gone on, or ended, elsewhere.
+    /// A command makes what replica `n` has, or now gets, its own: also copies of flows that
+    /// have gone on, or ended, elsewhere.
     pub fn on_claim(&mut self, n: usize, keys: impl Iterator<Item = FlowKey>) {
         let keys: Vec<_> = keys.collect();
-        self.told[n].claimed.extend(&keys);
-        self.told[1 - n].exempt.extend(keys);
+        self.known[n].claimed.extend(&keys);
+        for edge in self.edges.out_of(n) {
+            self.known[edge.to].exempt.extend(&keys);
+        }
     }
 
-    /// True if the operator has said that a flow is replica `n`'s own.
+    /// True if a command has made a flow replica `n`'s own.
     pub fn is_claimed(&self, n: usize, key: &FlowKey) -> bool {
-        self.told[n].claimed.contains(key)
+        self.known[n].claimed.contains(key)
     }
 
     /// The operator empties the external cache of replica `n`.
     pub fn on_flush(&mut self, n: usize) {
-        self.told[n].external.clear();
+        self.known[n].external.clear();
     }
 
     /// The kernel of replica `n` holds a flow by injection.
     pub fn on_injected(&mut self, n: usize, key: FlowKey) {
-        self.told[n].injected.insert(key);
+        self.known[n].injected.insert(key);
     }
 
     /// A message came to replica `n`.
@@ -120,12 +173,12 @@ impl Truth {
         ended: Option<&Flow>,
         of: Option<FlowKey>,
     ) {
-        let told = &mut self.told[n];
-        told.delivered.insert(seq.0);
+        let known = &mut self.known[n];
+        known.delivered.insert(seq.0);
         if stale {
-            told.exempt.extend(of);
+            known.exempt.extend(of);
         } else if let Some(flow) = ended {
-            let last = told.ended.entry(flow.key()).or_default();
+            let last = known.ended.entry(flow.key()).or_default();
             *last = version(flow).max(*last);
         }
     }
@@ -135,6 +188,7 @@ impl Truth {
         let known = self.versions.get(&(flow.key(), version(flow)));
         match known {
             Some(known) if *known == content(flow) => Ok(()),
+            Some(known) if flow.master.is_none() && masterless(known) == masterless(flow) => Ok(()),
             Some(known) => violated("no invention", format!("{place}: {flow:?} was {known:?}")),
             None => violated("no invention", format!("{place}: {flow:?} never was")),
         }
@@ -148,20 +202,21 @@ impl Truth {
         flows: &BTreeMap<FlowKey, Flow>,
         ordered: bool,
     ) -> Check {
+        let place = format!("external cache of {n}");
         for (key, flow) in flows {
-            self.check_true(&format!("external cache of {n}"), flow)?;
-            let told = &mut self.told[n];
-            if !ordered || told.exempt.contains(key) {
+            self.check_true(&place, flow)?;
+            let known = &mut self.known[n];
+            if !ordered || known.exempt.contains(key) {
                 continue;
             }
             let now = version(flow);
-            if let Some(before) = told.external.get(key)
+            if let Some(before) = known.external.get(key)
                 && now < *before
             {
                 let what = format!("{key} went from version {before} to {now} at {n}");
                 return violated("no going back", what);
             }
-            if let Some(ended) = told.ended.get(key)
+            if let Some(ended) = known.ended.get(key)
                 && now <= *ended
             {
                 let what = format!("{key} ended with version {ended} and is {now} at {n}");
@@ -169,14 +224,14 @@ impl Truth {
             }
         }
         let seen = flows.iter().map(|(k, f)| (*k, version(f)));
-        self.told[n].external = seen.collect();
+        self.known[n].external = seen.collect();
         Ok(())
     }
 
-    /// No echo: what replica `n` says of a flow that lives is not what was injected.
-    pub fn check_said(&self, n: usize, flow: &Flow) -> Check {
-        let told = &self.told[n];
-        if told.injected.contains(&flow.key()) && !told.claimed.contains(&flow.key()) {
+    /// No echo: what replica `n` announces is not what was injected.
+    pub fn check_announced(&self, n: usize, flow: &Flow) -> Check {
+        let known = &self.known[n];
+        if known.injected.contains(&flow.key()) && !known.claimed.contains(&flow.key()) {
             return violated("no echo", format!("{} at {n}", flow.key()));
         }
         Ok(())
@@ -184,7 +239,7 @@ impl Truth {
 
     /// Acknowledged means received.
     pub fn check_ack(&self, n: usize, from: Seq, to: Seq) -> Check {
-        let delivered = &self.told[n].delivered;
+        let delivered = &self.known[n].delivered;
         let mut seq = from;
         while !to.before(seq) {
             if !delivered.contains(&seq.0) {
@@ -194,6 +249,15 @@ impl Truth {
             seq = seq.next();
         }
         Ok(())
+    }
+}
+
+/// A flow as a kernel holds it that did not find its master.
+fn masterless(flow: &Flow) -> Flow {
+    Flow {
+        master: None,
+        status: flow.status.without(Status::EXPECTED),
+        ..content(flow)
     }
 }
 

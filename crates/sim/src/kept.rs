@@ -1,9 +1,9 @@
 //! Acknowledged means kept: a replica that was acknowledged for a flow may rely on it until
 //! it sends the flow's end, or another replica owns the flow.
 //!
-//! The simulator reads along. A flow counts as acknowledged from the moment when the
-//! owner has received the acknowledgement of a message that told of the flow's present
-//! life. It counts no more
+//! The simulator reads all messages. A flow counts as acknowledged from the moment when the
+//! owner has received the acknowledgement of a message about the flow's present life. The
+//! same holds for expectations. A flow counts no more
 //!
 //! - when the owner has sent its end, or another replica has taken over;
 //! - when the peer's daemon or machine has died, or an operator has emptied its external cache;
@@ -19,19 +19,60 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use flow::{Flow, FlowKey};
+use flow::{ExpectKey, Expectation, Flow, FlowKey};
 use replica::Instant;
 use wire::v1::{Seq, StateKind};
 
-use crate::check::version;
+use crate::check::{expectation_version, version};
+use crate::network::{Edge, Edges};
 
 /// Timeouts are whole seconds, and replicas round them, too.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// A message about a flow that its owner has sent, and what became of it.
+/// What a message is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// A flow.
+    Flow(FlowKey),
+    /// An expectation.
+    Expectation(ExpectKey),
+}
+
+/// A state of a subject, as its owner sends it.
+#[derive(Clone, Copy, Debug)]
+pub struct State {
+    /// Of what.
+    pub of: Subject,
+    /// Its version.
+    pub version: u32,
+    /// Its timeout in seconds.
+    pub timeout: Option<u32>,
+}
+
+impl From<&Flow> for State {
+    fn from(flow: &Flow) -> State {
+        State {
+            of: Subject::Flow(flow.key()),
+            version: version(flow),
+            timeout: flow.timeout,
+        }
+    }
+}
+
+impl From<&Expectation> for State {
+    fn from(e: &Expectation) -> State {
+        State {
+            of: Subject::Expectation(e.key()),
+            version: expectation_version(e),
+            timeout: e.timeout,
+        }
+    }
+}
+
+/// A message about a flow or an expectation that its owner has sent, and what became of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Told {
-    key: FlowKey,
+    of: Subject,
     seq: Seq,
     version: u32,
     timeout: Option<u32>,
@@ -61,31 +102,76 @@ impl fmt::Display for Told {
     }
 }
 
-/// What the replicas have acknowledged of each other's flows.
+/// What has become of the messages along one edge.
 #[derive(Debug, Default)]
+struct Messages {
+    /// Those of the sender's present epoch that are not acknowledged.
+    sent: BTreeMap<u32, Told>,
+    /// The last acknowledged message about each subject.
+    acknowledged: BTreeMap<Subject, Told>,
+}
+
+impl Messages {
+    /// The receiver has lost what it held. Acknowledgements may still be under way.
+    fn on_flush(&mut self) {
+        self.acknowledged.clear();
+        self.sent.retain(|_, told| told.received_at.is_none());
+    }
+
+    fn forget(&mut self, of: Subject) {
+        self.acknowledged.remove(&of);
+        self.sent.retain(|_, told| told.of != of);
+    }
+}
+
+/// What the replicas have acknowledged of each other's flows and expectations.
+#[derive(Debug)]
 pub struct Kept {
-    /// Messages of each replica's present run that are not acknowledged.
-    sent: [BTreeMap<u32, Told>; 2],
-    /// The last acknowledged message about each flow, by owner.
-    acknowledged: [BTreeMap<FlowKey, Told>; 2],
-    /// Version with which the present life of a flow began.
-    born: BTreeMap<FlowKey, u32>,
+    edges: BTreeMap<Edge, Messages>,
+    /// Version with which the present life of a subject began.
+    born: BTreeMap<Subject, u32>,
     /// Flows that the kernel of each replica has refused.
-    refused: [BTreeSet<FlowKey>; 2],
+    refused: Vec<BTreeSet<FlowKey>>,
     /// Flows that have ended in the kernel of each replica while it owned them.
-    ended: [BTreeSet<FlowKey>; 2],
+    ended: Vec<BTreeSet<FlowKey>>,
     /// The machine of each replica has started again, and its daemon is not back.
-    has_new_table: [bool; 2],
+    has_new_table: Vec<bool>,
     /// Acknowledged flows that a full table or a script of the HA manager has exempted.
     pub exempted: u64,
 }
 
 impl Kept {
-    /// A flow begins, or lives on in another kernel.
-    pub fn on_born(&mut self, flow: &Flow) {
-        self.born.insert(flow.key(), version(flow));
-        for ended in &mut self.ended {
-            ended.remove(&flow.key());
+    /// Nothing is acknowledged yet among `nodes` replicas.
+    pub fn new(nodes: usize, edges: &Edges) -> Kept {
+        let edges = edges.all().iter().map(|e| (*e, Messages::default()));
+        Kept {
+            edges: edges.collect(),
+            born: BTreeMap::new(),
+            refused: vec![BTreeSet::new(); nodes],
+            ended: vec![BTreeSet::new(); nodes],
+            has_new_table: vec![false; nodes],
+            exempted: 0,
+        }
+    }
+
+    fn out_of(&mut self, n: usize) -> impl Iterator<Item = &mut Messages> {
+        let edges = self.edges.iter_mut();
+        edges.filter(move |(e, _)| e.from == n).map(|(_, m)| m)
+    }
+
+    fn toward(&mut self, n: usize) -> impl Iterator<Item = &mut Messages> {
+        let edges = self.edges.iter_mut();
+        edges.filter(move |(e, _)| e.to == n).map(|(_, m)| m)
+    }
+
+    /// A flow or an expectation begins, or lives on in another kernel.
+    pub fn on_born(&mut self, state: impl Into<State>) {
+        let state = state.into();
+        self.born.insert(state.of, state.version);
+        if let Subject::Flow(key) = state.of {
+            for ended in &mut self.ended {
+                ended.remove(&key);
+            }
         }
     }
 
@@ -98,51 +184,56 @@ impl Kept {
         }
     }
 
-    /// Replica `n` has sent a message about a flow; `is_own` if it owns the flow.
+    /// Replica `n` has sent a message about a flow or an expectation; `is_own` if it owns it.
     pub fn on_sent(
         &mut self,
         now: Instant,
         n: usize,
         kind: StateKind,
-        flow: &Flow,
+        state: impl Into<State>,
         seq: Seq,
         is_own: bool,
     ) {
-        let key = flow.key();
-        if kind == StateKind::Delete {
-            self.acknowledged[n].remove(&key);
-            self.sent[n].retain(|_, told| told.key != key);
-        } else if is_own {
-            let told = Told {
-                key,
-                seq,
-                version: version(flow),
-                timeout: flow.timeout,
-                sent_at: now,
-                received_at: None,
-                acknowledged_at: None,
-            };
-            self.sent[n].insert(seq.0, told);
+        let state = state.into();
+        for messages in self.out_of(n) {
+            if kind == StateKind::Delete {
+                messages.forget(state.of);
+            } else if is_own {
+                let told = Told {
+                    of: state.of,
+                    seq,
+                    version: state.version,
+                    timeout: state.timeout,
+                    sent_at: now,
+                    received_at: None,
+                    acknowledged_at: None,
+                };
+                messages.sent.insert(seq.0, told);
+            }
         }
     }
 
-    /// A message of the present run of replica `n` has come to its peer.
-    pub fn on_received(&mut self, now: Instant, n: usize, seq: Seq) {
-        if let Some(told) = self.sent[n].get_mut(&seq.0) {
+    /// A message of the sender's present epoch has come along an edge.
+    pub fn on_received(&mut self, now: Instant, edge: Edge, seq: Seq) {
+        if let Some(messages) = self.edges.get_mut(&edge)
+            && let Some(told) = messages.sent.get_mut(&seq.0)
+        {
             told.received_at = told.received_at.or(Some(now));
         }
     }
 
-    /// Replica `n` has received an acknowledgement of its peer's present run.
-    pub fn on_acknowledged(&mut self, now: Instant, n: usize, from: Seq, to: Seq) {
+    /// The sender of an edge has received an acknowledgement of the receiver's present epoch.
+    pub fn on_acknowledged(&mut self, now: Instant, edge: Edge, from: Seq, to: Seq) {
+        let Some(Messages { sent, acknowledged }) = self.edges.get_mut(&edge) else {
+            return;
+        };
         let is_covered = |told: &Told| !told.seq.before(from) && !to.before(told.seq);
-        let acknowledged = &mut self.acknowledged[n];
-        self.sent[n].retain(|_, told| {
+        sent.retain(|_, told| {
             if !is_covered(told) {
                 return true;
             }
             told.acknowledged_at = Some(now);
-            let last = acknowledged.entry(told.key).or_insert(*told);
+            let last = acknowledged.entry(told.of).or_insert(*told);
             if last.seq.before(told.seq) {
                 *last = *told;
             }
@@ -152,7 +243,9 @@ impl Kept {
 
     /// The daemon of replica `n` has died, and with `table` its kernel's table, too.
     pub fn on_death(&mut self, n: usize, table: bool) {
-        self.sent[n].clear();
+        for messages in self.out_of(n) {
+            messages.sent.clear();
+        }
         self.on_flush(n);
         if table {
             self.ended[n].clear();
@@ -165,43 +258,53 @@ impl Kept {
         self.has_new_table[n] = false;
     }
 
-    /// A late copy of a message about a flow that a former run of replica `n` has sent came
-    /// to its peer, or, in the middle of forged greetings, one of this run: version 1 does
+    /// A late copy of a message that the sender of an edge has sent in a former epoch came
+    /// along it, or, in the middle of forged greetings, one of this epoch: version 1 does
     /// not tell them from new ones.
-    pub fn on_stale(&mut self, n: usize, key: &FlowKey) {
-        self.acknowledged[n].remove(key);
-        self.sent[n].retain(|_, told| told.key != *key);
-        self.ended[n].remove(key);
+    pub fn on_stale(&mut self, edge: Edge, of: Subject) {
+        if let Some(messages) = self.edges.get_mut(&edge) {
+            messages.forget(of);
+        }
+        if let Subject::Flow(key) = of {
+            self.ended[edge.from].remove(&key);
+        }
     }
 
-    /// True if replica `n` has been acknowledged for a later version of a flow.
-    pub fn is_behind(&self, n: usize, key: &FlowKey, version: u32) -> bool {
-        let told = self.acknowledged[n].get(key);
+    /// True if the sender of an edge has been acknowledged for a later version.
+    pub fn is_behind(&self, edge: Edge, of: Subject, version: u32) -> bool {
+        let messages = self.edges.get(&edge);
+        let told = messages.and_then(|m| m.acknowledged.get(&of));
         told.is_some_and(|told| version < told.version)
     }
 
-    /// An operator has emptied the external cache of replica `n`. Acknowledgements of what it
-    /// held may still be under way.
+    /// An operator has emptied the external cache of replica `n`.
     pub fn on_flush(&mut self, n: usize) {
-        self.acknowledged[1 - n].clear();
-        self.sent[1 - n].retain(|_, told| told.received_at.is_none());
+        for messages in self.toward(n) {
+            messages.on_flush();
+        }
     }
 
     /// A script of the HA manager has emptied the caches of replica `n`, whose external
-    /// cache alone held these flows.
-    pub fn on_scripted_flush(&mut self, n: usize, lost: impl Iterator<Item = FlowKey>) {
-        for key in lost {
-            let was_acknowledged = self.acknowledged[1 - n].remove(&key).is_some();
-            self.exempted += u64::from(was_acknowledged);
-            self.sent[1 - n].retain(|_, told| told.key != key || told.received_at.is_none());
+    /// cache alone held these.
+    pub fn on_scripted_flush(&mut self, n: usize, lost: &[Subject]) {
+        let mut exempted = 0;
+        for Messages { sent, acknowledged } in self.toward(n) {
+            for of in lost {
+                exempted += u64::from(acknowledged.remove(of).is_some());
+                sent.retain(|_, told| told.of != *of || told.received_at.is_none());
+            }
         }
+        self.exempted += exempted;
     }
 
     /// Another replica owns the flows from now on.
     pub fn on_takeover(&mut self) {
-        self.sent = Default::default();
-        self.acknowledged = Default::default();
-        self.ended = Default::default();
+        for messages in self.edges.values_mut() {
+            *messages = Messages::default();
+        }
+        for ended in &mut self.ended {
+            ended.clear();
+        }
     }
 
     /// The kernel of replica `n` has taken a flow, or refused it because the table is full.
@@ -209,18 +312,21 @@ impl Kept {
         if !refused {
             self.refused[n].remove(&key);
         } else if self.refused[n].insert(key) {
-            let was_acknowledged = self.acknowledged[1 - n].contains_key(&key);
-            self.exempted += u64::from(was_acknowledged);
+            let of = Subject::Flow(key);
+            let all = self.toward(n);
+            let were_acknowledged = all.filter(|m| m.acknowledged.contains_key(&of)).count();
+            self.exempted += were_acknowledged as u64;
         }
     }
 
-    /// The acknowledged message on which replica `n`, which owns a flow, may rely now.
-    pub fn promise(&self, now: Instant, n: usize, key: &FlowKey) -> Option<&Told> {
-        let told = self.acknowledged[n].get(key)?;
-        let is_of_this_life = self.born.get(key).is_some_and(|v| told.version >= *v);
+    /// The acknowledged message on which the sender of an edge may rely now.
+    pub fn promise(&self, now: Instant, edge: Edge, of: Subject) -> Option<&Told> {
+        let told = self.edges.get(&edge)?.acknowledged.get(&of)?;
+        let is_of_this_life = self.born.get(&of).is_some_and(|v| told.version >= *v);
         let since = told.received_at.or(told.acknowledged_at)?;
         let run_down = |secs: u32| now + SLACK >= since + Duration::from_secs(secs.into());
-        let is_exempt = self.refused[1 - n].contains(key) || told.timeout.is_some_and(run_down);
+        let is_refused = matches!(of, Subject::Flow(key) if self.refused[edge.to].contains(&key));
+        let is_exempt = is_refused || told.timeout.is_some_and(run_down);
         (is_of_this_life && !is_exempt).then_some(told)
     }
 
@@ -235,6 +341,8 @@ mod tests {
     use super::*;
     use flow::{Addrs, L4, Mark, Proto, Tuple};
 
+    const EDGE: Edge = Edge { from: 0, to: 1 };
+
     /// A flow that replica 0 has sent as 1, and that replica 1 has acknowledged.
     fn acknowledged() -> (Kept, Flow) {
         let mut flow = Flow::new(Tuple {
@@ -247,17 +355,18 @@ mod tests {
         });
         flow.mark = Some(Mark(1));
         flow.timeout = Some(10);
-        let mut kept = Kept::default();
+        let mut kept = Kept::new(2, &Edges::pair(0));
         kept.on_born(&flow);
         kept.on_sent(Instant::START, 0, StateKind::New, &flow, Seq(1), true);
-        kept.on_received(Instant::START, 0, Seq(1));
-        kept.on_acknowledged(Instant::START, 0, Seq(0), Seq(5));
+        kept.on_received(Instant::START, EDGE, Seq(1));
+        kept.on_acknowledged(Instant::START, EDGE, Seq(0), Seq(5));
         (kept, flow)
     }
 
     fn is_promised(kept: &Kept, secs: u64, flow: &Flow) -> bool {
         let now = Instant::START + Duration::from_secs(secs);
-        kept.promise(now, 0, &flow.key()).is_some()
+        let of = Subject::Flow(flow.key());
+        kept.promise(now, EDGE, of).is_some()
     }
 
     #[test]
@@ -282,9 +391,9 @@ mod tests {
     fn what_a_flush_has_emptied_is_not_promised_by_a_late_acknowledgement() {
         let (mut kept, flow) = acknowledged();
         kept.on_sent(Instant::START, 0, StateKind::Update, &flow, Seq(6), true);
-        kept.on_received(Instant::START, 0, Seq(6));
+        kept.on_received(Instant::START, EDGE, Seq(6));
         kept.on_flush(1);
-        kept.on_acknowledged(Instant::START, 0, Seq(6), Seq(6));
+        kept.on_acknowledged(Instant::START, EDGE, Seq(6), Seq(6));
         assert!(!is_promised(&kept, 0, &flow));
     }
 }

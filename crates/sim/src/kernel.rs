@@ -1,14 +1,22 @@
-//! A model of the kernel's table: what it does with packets, requests and time.
+//! A model of the kernel's tables: what packets, requests and time do to flows.
+//!
+//! Expectations are in `expectations`. A dump is in the order of a hash whose key the
+//! seed decides, so that nothing can rely on an order.
+
+mod expectations;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::ops::Bound;
 use std::time::Duration;
 
 use flow::{ExpectKey, Expectation, Flow, FlowKey, Status};
 use replica::{
-    Change, DumpScope, Instant, KernelError, KernelEvent, KernelRequest, Op, Origin, Outcome,
-    Purpose,
+    Change, DumpScope, ExpectationEvent, Instant, KernelError, KernelEvent, KernelRequest, Op,
+    Origin, Outcome, Purpose,
 };
+
+use crate::trace::Digest;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -16,18 +24,43 @@ struct Entry {
     expires: Instant,
 }
 
-/// A table of flows.
+#[derive(Clone, Copy, Debug)]
+struct Prediction {
+    expectation: Expectation,
+    expires: Instant,
+}
+
+/// What the kernel reports by itself.
+#[derive(Clone, Copy, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are about flows, and they live for a moment"
+)]
+pub enum Reported {
+    /// About a flow.
+    Flow(KernelEvent),
+    /// About an expectation.
+    Expectation(ExpectationEvent),
+}
+
+/// Where an entry stands in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place(u64, FlowKey);
+
+/// A table of flows, and one of expectations.
 #[derive(Debug)]
 pub struct Kernel {
-    table: BTreeMap<FlowKey, Entry>,
-    events: VecDeque<KernelEvent>,
+    hash_key: u64,
+    table: BTreeMap<Place, Entry>,
+    predictions: BTreeMap<ExpectKey, Prediction>,
+    reports: VecDeque<Reported>,
     next_id: u32,
-    /// Expectations; their events and their time are the test's.
-    pub expectations: BTreeMap<ExpectKey, Expectation>,
     /// Helpers that it has.
     pub helpers: Vec<&'static str>,
     /// Drops every event, as after an overrun.
     pub deaf: bool,
+    /// Nobody is in the group of new flows.
+    pub deaf_to_new: bool,
     /// Every request in the order it came.
     pub requests: Vec<KernelRequest>,
     /// Most events that wait to be read; beyond it they are dropped. 0: no bound.
@@ -42,13 +75,15 @@ pub struct Kernel {
 impl Default for Kernel {
     fn default() -> Kernel {
         Kernel {
+            hash_key: 0,
             table: BTreeMap::new(),
+            predictions: BTreeMap::new(),
             table_id: 1,
-            events: VecDeque::new(),
+            reports: VecDeque::new(),
             next_id: 0,
-            expectations: BTreeMap::new(),
             helpers: Vec::new(),
             deaf: false,
+            deaf_to_new: false,
             requests: Vec::new(),
             events_max: 0,
             overrun: false,
@@ -58,6 +93,21 @@ impl Default for Kernel {
 }
 
 impl Kernel {
+    /// Empty tables, dumped in an order that `hash_key` decides.
+    pub fn new(hash_key: u64) -> Kernel {
+        Kernel {
+            hash_key,
+            ..Kernel::default()
+        }
+    }
+
+    fn place(&self, key: &FlowKey) -> Place {
+        let mut digest = Digest::default();
+        digest.add(&self.hash_key.to_le_bytes());
+        key.hash(&mut digest);
+        Place(digest.finish(), *key)
+    }
+
     /// Number of flows.
     pub fn len(&self) -> usize {
         self.table.len()
@@ -70,24 +120,31 @@ impl Kernel {
 
     /// The flow of a key, with the timeout that it last got.
     pub fn get(&self, key: &FlowKey) -> Option<&Flow> {
-        self.table.get(key).map(|e| &e.flow)
+        self.table.get(&self.place(key)).map(|e| &e.flow)
+    }
+
+    fn report(&mut self, report: Reported) {
+        let is_full = self.events_max > 0 && self.reports.len() >= self.events_max;
+        self.overrun |= is_full;
+        if !self.deaf && !is_full {
+            self.reports.push_back(report);
+        }
     }
 
     fn emit(&mut self, change: Change, origin: Origin, flow: Flow) {
-        let is_full = self.events_max > 0 && self.events.len() >= self.events_max;
-        self.overrun |= is_full;
-        if !self.deaf && !is_full {
-            self.events.push_back(KernelEvent {
-                change,
-                origin,
-                flow,
-            });
+        if self.deaf_to_new && change == Change::New {
+            return;
         }
+        self.report(Reported::Flow(KernelEvent {
+            change,
+            origin,
+            flow,
+        }));
     }
 
     /// Packets make a flow, or change it.
     pub fn traffic(&mut self, now: Instant, flow: &Flow) {
-        let known = self.table.get(&flow.key()).and_then(|e| e.flow.id);
+        let known = self.get(&flow.key()).and_then(|known| known.id);
         let change = if known.is_some() {
             Change::Update
         } else {
@@ -104,51 +161,75 @@ impl Kernel {
 
     /// Packets refresh a timer: no event.
     pub fn refresh(&mut self, now: Instant, key: &FlowKey, timeout: u32) {
-        let entry = self.table.get_mut(key).expect("the flow is there");
+        let place = self.place(key);
+        let entry = self.table.get_mut(&place).expect("the flow is there");
         entry.expires = now + Duration::from_secs(timeout.into());
     }
 
-    /// A flow that no event tells of.
+    /// Packets make a flow, and no event reports it.
     pub fn silently(&mut self, now: Instant, flow: &Flow) {
         let deaf = std::mem::replace(&mut self.deaf, true);
         self.traffic(now, flow);
         self.deaf = deaf;
     }
 
-    /// A flow ends.
+    /// A flow ends, and then what it has predicted.
     pub fn end(&mut self, key: &FlowKey) {
-        if let Some(entry) = self.table.remove(key) {
-            self.emit(Change::Destroy, Origin::Traffic, entry.flow);
+        self.remove(key, Origin::Traffic);
+    }
+
+    fn remove(&mut self, key: &FlowKey, origin: Origin) {
+        let place = self.place(key);
+        if let Some(entry) = self.table.remove(&place) {
+            self.emit(Change::Destroy, origin, entry.flow);
+            self.end_predictions_of(key);
         }
     }
 
     fn put(&mut self, now: Instant, flow: Flow) {
         let expires = now + Duration::from_secs(flow.timeout.unwrap_or(30).into());
-        self.table.insert(flow.key(), Entry { flow, expires });
+        let place = self.place(&flow.key());
+        self.table.insert(place, Entry { flow, expires });
     }
 
-    /// Ends what has run down, and says what that is.
+    /// Ends what has run down. Returns the flows among it.
     pub fn expire(&mut self, now: Instant) -> Vec<FlowKey> {
         let over = self.table.iter().filter(|(_, e)| e.expires <= now);
-        let over: Vec<_> = over.map(|(k, _)| *k).collect();
+        let over: Vec<_> = over.map(|(place, _)| place.1).collect();
         for key in &over {
             self.end(key);
         }
+        self.expire_predictions(now);
         over
     }
 
-    /// The events that wait, and whether some were dropped before them.
-    pub fn take_events(&mut self) -> (Vec<KernelEvent>, bool) {
-        let overrun = std::mem::take(&mut self.overrun);
-        (self.events.drain(..).collect(), overrun)
+    /// True if reports wait.
+    pub fn has_reports(&self) -> bool {
+        self.overrun || !self.reports.is_empty()
     }
 
-    /// Up to `max` entries of a dump behind the key where it stands.
+    /// The reports that wait, and whether some were dropped behind them.
+    pub fn take_reports(&mut self) -> (VecDeque<Reported>, bool) {
+        let overrun = std::mem::take(&mut self.overrun);
+        (std::mem::take(&mut self.reports), overrun)
+    }
+
+    /// All flows, with what is left of their timeouts.
+    pub fn flows(&self, now: Instant) -> Vec<Flow> {
+        self.dump(now, DumpScope::All, None, usize::MAX)
+    }
+
+    /// The key behind which a dump goes on after a flow.
+    pub fn behind(&self, flow: &Flow) -> Place {
+        self.place(&flow.key())
+    }
+
+    /// Up to `max` flows of a dump, behind the place where it stands.
     pub fn dump(
         &self,
         now: Instant,
         scope: DumpScope,
-        behind: Option<FlowKey>,
+        behind: Option<Place>,
         max: usize,
     ) -> Vec<Flow> {
         let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
@@ -169,6 +250,7 @@ impl Kernel {
     /// The kernel of the same machine after it has started again: an empty table.
     pub fn rebooted(self) -> Kernel {
         Kernel {
+            hash_key: self.hash_key,
             helpers: self.helpers,
             next_id: self.next_id,
             table_id: self.table_id + 1,
@@ -188,7 +270,7 @@ impl Kernel {
     fn find(&self, key: &FlowKey) -> Option<&Entry> {
         let reply = |e: &&Entry| e.flow.reply == key.orig && e.flow.zone == key.zone;
         self.table
-            .get(key)
+            .get(&self.place(key))
             .or_else(|| self.table.values().find(reply))
     }
 
@@ -230,15 +312,21 @@ impl Kernel {
                 }
                 assert!(flow.timeout.is_some(), "the kernel wants a timeout");
                 self.next_id += 1;
-                let flow = Flow {
+                let mut flow = Flow {
                     id: Some(self.next_id),
                     ..flow
                 };
+                // The kernel sets the bit from the master.
+                flow.status = flow.status.without(Status::EXPECTED);
+                if flow.master.is_some() {
+                    flow.status = flow.status.with(Status::EXPECTED);
+                }
                 self.put(now, flow);
                 self.emit(Change::New, origin, flow);
             }
             Op::Update(flow) => {
-                let Some(entry) = self.table.get_mut(&flow.key()) else {
+                let place = self.place(&flow.key());
+                let Some(entry) = self.table.get_mut(&place) else {
                     return failed(KernelError::NotFound);
                 };
                 let lost = entry.flow.status.0 & !flow.status.0;
@@ -261,9 +349,8 @@ impl Kernel {
                 if id.is_some() && id != entry.flow.id {
                     return failed(KernelError::NotFound);
                 }
-                let flow = entry.flow;
-                self.table.remove(&flow.key());
-                self.emit(Change::Destroy, origin, flow);
+                let key = entry.flow.key();
+                self.remove(&key, origin);
             }
             Op::Get(key) => {
                 return match self.find(&key) {
@@ -271,25 +358,12 @@ impl Kernel {
                     None => failed(KernelError::NotFound),
                 };
             }
-            Op::CreateExpectation(e) => {
-                if self.find(&e.key().master()).is_none() {
-                    return failed(KernelError::NotFound);
-                }
-                if self.expectations.contains_key(&e.key()) {
-                    return failed(KernelError::Exists);
-                }
-                self.expectations.insert(e.key(), e);
+            Op::CreateExpectation(_)
+            | Op::UpdateExpectation(_)
+            | Op::DeleteExpectation(_)
+            | Op::FlushExpectations => {
+                return self.execute_about_expectations(now, origin, &request.op);
             }
-            Op::UpdateExpectation(e) => match self.expectations.get_mut(&e.key()) {
-                Some(held) => held.timeout = e.timeout.or(held.timeout),
-                None => return failed(KernelError::NotFound),
-            },
-            Op::DeleteExpectation(key) => {
-                if self.expectations.remove(&key).is_none() {
-                    return failed(KernelError::NotFound);
-                }
-            }
-            Op::FlushExpectations => self.expectations.clear(),
         }
         Outcome::Done
     }

@@ -4,6 +4,7 @@
 //! seeds from the command line, `tests/` a few hundred in every run of the tests.
 
 pub mod check;
+pub mod host;
 pub mod kept;
 pub mod kernel;
 pub mod network;

@@ -1,4 +1,4 @@
-//! `ftfw-sim`: runs seeds, says which fail and how to run them again.
+//! `ftfw-sim`: runs seeds, and reports which fail and how to run them again.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use clap::Parser;
 use sim::plan::{Fault, Plan};
 use sim::world::{Failure, Finished, World};
 
-/// Runs simulated pairs of replicas. A failed seed is named with the command that runs
+/// Runs simulated replicas. A failed seed is named with the command that runs
 /// it again. Exit status: 0 all passed, 1 a safety invariant failed, 2 a run did not
 /// converge, 101 a crash.
 #[derive(Debug, Parser)]

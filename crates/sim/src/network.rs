@@ -1,13 +1,69 @@
-//! The dedicated links between two replicas, and what goes wrong on them.
+//! The dedicated links between the replicas, and what goes wrong on them.
+//!
+//! Who receives what whom sends is a set of [`Edges`]. Each edge has its own faults.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use replica::Instant;
 
 use crate::plan::{Fault, Plan};
 use crate::random::Random;
+
+/// From one replica to another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Edge {
+    /// Who sends.
+    pub from: usize,
+    /// Who receives.
+    pub to: usize,
+}
+
+/// Who receives what whom sends.
+#[derive(Clone, Debug)]
+pub struct Edges(Vec<Edge>);
+
+impl Edges {
+    /// Two replicas that receive each other; each of `spares` further ones receives both,
+    /// and nobody receives it.
+    pub fn pair(spares: usize) -> Edges {
+        let edge = |(from, to)| Edge { from, to };
+        let pair = [(0, 1), (1, 0)].map(edge);
+        let to_spares = (2..2 + spares).flat_map(|to| [(0, to), (1, to)].map(edge));
+        Edges(pair.into_iter().chain(to_spares).collect())
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Edge] {
+        &self.0
+    }
+
+    /// Those on which replica `n` sends.
+    pub fn out_of(&self, n: usize) -> impl Iterator<Item = Edge> {
+        self.0.iter().copied().filter(move |e| e.from == n)
+    }
+
+    /// Those on which replica `n` receives.
+    pub fn toward(&self, n: usize) -> impl Iterator<Item = Edge> {
+        self.0.iter().copied().filter(move |e| e.to == n)
+    }
+
+    /// The replica that replica `n` receives and that receives it: version 1 has one.
+    pub fn peer(&self, n: usize) -> Option<usize> {
+        let has = |from, to| self.0.contains(&Edge { from, to });
+        self.out_of(n).map(|e| e.to).find(|peer| has(*peer, n))
+    }
+}
+
+/// Who has sent a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sender {
+    /// Which replica.
+    pub node: usize,
+    /// In which of its epochs, counted from 0.
+    pub run: u32,
+}
 
 /// A datagram under way. Ordered by arrival, then by insertion.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,27 +75,28 @@ pub struct Datagram {
     pub to: usize,
     /// Over which link.
     pub link: usize,
-    /// Which run of the sender sent it; `None` if it is forged.
-    pub run: Option<u32>,
+    /// Who has sent it; `None` if it is forged.
+    pub sender: Option<Sender>,
     /// Its payload.
     pub bytes: Vec<u8>,
 }
 
-/// Both links, in both directions.
+/// Both links, along all edges.
 #[derive(Debug)]
 pub struct Network {
     random: Random,
+    edges: Edges,
     under_way: BinaryHeap<Reverse<Datagram>>,
     number: u64,
-    /// Directions, by sender, that are cut.
-    pub cut: [bool; 2],
+    /// Edges that are cut.
+    pub cut: BTreeSet<Edge>,
     /// Links that are down.
     pub down: [bool; 2],
-    /// All links are cut, in both directions.
+    /// All links are cut, along all edges.
     pub is_out: bool,
-    /// Datagrams by sender that are lost in the present burst.
-    burst: [u32; 2],
-    /// Sent, delivered and lost; a second copy counts as sent.
+    /// Datagrams that are lost in the present burst.
+    burst: BTreeMap<Edge, u32>,
+    /// Sent, delivered and lost; a second copy counts as sent, and so does each edge.
     pub sent: u64,
     /// See `sent`.
     pub delivered: u64,
@@ -49,26 +106,27 @@ pub struct Network {
 
 impl Network {
     /// Links without anything under way.
-    pub fn new(seed: u64) -> Network {
+    pub fn new(seed: u64, edges: Edges) -> Network {
         Network {
             random: Random::new(seed, "network"),
+            edges,
             under_way: BinaryHeap::new(),
             number: 0,
-            cut: [false; 2],
+            cut: BTreeSet::new(),
             down: [false; 2],
             is_out: false,
-            burst: [0; 2],
+            burst: BTreeMap::new(),
             sent: 0,
             delivered: 0,
             lost: 0,
         }
     }
 
-    /// What is sent from now on in both directions arrives, unless a link is down.
+    /// What is sent from now on arrives, unless a link is down.
     pub fn heal(&mut self) {
-        self.cut = [false; 2];
+        self.cut.clear();
         self.is_out = false;
-        self.burst = [0; 2];
+        self.burst.clear();
     }
 
     /// What is under way is lost, and what is sent from now on.
@@ -83,28 +141,42 @@ impl Network {
         self.under_way.len() as u64
     }
 
-    /// Replica `from` sends a datagram in its run `run`.
+    /// A replica sends a datagram. Faults are those of `plan`, none without.
     pub fn send(
         &mut self,
         now: Instant,
         plan: Option<&Plan>,
-        from: usize,
-        run: u32,
+        sender: Sender,
+        link: usize,
+        bytes: &[u8],
+    ) {
+        for edge in self.edges.out_of(sender.node).collect::<Vec<_>>() {
+            self.send_along(now, plan, sender, edge, link, bytes);
+        }
+    }
+
+    fn send_along(
+        &mut self,
+        now: Instant,
+        plan: Option<&Plan>,
+        sender: Sender,
+        edge: Edge,
         link: usize,
         bytes: &[u8],
     ) {
         let has = |fault| plan.is_some_and(|p| p.has(fault));
         let strength = plan.map_or(0.0, |p| p.strength);
         self.sent += 1;
-        if self.is_out || self.cut[from] || self.down[link] {
+        if self.is_out || self.cut.contains(&edge) || self.down[link] {
             self.lost += 1;
             return;
         }
         if has(Fault::BurstLoss) && self.random.chance(0.005 * strength) {
-            self.burst[from] = 1 + self.random.below(30) as u32;
+            let length = 1 + self.random.below(30) as u32;
+            self.burst.insert(edge, length);
         }
-        if self.burst[from] > 0 {
-            self.burst[from] -= 1;
+        if let Some(left) = self.burst.get_mut(&edge).filter(|left| **left > 0) {
+            *left -= 1;
             self.lost += 1;
             return;
         }
@@ -142,9 +214,9 @@ impl Network {
             self.under_way.push(Reverse(Datagram {
                 at: now + delay,
                 number: self.number,
-                to: 1 - from,
+                to: edge.to,
                 link,
-                run: Some(run),
+                sender: Some(sender),
                 bytes: bytes.clone(),
             }));
         }
@@ -159,7 +231,7 @@ impl Network {
             number: self.number,
             to,
             link: 0,
-            run: None,
+            sender: None,
             bytes,
         }));
     }
@@ -171,5 +243,19 @@ impl Network {
         }
         self.delivered += 1;
         self.under_way.pop().map(|d| d.0)
+    }
+}
+
+impl Datagram {
+    /// A datagram that has just arrived at a replica, and that did not cross the network.
+    pub fn arrived(now: Instant, to: usize, link: usize, bytes: Vec<u8>) -> Datagram {
+        Datagram {
+            at: now,
+            number: 0,
+            to,
+            link,
+            sender: None,
+            bytes,
+        }
     }
 }

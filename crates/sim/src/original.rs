@@ -2,16 +2,19 @@
 //! specification, section 5. Its weak points are modelled too: HELLO empties its resend
 //! queue, a late message is dropped, and what it has given up is not mentioned.
 
+mod expectations;
+mod link;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use flow::{Flow, FlowKey};
-use replica::{Change, Command, DumpScope, Instant, KernelEvent, KernelRequest, Op, Origin};
+use flow::{ExpectKey, Flow, FlowKey};
+use replica::{Change, Command, Instant, KernelEvent, KernelRequest, Op, Origin};
 use replica::{KernelError, Outcome, Purpose};
-use wire::v1::{
-    Batch, Control, Flags, FlowOptions, Mode, ObjectKind, Seq, StateKind, Verdict, decode_flow,
-    encode_control, encode_flow, messages, verdict,
-};
+use wire::v1::{Control, Flags, Mode, Seq, StateKind};
+
+use expectations::Expectations;
+pub use expectations::committed;
 
 use crate::kernel::Kernel;
 use crate::random::Random;
@@ -19,7 +22,7 @@ use crate::random::Random;
 const ALIVE: Duration = Duration::from_secs(1);
 const OVERRUN_RESYNC: Duration = Duration::from_secs(2);
 
-/// What it is told at its start.
+/// Its configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Mode.
@@ -34,11 +37,14 @@ pub struct Options {
     pub cache_timeout: Duration,
     /// First sequence number.
     pub first_seq: Seq,
+    /// `ExpectationSync`.
+    pub expectations: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Element {
     Object(FlowKey),
+    Expectation(ExpectKey),
     Control(Control, Flags),
 }
 
@@ -53,7 +59,7 @@ struct Object {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hello {
     Init,
-    Say,
+    Greeting,
     Done,
 }
 
@@ -65,6 +71,7 @@ pub struct Original {
     now: Instant,
     internal: BTreeMap<FlowKey, Object>,
     external: BTreeMap<FlowKey, (Flow, Instant)>,
+    expectations: Expectations,
     queue: VecDeque<Element>,
     resend: VecDeque<(Seq, Element)>,
     seq: Seq,
@@ -78,7 +85,7 @@ pub struct Original {
 }
 
 impl Original {
-    /// A daemon that has read the kernel's table and says nothing of it.
+    /// A daemon that has read the kernel's table, and that announces nothing of it.
     pub fn new(options: Options, now: Instant, kernel: &Kernel, seed: u64) -> Original {
         let mut original = Original {
             options,
@@ -86,6 +93,7 @@ impl Original {
             now,
             internal: BTreeMap::new(),
             external: BTreeMap::new(),
+            expectations: Expectations::default(),
             queue: VecDeque::new(),
             resend: VecDeque::new(),
             seq: options.first_seq,
@@ -114,7 +122,7 @@ impl Original {
     }
 
     fn merge_dump(&mut self, kernel: &Kernel, send: bool) {
-        for flow in kernel.dump(self.now, DumpScope::All, None, usize::MAX) {
+        for flow in kernel.flows(self.now) {
             let known = self.internal.get_mut(&flow.key());
             match known {
                 Some(object) if object.kind != StateKind::Delete => {
@@ -145,14 +153,20 @@ impl Original {
     }
 
     fn drop_element(&mut self, key: &FlowKey) {
-        let element = Element::Object(*key);
+        self.drop_from_queues(Element::Object(*key));
+    }
+
+    fn drop_from_queues(&mut self, element: Element) {
         self.queue.retain(|e| *e != element);
         self.resend.retain(|(_, e)| *e != element);
     }
 
     /// An object is in one queue at most.
     fn owe(&mut self, key: FlowKey) {
-        let element = Element::Object(key);
+        self.owe_element(Element::Object(key));
+    }
+
+    fn owe_element(&mut self, element: Element) {
         if !self.queue.contains(&element) {
             self.resend.retain(|(_, e)| *e != element);
             self.queue.push_back(element);
@@ -163,42 +177,40 @@ impl Original {
         self.queue.push_back(Element::Control(control, Flags::NONE));
     }
 
-    /// Events of the kernel.
-    pub fn handle_events(&mut self, now: Instant, events: &[KernelEvent]) {
+    /// An event of the kernel about a flow.
+    pub fn handle_event(&mut self, now: Instant, event: &KernelEvent) {
         self.now = now;
-        for event in events {
-            let key = event.flow.key();
-            if event.origin == Origin::Inject {
-                continue;
-            }
-            let send = event.origin == Origin::Traffic;
-            match event.change {
-                Change::New => self.put(event.flow),
-                Change::Update => {
-                    let at = self.refresh_at();
-                    match self.internal.get_mut(&key) {
-                        Some(object) if object.kind != StateKind::Delete => {
-                            object.flow.merge(&event.flow);
-                            object.kind = StateKind::Update;
-                            object.refresh_at = at;
-                        }
-                        _ => self.put(event.flow),
+        let key = event.flow.key();
+        if event.origin == Origin::Inject {
+            return;
+        }
+        let send = event.origin == Origin::Traffic;
+        match event.change {
+            Change::New => self.put(event.flow),
+            Change::Update => {
+                let at = self.refresh_at();
+                match self.internal.get_mut(&key) {
+                    Some(object) if object.kind != StateKind::Delete => {
+                        object.flow.merge(&event.flow);
+                        object.kind = StateKind::Update;
+                        object.refresh_at = at;
                     }
-                }
-                Change::Destroy => {
-                    let Some(object) = self.internal.get_mut(&key) else {
-                        continue;
-                    };
-                    object.kind = StateKind::Delete;
-                    if !send {
-                        self.internal.remove(&key);
-                        self.drop_element(&key);
-                    }
+                    _ => self.put(event.flow),
                 }
             }
-            if send {
-                self.owe(key);
+            Change::Destroy => {
+                let Some(object) = self.internal.get_mut(&key) else {
+                    return;
+                };
+                object.kind = StateKind::Delete;
+                if !send {
+                    self.internal.remove(&key);
+                    self.drop_element(&key);
+                }
             }
+        }
+        if send {
+            self.owe(key);
         }
     }
 
@@ -213,10 +225,10 @@ impl Original {
         match command {
             Command::Commit(_) => self.commit(kernel),
             Command::FlushInternal => self.clear_internal(),
-            Command::FlushExternal => self.external.clear(),
+            Command::FlushExternal => self.clear_external(),
             Command::FlushCaches => {
                 self.clear_internal();
-                self.external.clear();
+                self.clear_external();
             }
             Command::Resync(_) => self.merge_dump(kernel, false),
             Command::Bulk => self.bulk(),
@@ -230,8 +242,14 @@ impl Original {
         }
     }
 
+    fn clear_external(&mut self) {
+        self.external.clear();
+        self.expectations.external.clear();
+    }
+
     fn clear_internal(&mut self) {
         self.internal.clear();
+        self.expectations.internal.clear();
         let is_control = |e: &Element| matches!(e, Element::Control(..));
         self.queue.retain(is_control);
         self.resend.retain(|(_, e)| is_control(e));
@@ -262,6 +280,9 @@ impl Original {
                 execute(Op::Create(flow));
             }
         }
+        for (e, _) in self.expectations.external.values() {
+            execute(Op::CreateExpectation(committed(e)));
+        }
     }
 
     fn bulk(&mut self) {
@@ -272,6 +293,7 @@ impl Original {
         for key in keys {
             self.owe(key);
         }
+        self.owe_all_expectations();
     }
 
     /// Time has passed.
@@ -303,6 +325,7 @@ impl Original {
                 }
                 self.owe(key);
             }
+            self.refresh_expectations();
             let limit = self.options.cache_timeout;
             self.external.retain(|_, (_, at)| now.since(*at) < limit);
         } else if self.queue.is_empty() && self.alive_at <= now {
@@ -313,226 +336,6 @@ impl Original {
                     self.owe_control(Control::Ack(first, last));
                 }
                 _ => self.owe_control(Control::Alive),
-            }
-        }
-    }
-
-    /// Datagrams that are owed.
-    pub fn poll_transmit(&mut self) -> Vec<Vec<u8>> {
-        let mut out = Vec::new();
-        if self.queue.is_empty() {
-            return out;
-        }
-        let mut batch = Batch::new(1500, 28);
-        while let Some(element) = self.queue.pop_front() {
-            let element = self.stamp(element);
-            let seq = self.seq;
-            self.seq = seq.next();
-            if !batch.push(|bytes| self.encode(bytes, element, seq)) {
-                out.push(batch.bytes().to_vec());
-                batch.clear();
-                batch.push(|bytes| self.encode(bytes, element, seq));
-            }
-            self.sent(element, seq);
-        }
-        out.push(batch.bytes().to_vec());
-        self.alive_at = self.now + ALIVE;
-        out
-    }
-
-    /// A control message that is sent again keeps the flags that it had.
-    fn stamp(&mut self, element: Element) -> Element {
-        match element {
-            Element::Control(control, flags) => {
-                Element::Control(control, flags.with(self.greeting()))
-            }
-            object => object,
-        }
-    }
-
-    fn greeting(&mut self) -> Flags {
-        if self.options.mode != Mode::Ftfw {
-            return Flags::NONE;
-        }
-        if self.hello == Hello::Init {
-            self.hello = Hello::Say;
-        }
-        let mut flags = Flags::NONE;
-        if self.hello == Hello::Say {
-            flags = flags.with(Flags::HELLO);
-        }
-        if std::mem::take(&mut self.hello_back_due) {
-            flags = flags.with(Flags::HELLO_BACK);
-        }
-        flags
-    }
-
-    fn encode(&self, bytes: &mut Vec<u8>, element: Element, seq: Seq) {
-        match element {
-            Element::Control(control, flags) => encode_control(bytes, control, flags, seq),
-            Element::Object(key) => {
-                let Some(object) = self.internal.get(&key) else {
-                    return;
-                };
-                let mut flags = Flags::NONE;
-                if self.hello != Hello::Done && self.options.mode == Mode::Ftfw {
-                    flags = flags.with(Flags::HELLO);
-                }
-                if self.hello_back_due {
-                    flags = flags.with(Flags::HELLO_BACK);
-                }
-                let options = FlowOptions {
-                    timeout: true,
-                    window_scale: false,
-                };
-                encode_flow(bytes, object.kind, flags, seq, &object.flow, options);
-            }
-        }
-    }
-
-    fn sent(&mut self, element: Element, seq: Seq) {
-        let keeps = self.options.mode == Mode::Ftfw;
-        match element {
-            Element::Control(Control::Alive, _) => {}
-            Element::Control(..) => {
-                if keeps {
-                    self.resend.push_back((seq, element));
-                }
-            }
-            Element::Object(key) => {
-                if keeps {
-                    self.greeting();
-                    self.resend.push_back((seq, element));
-                } else if self
-                    .internal
-                    .get(&key)
-                    .is_some_and(|o| o.kind == StateKind::Delete)
-                {
-                    self.internal.remove(&key);
-                }
-            }
-        }
-        if self.resend.len() > self.options.resend_max
-            && let Some((_, oldest)) = self.resend.pop_front()
-        {
-            self.free(oldest);
-        }
-    }
-
-    /// An element leaves the resend queue for good.
-    fn free(&mut self, element: Element) {
-        if let Element::Object(key) = element
-            && self
-                .internal
-                .get(&key)
-                .is_some_and(|o| o.kind == StateKind::Delete)
-        {
-            self.internal.remove(&key);
-        }
-    }
-
-    /// A datagram of the peer.
-    pub fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) {
-        self.now = now;
-        for message in messages(bytes).flatten() {
-            let verdict = verdict(self.options.mode, &message.header);
-            if matches!(
-                verdict,
-                Verdict::BadHeader | Verdict::BadType | Verdict::Ignored
-            ) {
-                continue;
-            }
-            if self.options.mode == Mode::Ftfw
-                && !self.follow(message.header.seq, message.header.flags)
-            {
-                continue;
-            }
-            match verdict {
-                Verdict::Data(ObjectKind::Flow, kind) => {
-                    if let Ok(decoded) = decode_flow(message.body) {
-                        self.deliver(kind, decoded.object);
-                    }
-                }
-                Verdict::Control(Control::Resync) => self.bulk(),
-                Verdict::Control(Control::Ack(from, to)) => {
-                    for (_, element) in self.take_sent(from, to) {
-                        self.free(element);
-                    }
-                }
-                Verdict::Control(Control::Nack(from, to)) => {
-                    for (_, element) in self.take_sent(from, to) {
-                        self.queue.push_back(element);
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn take_sent(&mut self, from: Seq, to: Seq) -> Vec<(Seq, Element)> {
-        let within = |seq: Seq| !seq.before(from) && !to.before(seq);
-        let all = std::mem::take(&mut self.resend).into_iter();
-        let (taken, kept): (Vec<_>, Vec<_>) = all.partition(|(seq, _)| within(*seq));
-        self.resend = kept.into();
-        taken
-    }
-
-    /// Section 5.1, "Receiving a message with sequence s"; false to drop it.
-    fn follow(&mut self, seq: Seq, flags: Flags) -> bool {
-        let window = self.options.window;
-        let hello_back = flags.intersects(Flags::HELLO_BACK);
-        if hello_back && self.hello == Hello::Say {
-            self.hello = Hello::Done;
-        }
-        if flags.intersects(Flags::HELLO) {
-            self.hello_back_due = true;
-            if self.ack_first.is_some_and(|first| seq.before(first)) {
-                self.budget = window - 1;
-                self.ack_first = Some(seq);
-            }
-            for (_, element) in std::mem::take(&mut self.resend) {
-                self.free(element);
-            }
-        } else if let Some(last) = self.last {
-            let ahead = seq.ahead_of(last);
-            if ahead <= 0 {
-                return false;
-            }
-            if ahead > 1 {
-                if let Some(first) = self.ack_first {
-                    self.owe_control(Control::Ack(first, last));
-                }
-                let before = Seq(seq.0.wrapping_sub(1));
-                self.owe_control(Control::Nack(last.next(), before));
-                self.budget = window - 1;
-                self.ack_first = Some(seq);
-                self.last = Some(seq);
-                return true;
-            }
-        }
-        let first = *self.ack_first.get_or_insert(seq);
-        self.budget = self.budget.saturating_sub(1);
-        if self.budget == 0 {
-            self.owe_control(Control::Ack(first, seq));
-            self.budget = window;
-            self.ack_first = None;
-        }
-        self.last = Some(seq);
-        true
-    }
-
-    fn deliver(&mut self, kind: StateKind, flow: Flow) {
-        let key = flow.key();
-        match (kind, self.external.get_mut(&key)) {
-            (StateKind::Delete, _) => {
-                self.external.remove(&key);
-            }
-            (StateKind::Update, Some((held, at))) => {
-                held.merge(&flow);
-                *at = self.now;
-            }
-            _ => {
-                self.external.insert(key, (flow, self.now));
             }
         }
     }

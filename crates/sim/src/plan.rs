@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use wire::v1::Mode;
 
+use crate::network::Edges;
 use crate::random::Random;
 
 /// Which program a replica is.
@@ -59,6 +60,7 @@ faults! {
     Failback "failback" "The backup takes over for a while, and the former primary takes back.",
     Outage "outage" "Nothing arrives for longer than a scheduled flush waits.",
     Forged "forged" "Somebody sends control messages in the name of the peer.",
+    Blocked "blocked" "The links of one replica take no datagrams for a while.",
 }
 
 /// Faults that came later, and how often a run has each. They are drawn last, so that a
@@ -68,6 +70,9 @@ const LATER: &[(Fault, f64)] = &[
     (Fault::Outage, 0.3),
     (Fault::Forged, 0.15),
 ];
+
+/// How often a run has blocked links; drawn after everything else.
+const BLOCKED: f64 = 0.2;
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,12 +97,14 @@ impl FromStr for Fault {
 pub struct Plan {
     /// The seed.
     pub seed: u64,
-    /// Mode of both replicas.
+    /// Mode of all replicas.
     pub mode: Mode,
-    /// What they are.
-    pub programs: [Program; 2],
+    /// What they are: a pair, and behind it the cold spares.
+    pub programs: Vec<Program>,
     /// They inject instead of keeping an external cache.
-    pub injects: [bool; 2],
+    pub injects: Vec<bool>,
+    /// They replicate expectations.
+    pub expectations: bool,
     /// They send trailers.
     pub trailer: bool,
     /// Both see traffic, each of its own flows.
@@ -131,17 +138,18 @@ impl Plan {
             _ => [Program::Original, Program::Ours],
         };
         let injects = programs.map(|p| p == Program::Ours && random.chance(0.25));
+        let (programs, injects) = (programs.to_vec(), injects.to_vec());
         let trailer = random.chance(0.85);
         let spread = random.chance(0.3);
         let often = 0.1 + 0.4 * (random.below(100) as f64 / 100.0);
         let mut faults: Vec<Fault> = Fault::ALL.to_vec();
-        faults.retain(|f| !LATER.iter().any(|(later, _)| later == f));
+        faults.retain(|f| *f != Fault::Blocked && !LATER.iter().any(|(later, _)| later == f));
         faults.retain(|_| random.chance(often));
-        let is_mixed = programs != [Program::Ours; 2];
+        let is_mixed = programs.contains(&Program::Original);
         let restarts = faults.contains(&Fault::Crash) || faults.contains(&Fault::Reboot);
         if is_mixed && restarts {
-            // A late message of a former run makes the original drop all that the new run
-            // says, until its numbers have caught up: two originals fare no better.
+            // A late message of a former epoch makes the original drop all that the new one
+            // sends, until its numbers have caught up: two originals fare no better.
             faults.retain(|f| !matches!(f, Fault::Replay | Fault::Delay));
         }
         if spread {
@@ -152,6 +160,7 @@ impl Plan {
             mode,
             programs,
             injects,
+            expectations: false,
             trailer,
             spread,
             faults,
@@ -179,13 +188,39 @@ impl Plan {
         }
         plan.kills = random.chance(0.33);
         plan.no_timeouts = random.chance(0.15) && !is_mixed;
+        plan.expectations = random.chance(0.4);
+        // Version 1 acknowledges to one peer, and a complete bulk update of a named epoch
+        // ends what it leaves out, also what another sender has announced.
+        let may_have_spare = mode == Mode::Alarm || mode == Mode::Notrack && !trailer;
+        if random.chance(0.5) && may_have_spare {
+            plan.programs.push(Program::Ours);
+            plan.injects.push(false);
+        }
+        if random.chance(BLOCKED) {
+            plan.faults.push(Fault::Blocked);
+        }
         plan
     }
 
+    /// Number of replicas.
+    pub fn nodes(&self) -> usize {
+        self.programs.len()
+    }
+
+    /// Who receives what whom sends.
+    pub fn edges(&self) -> Edges {
+        Edges::pair(self.nodes() - 2)
+    }
+
+    /// True without the original's program.
+    pub fn is_ours(&self) -> bool {
+        !self.programs.contains(&Program::Original)
+    }
+
     /// How late a second copy of a datagram may come. A HELLO of a peer that names no epoch
-    /// is taken for a restart if it is half a second late: nothing tells the two apart.
+    /// is taken for a restart if it is half a second late: they look the same.
     pub fn replay_max(&self) -> Duration {
-        if self.trailer && self.programs == [Program::Ours; 2] {
+        if self.trailer && self.is_ours() {
             Duration::from_secs(3)
         } else {
             Duration::from_millis(400)
@@ -202,9 +237,9 @@ impl Plan {
         self.has(Fault::Failover) || self.has(Fault::Failback)
     }
 
-    /// True if both replicas tell each other which of their runs speaks.
+    /// True if both replicas send their epochs.
     pub fn has_trailers(&self) -> bool {
-        self.trailer && self.programs == [Program::Ours; 2] && self.mode != Mode::Alarm
+        self.trailer && self.is_ours() && self.mode != Mode::Alarm
     }
 
     /// True if what a replica has acknowledged of a live flow, it must keep.
@@ -225,18 +260,22 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let programs = self.programs.map(|p| match p {
+        let programs = self.programs.iter().map(|p| match p {
             Program::Ours => "ftfw",
             Program::Original => "original",
         });
         write!(
             f,
-            "{:?} {}/{}{}{}{}{}{}{} rate={} safety={}s strength={:.2}",
+            "{:?} {}{}{}{}{}{}{}{} rate={} safety={}s strength={:.2}",
             self.mode,
-            programs[0],
-            programs[1],
+            programs.collect::<Vec<_>>().join("/"),
             if self.injects[0] { " injects0" } else { "" },
             if self.injects[1] { " injects1" } else { "" },
+            if self.expectations {
+                " expectations"
+            } else {
+                ""
+            },
             if self.trailer { "" } else { " no-trailer" },
             if self.spread { " spread" } else { "" },
             if self.no_timeouts { " no-timeouts" } else { "" },

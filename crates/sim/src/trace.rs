@@ -1,9 +1,12 @@
 //! What happened: one digest of everything, and lines for those who want to read.
 
 use std::fmt;
+use std::hash::Hasher;
 
-use flow::{Flow, L4};
+use flow::{Expectation, Flow, Tuple};
 use replica::Instant;
+
+use crate::check::expectation_version;
 
 /// FNV-1a of 64 bits (Fowler, Noll, Vo): equal runs have equal digests.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +32,16 @@ impl Digest {
     }
 }
 
+impl Hasher for Digest {
+    fn finish(&self) -> u64 {
+        self.value()
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.add(bytes);
+    }
+}
+
 /// The trace of a run.
 #[derive(Debug, Default)]
 pub struct Trace {
@@ -50,18 +63,38 @@ impl Trace {
         self.digest.add(line.as_bytes());
     }
 
+    /// Something that follows from the lines: printed, and no part of the digest.
+    pub fn remark(&self, now: Instant, what: fmt::Arguments<'_>) {
+        if self.is_printed {
+            println!("{:>8} ms    {what}", now.since(Instant::START).as_millis());
+        }
+    }
+
     /// Something happened to a flow: printed if it is watched, and no part of the digest.
     pub fn flow(&self, now: Instant, flow: &Flow, what: fmt::Arguments<'_>) {
-        let port = match flow.orig.l4 {
-            L4::Ports { src, .. } => src,
-            _ => 0,
-        };
-        if self.watched == Some(port) {
+        let of = flow.master.unwrap_or(flow.orig);
+        if self.is_watched(&of) {
             let ms = now.since(Instant::START).as_millis();
             let version = flow.mark.map_or(0, |m| m.0);
             let state = flow.tcp_state().map_or(0, |s| s.0);
             println!("{ms:>8} ms    {what}, version {version}, state {state}");
         }
+    }
+
+    /// The same for an expectation, which is watched with its master.
+    pub fn expectation(&self, now: Instant, e: &Expectation, what: fmt::Arguments<'_>) {
+        if self.is_watched(&e.master) {
+            let ms = now.since(Instant::START).as_millis();
+            let version = expectation_version(e);
+            println!(
+                "{ms:>8} ms    {what}, expectation {}, version {version}",
+                e.key()
+            );
+        }
+    }
+
+    fn is_watched(&self, orig: &Tuple) -> bool {
+        self.watched.is_some() && self.watched == Some(orig.ports().0)
     }
 
     /// A datagram was sent.

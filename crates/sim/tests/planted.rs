@@ -1,5 +1,5 @@
 //! Goal: the simulator finds what it is there to find.
-//! Method: four bugs are planted, one at a time, in a copy of the source; the copy is
+//! Method: bugs are planted, one at a time, in a copy of the source; the copy is
 //! built, and its `ftfw-sim` must find each within as many seeds as every run has.
 
 use std::env;
@@ -45,6 +45,25 @@ const BUGS: &[Bug] = &[
         sound: "if !is_held && !has_ended {",
         broken: "if !is_held && !has_ended && self.stats.purge_spared == u64::MAX {",
         found_as: "acknowledged means kept",
+    },
+    Bug {
+        what: "a committed expectation has lost its translation",
+        file: "replica/src/expectations.rs",
+        sound: "        timeout,
+        ..entry.expectation",
+        broken: "        timeout,
+        nat: None,
+        ..entry.expectation",
+        found_as: "no invention",
+    },
+    Bug {
+        what: "the end of an expectation is not sent again",
+        file: "replica/src/expectations.rs",
+        sound: "for key in self.take_sent(from, to) {
+            self.owe(key);
+        }",
+        broken: "let _ = self.take_sent(from, to);",
+        found_as: "expectation",
     },
 ];
 

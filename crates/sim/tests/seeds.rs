@@ -17,6 +17,14 @@ const FOUND: &[(u64, &str)] = &[
         "a peer that restarted before its first ALIVE was heard went unnoticed",
     ),
     (652, "what an operator had claimed was injected over"),
+    (
+        507,
+        "a bulk update of which a part was given up was complete for the peer",
+    ),
+    (
+        564,
+        "a repair before the peer's first trailer was complete without what it had left out",
+    ),
 ];
 
 fn run(seed: u64) -> Result<u64, String> {

@@ -4,6 +4,7 @@
 mod alarm;
 mod announce;
 mod commit;
+mod driver;
 mod epochs;
 mod expectations;
 mod failback;

@@ -4,23 +4,27 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flow::{Flow, FlowKey};
-use replica::{
-    Command, CommandId, DumpEnd, DumpScope, Event, Instant, KernelResult, LinkId, Replica,
-    Settings, Which,
-};
+use replica::{Command, CommandId, Event, Instant, LinkId, Replica, Settings, Which};
+use sim::host::{Happened, Host, Pace, Sockets, Turn};
 use sim::kernel::Kernel;
+use sim::network::Datagram;
 use sim::random::Random;
-use wire::v1::{Epoch, MessageType, messages};
+use wire::v1::{Epoch, Message, MessageType, messages};
 
 use crate::pairs::settings;
 
 /// Step of the virtual clock.
 const STEP: Duration = Duration::from_millis(10);
+/// Turns of a daemon that has more to do, in one step.
+const TURNS_MAX: usize = 20;
 
 /// One replica with its kernel.
 pub(crate) struct Node {
     pub(crate) replica: Replica,
     pub(crate) kernel: Kernel,
+    pub(crate) sockets: Sockets,
+    /// How fast its surroundings are.
+    pub(crate) pace: Pace,
     /// Everything the operator heard.
     pub(crate) heard: Vec<Event>,
     /// Datagrams sent.
@@ -39,6 +43,8 @@ impl Node {
         Node {
             replica: Replica::new(settings),
             kernel: Kernel::default(),
+            sockets: Sockets::default(),
+            pace: Pace::PROMPT,
             heard: Vec::new(),
             datagrams: 0,
             sent: 0,
@@ -131,7 +137,10 @@ impl World {
     pub(crate) fn restart(&mut self, n: usize, settings: Settings) {
         self.restarts += 1;
         let epoch = Epoch(settings.epoch.0 + 1000 * self.restarts);
-        self.nodes[n].replica = Replica::new(Settings { epoch, ..settings });
+        let node = &mut self.nodes[n];
+        node.replica = Replica::new(Settings { epoch, ..settings });
+        node.sockets = Sockets::default();
+        node.kernel.take_reports();
     }
 
     pub(crate) fn run(&mut self, seconds: f64) {
@@ -144,72 +153,59 @@ impl World {
         }
     }
 
+    /// What node `n` does in a step of the clock: a turn, and more while it has more to do.
     fn step(&mut self, n: usize) {
         let now = self.now;
-        let node = &mut self.nodes[n];
-        let (replica, kernel) = (&mut node.replica, &mut node.kernel);
-        kernel.expire(now);
-        let (events, _) = kernel.take_events();
-        replica.handle_events(now, &events);
-        replica.handle_timeout(now);
-        for _ in 0..20 {
-            while let Some(scope) = replica.poll_dump() {
-                let flows = kernel.dump(now, scope, None, usize::MAX);
-                replica.handle_dump(now, &flows);
-                if scope == DumpScope::Expectations {
-                    let all: Vec<_> = kernel.expectations.values().copied().collect();
-                    replica.handle_dumped_expectations(now, &all);
-                }
-                replica.handle_dump_end(now, DumpEnd::Complete);
-            }
-            replica.advance(now, 100);
-            let mut requests = Vec::new();
-            replica.poll_kernel(64, &mut requests);
-            let results: Vec<_> = requests
-                .into_iter()
-                .map(|request| KernelResult {
-                    outcome: kernel.execute(now, request),
-                    request,
-                })
-                .collect();
-            replica.handle_results(now, &results);
-        }
-        let mut datagrams = Vec::new();
-        while let Some((link, bytes)) = replica.poll_transmit() {
-            node.datagrams += 1;
-            assert!(bytes.len() < 1472, "a datagram of {} bytes", bytes.len());
-            node.sent += messages(bytes)
-                .flatten()
-                .filter(|m| m.header.kind != MessageType::Control)
-                .count();
-            datagrams.push((link, bytes.to_vec()));
-        }
-        while let Some(event) = replica.poll_event() {
-            node.heard.push(event);
-        }
-        let due = replica.poll_timeout();
-        assert!(due.is_none_or(|at| at > now), "a driver would spin");
-        let (mute, loss, late) = (node.mute, node.loss, node.late);
-        for (link, bytes) in datagrams {
-            if mute || self.chance(loss) {
-                continue;
-            }
-            if self.chance(late) {
-                let at = now + Duration::from_millis(self.next_random() % 300);
-                self.under_way.push((at, 1 - n, link, bytes.clone()));
-                if self.chance(0.5) {
-                    continue;
-                }
-                // Otherwise it comes twice.
-            }
-            self.nodes[1 - n].replica.handle_datagram(now, link, &bytes);
-        }
         let due = self
             .under_way
             .extract_if(.., |(at, to, ..)| *at <= now && *to == n);
-        for (_, to, link, bytes) in due.collect::<Vec<_>>() {
-            self.nodes[to].replica.handle_datagram(now, link, &bytes);
+        let node = &mut self.nodes[n];
+        for (_, to, LinkId(link), bytes) in due {
+            let datagram = Datagram::arrived(now, to, link, bytes);
+            node.sockets.inbox.push_back(datagram);
         }
+        node.kernel.expire(now);
+        let mut record = Vec::new();
+        let host = Host {
+            now,
+            kernel: &mut node.kernel,
+            sockets: &mut node.sockets,
+            pace: node.pace,
+            random: &mut self.random,
+            record: &mut record,
+            turn: Turn::default(),
+        };
+        host.wake(&mut node.replica, TURNS_MAX)
+            .expect("a driver would spin");
+        for happened in record {
+            match happened {
+                Happened::Sent(link, bytes) => self.send(n, link, bytes),
+                Happened::Announced(event) => self.nodes[n].heard.push(event),
+                _ => {}
+            }
+        }
+    }
+
+    fn send(&mut self, n: usize, link: LinkId, bytes: Vec<u8>) {
+        assert!(bytes.len() < 1472, "a datagram of {} bytes", bytes.len());
+        let is_state = |m: &Message<'_>| m.header.kind != MessageType::Control;
+        let node = &mut self.nodes[n];
+        node.datagrams += 1;
+        node.sent += messages(&bytes).flatten().filter(is_state).count();
+        let (mute, loss, late) = (node.mute, node.loss, node.late);
+        if mute || self.chance(loss) {
+            return;
+        }
+        if self.chance(late) {
+            let at = self.now + Duration::from_millis(self.next_random() % 300);
+            self.under_way.push((at, 1 - n, link, bytes.clone()));
+            if self.chance(0.5) {
+                return;
+            }
+            // Otherwise it comes twice.
+        }
+        let datagram = Datagram::arrived(self.now, 1 - n, link.0, bytes);
+        self.nodes[1 - n].sockets.inbox.push_back(datagram);
     }
 
     pub(crate) fn seed(&mut self, seed: u64) {

@@ -107,7 +107,7 @@ impl World {
         let Some(attack) = self.forger.attack else {
             let random = &mut self.forger.random;
             if random.chance(0.001) {
-                let to = random.below(2) as usize;
+                let to = random.below(self.nodes.len() as u64) as usize;
                 let until = now + random.within(Duration::from_secs(4));
                 self.forger.attack = Some(Attack {
                     to,

@@ -56,7 +56,7 @@ impl World {
     pub(super) fn manage(&mut self) {
         let now = self.now;
         if self.plan.has(Fault::Failover) && self.operator.chance(0.0015) {
-            let n = 1 - self.primary;
+            let n = self.backup();
             if self.nodes[n].back_at.is_none() {
                 self.fail_over(n);
             }
@@ -67,7 +67,7 @@ impl World {
                 manager.plan_failback(now);
             }
             let is_due = manager.takeovers.front().is_some_and(|at| *at <= now);
-            let n = 1 - self.primary;
+            let n = self.backup();
             // Nobody hands over to a machine that does not answer.
             if is_due && self.nodes[n].back_at.is_none() {
                 self.manager.takeovers.pop_front();
@@ -101,11 +101,17 @@ impl World {
         }
     }
 
+    /// The peer of the primary.
+    pub(super) fn backup(&self) -> usize {
+        let peer = self.edges.peer(self.primary);
+        peer.expect("the primary is one of the pair")
+    }
+
     /// Replica `n` takes over: what the scripts of the HA manager do.
     fn fail_over(&mut self, n: usize) {
         self.may_hold_more = true;
         self.trace.line(self.now, format_args!("{n} takes over"));
-        self.primary = n;
+        let former = std::mem::replace(&mut self.primary, n);
         let primary = [
             Command::Commit(Objects::All),
             Command::FlushCaches,
@@ -113,7 +119,7 @@ impl World {
             Command::Bulk,
         ];
         self.script(n, &primary);
-        self.script(1 - n, &[Command::ScheduleFlush, Command::RequestResync]);
+        self.script(former, &[Command::ScheduleFlush, Command::RequestResync]);
         // Packets of what the commit brings go here from now on; the rest is lost.
         self.lives.clear();
         self.kept.on_takeover();

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use flow::{Flow, FlowKey};
 use replica::{Command, Objects};
-use wire::v1::{Control, ObjectKind, Verdict, decode_flow, messages, verdict};
+use wire::v1::{Control, ObjectKind, Verdict, decode_expectation, decode_flow, messages, verdict};
 
-use crate::check::{Check, Violation};
-use crate::kept::Told;
-use crate::network::Datagram;
+use crate::check::{Check, Violation, predicted};
+use crate::kept::{Subject, Told};
+use crate::network::{Datagram, Edge};
 use crate::plan::Fault;
 
 use super::{Failure, Finished, World};
@@ -24,44 +24,63 @@ const AFTER_COMMIT: Duration = Duration::from_secs(1);
 impl World {
     /// Replica `n` has sent a datagram.
     pub(super) fn note_sent(&mut self, n: usize, bytes: &[u8]) {
+        let now = self.now;
         for message in messages(bytes).flatten() {
-            if let Verdict::Data(ObjectKind::Flow, kind) = verdict(self.plan.mode, &message.header)
-                && let Ok(decoded) = decode_flow(message.body)
-            {
-                let flow = decoded.object;
-                let is_own = self.lives.get(&flow.key()) == Some(&n);
-                let seq = message.header.seq;
-                self.kept.on_sent(self.now, n, kind, &flow, seq, is_own);
+            let seq = message.header.seq;
+            match verdict(self.plan.mode, &message.header) {
+                Verdict::Data(ObjectKind::Flow, kind) => {
+                    if let Ok(decoded) = decode_flow(message.body) {
+                        let flow = &decoded.object;
+                        let is_own = self.lives.get(&flow.key()) == Some(&n);
+                        self.kept.on_sent(now, n, kind, flow, seq, is_own);
+                    }
+                }
+                Verdict::Data(ObjectKind::Expectation, kind) => {
+                    if let Ok(decoded) = decode_expectation(message.body) {
+                        let e = &decoded.object;
+                        let is_own = self.lives.get(&e.key().master()) == Some(&n);
+                        self.kept.on_sent(now, n, kind, e, seq, is_own);
+                    }
+                }
+                _ => {}
             }
         }
     }
 
-    /// Replica `n` reads a datagram of the peer's present run.
-    pub(super) fn note_received(&mut self, n: usize, datagram: &Datagram) {
+    /// A datagram of the sender's present epoch was read at the end of an edge.
+    pub(super) fn note_received(&mut self, edge: Edge, datagram: &Datagram) {
+        let back = Edge {
+            from: edge.to,
+            to: edge.from,
+        };
         for message in messages(&datagram.bytes).flatten() {
             match verdict(self.plan.mode, &message.header) {
-                Verdict::Control(Control::Ack(from, to)) if !self.nodes[1 - n].is_dead => {
-                    self.kept.on_acknowledged(self.now, n, from, to);
+                Verdict::Control(Control::Ack(from, to)) if !self.nodes[edge.from].is_dead => {
+                    self.kept.on_acknowledged(self.now, back, from, to);
                 }
-                _ => self.kept.on_received(self.now, 1 - n, message.header.seq),
+                _ => self.kept.on_received(self.now, edge, message.header.seq),
             }
         }
     }
 
-    /// The message on which replica `n`, which owns a flow, may rely. Scripts of the HA
-    /// manager claim what is theirs; an operator claims at any moment, also copies.
-    fn promise(&self, n: usize, key: &FlowKey) -> Option<&Told> {
+    /// The message on which the sender of an edge, which owns a flow, may rely. Scripts of the
+    /// HA manager claim what is theirs; an operator claims at any moment, also copies.
+    fn promise(&self, edge: Edge, key: &FlowKey) -> Option<&Told> {
         let is_operated = self.plan.has(Fault::Operator);
-        let is_claimed = is_operated && self.truth.is_claimed(1 - n, key);
-        self.kept.promise(self.now, n, key).filter(|_| !is_claimed)
+        let is_claimed = is_operated && self.truth.is_claimed(edge.to, key);
+        let told = self.kept.promise(self.now, edge, Subject::Flow(*key));
+        told.filter(|_| !is_claimed)
     }
 
     /// Acknowledged means kept, given the external caches.
-    pub(super) fn check_kept(&self, external: &[BTreeMap<FlowKey, Flow>; 2]) -> Check {
-        let mut internal = [None, None];
+    pub(super) fn check_kept(&self, external: &[BTreeMap<FlowKey, Flow>]) -> Check {
+        let mut internal = vec![None; self.nodes.len()];
         for (key, n) in &self.lives {
-            let peer = 1 - *n;
-            let Some(told) = self.promise(*n, key) else {
+            let Some(peer) = self.edges.peer(*n) else {
+                continue;
+            };
+            let edge = Edge { from: *n, to: peer };
+            let Some(told) = self.promise(edge, key) else {
                 continue;
             };
             let held = |at: usize| self.nodes[at].kernel.get(key).is_some();
@@ -84,7 +103,7 @@ impl World {
     /// script. Its kernel must then hold all that it had acknowledged.
     pub(super) fn kill_primary(&mut self) -> Result<Finished, Failure> {
         let begun = self.now;
-        let (dead, backup) = (self.primary, 1 - self.primary);
+        let (dead, backup) = (self.primary, self.backup());
         self.is_safety = false;
         self.trace.line(begun, format_args!("{dead} dies for good"));
         self.kill(dead, false);
@@ -105,36 +124,71 @@ impl World {
                 return Err(Failure::Liveness("the commit does not end".into()));
             }
         }
-        let compared = self.check_taken_over(dead).map_err(Failure::Safety)?;
+        let edge = Edge {
+            from: dead,
+            to: backup,
+        };
+        let flows = self.check_taken_over(edge).map_err(Failure::Safety)?;
+        let expectations = self.check_expected_still(edge).map_err(Failure::Safety)?;
         Ok(Finished {
             digest: self.trace.digest(),
             converged: self.now.since(begun),
-            compared,
+            compared: flows + expectations,
             exempted: self.kept.exempted,
         })
     }
 
-    /// How many acknowledged flows of a dead primary live on in the backup's kernel.
-    fn check_taken_over(&self, dead: usize) -> Result<usize, Violation> {
+    /// How many acknowledged flows of a dead primary, which sent along an edge, live on in
+    /// the backup's kernel.
+    fn check_taken_over(&self, edge: Edge) -> Result<usize, Violation> {
         let mut compared = 0;
-        let violated = |what| Violation {
-            invariant: "killed primary",
-            what,
-        };
+        let Edge {
+            from: dead,
+            to: backup,
+        } = edge;
         for key in self.lives.keys() {
             let lost = self.nodes[dead].kernel.get(key);
-            let told = self.promise(dead, key);
+            let told = self.promise(edge, key);
             let (Some(lost), Some(told)) = (lost, told) else {
                 continue;
             };
-            match self.nodes[1 - dead].kernel.get(key) {
+            match self.nodes[backup].kernel.get(key) {
                 Some(flow) if flow.reply == lost.reply => compared += 1,
                 Some(flow) => {
                     let what = format!("{key} has another translation, {:?}: {told}", flow.reply);
                     return Err(violated(what));
                 }
                 None => {
-                    let what = format!("{key} is not in the kernel of {}: {told}", 1 - dead);
+                    let what = format!("{key} is not in the kernel of {backup}: {told}");
+                    return Err(violated(what));
+                }
+            }
+        }
+        Ok(compared)
+    }
+
+    /// How many acknowledged expectations of a dead primary are in the backup's kernel, so
+    /// that the predicted flows are let in and translated there.
+    fn check_expected_still(&self, edge: Edge) -> Result<usize, Violation> {
+        let mut compared = 0;
+        let backup = &self.nodes[edge.to].kernel;
+        for lost in self.nodes[edge.from].kernel.expectations(self.now) {
+            let key = lost.key();
+            let master = key.master();
+            let is_owned = self.lives.get(&master) == Some(&edge.from);
+            let is_kept = self.promise(edge, &master).is_some() && backup.get(&master).is_some();
+            let told = self.kept.promise(self.now, edge, Subject::Expectation(key));
+            let Some(told) = told.filter(|_| is_owned && is_kept) else {
+                continue;
+            };
+            match backup.expectation(&key) {
+                Some(held) if predicted(held) == predicted(&lost) => compared += 1,
+                Some(held) => {
+                    let what = format!("expectation {key} is {held:?}, not {lost:?}: {told}");
+                    return Err(violated(what));
+                }
+                None => {
+                    let what = format!("expectation {key} is not in the kernel: {told}");
                     return Err(violated(what));
                 }
             }
@@ -145,8 +199,7 @@ impl World {
     /// What restarts have left wrong: live flows that the peer does not hold, and flows that
     /// have ended in a kernel whose table survived and that the peer still holds.
     pub(super) fn check_restored(&self) -> Result<(), String> {
-        for n in 0..2 {
-            let peer = 1 - n;
+        for Edge { from: n, to: peer } in self.edges.all().iter().copied() {
             let external = self.nodes[peer].external(|_| true);
             let internal = self.nodes[peer].internal(|_| true);
             let in_kernel = |at: usize, key: &FlowKey| self.nodes[at].kernel.get(key).is_some();
@@ -166,5 +219,12 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+fn violated(what: String) -> Violation {
+    Violation {
+        invariant: "killed primary",
+        what,
     }
 }
