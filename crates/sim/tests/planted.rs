@@ -57,12 +57,10 @@ const BUGS: &[Bug] = &[
         found_as: "no invention",
     },
     Bug {
-        what: "the end of an expectation is not sent again",
+        what: "an expectation that the peer has missed is not sent again",
         file: "replica/src/expectations.rs",
-        sound: "for key in self.take_sent(from, to) {
-            self.owe(key);
-        }",
-        broken: "let _ = self.take_sent(from, to);",
+        sound: "self.missed.push_back(version);",
+        broken: "let _ = version;",
         found_as: "expectation",
     },
 ];
