@@ -1,9 +1,8 @@
 //! Commit: the external cache → kernel, at a takeover.
 //!
 //! A cursor walks the external cache twice: first the flows without a master, then the
-//! others, whose masters then exist; expectations come last. `EEXIST` is a question, not
-//! an order: the kernel's entry is read, and brought up to date if it is the same flow,
-//! so that a second commit changes nothing.
+//! others, whose masters then exist; expectations come last. [`crate::conversation`] says
+//! what is asked after each outcome.
 //!
 //! A peer that lives goes on announcing meanwhile. What it announces of an entry that the
 //! cursor has passed is *late*: it is committed in another round, and if it comes before
@@ -12,17 +11,14 @@
 
 use std::time::Duration;
 
-use cache::{Position, Slot};
-use flow::{ExpectKey, Flow, FlowKey, Status};
+use cache::{Position, Slot, Ticket};
+use flow::{ExpectKey, Flow};
 use wire::v1::Role;
 
+use crate::conversation::{self, Attempt, Next};
 use crate::entry::External;
-use crate::inject::without_what_fails;
-use crate::kernel::{KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose};
+use crate::kernel::{KernelRequest, KernelResult, Op, Outcome, Purpose, Subject};
 use crate::{CommandId, Event, Instant, Objects, REQUESTS_MAX, Replica};
-
-/// Most requests about one entry: create, get, delete, create and two lesser creates.
-pub(crate) const STEPS_MAX: u8 = 8;
 
 /// Seconds that a flow gets whose timeout has run down without word of its end, and
 /// the most that one gets which a restarted peer has not confirmed.
@@ -235,7 +231,7 @@ impl Replica {
             commit.in_flight += 1;
             self.requests.push_back(KernelRequest {
                 purpose: Purpose::Commit,
-                ticket: Some(self.external.ticket(slot)),
+                subject: Subject::External(self.external.ticket(slot)),
                 step: 0,
                 op: Op::Create(flow),
             });
@@ -284,34 +280,65 @@ impl Replica {
         }
     }
 
-    pub(crate) fn on_commit_result(&mut self, result: &KernelResult) {
+    pub(crate) fn on_commit_result(&mut self, ticket: Ticket, result: &KernelResult) {
         let Some(mut commit) = self.commit.take() else {
             return;
         };
-        let request = &result.request;
-        let slot = request.ticket.and_then(|t| self.external.redeem(t));
-        match self.commit_step(request, slot, &result.outcome) {
-            Next::Ask(op) => self.requests.push_back(KernelRequest {
-                step: request.step + 1,
+        let slot = self.external.redeem(ticket);
+        match self.next_of_commit(slot, result) {
+            Next::Ask(op) | Next::AskForLess(op) => self.requests.push_back(KernelRequest {
+                step: result.request.step + 1,
                 op,
-                ..*request
+                ..result.request
             }),
             Next::Created(flow) => {
                 commit.created += 1;
                 commit.in_flight -= 1;
                 self.is_committed(&commit, slot, &flow);
             }
-            Next::Updated(flow) => {
+            Next::Updated(flow) | Next::Kept(flow) => {
                 commit.updated += 1;
                 commit.in_flight -= 1;
                 self.is_committed(&commit, slot, &flow);
             }
-            Next::Failed => {
+            Next::Clash | Next::Refused(_) | Next::GivenUp => {
                 commit.failed += 1;
                 commit.in_flight -= 1;
             }
         }
         self.commit = Some(commit);
+    }
+
+    /// What follows a result about the entry `slot`; counts and reports what is noteworthy.
+    fn next_of_commit(&mut self, slot: Option<Slot>, result: &KernelResult) -> Next {
+        let asked = &result.request;
+        let Some(slot) = slot else {
+            // The peer has ended it meanwhile.
+            return match (&asked.op, &result.outcome) {
+                (Op::Create(flow), Outcome::Done) => Next::Created(*flow),
+                (Op::Update(flow), Outcome::Done) => Next::Updated(*flow),
+                _ => Next::GivenUp,
+            };
+        };
+        let wanted = self.with_commit_timeout(slot, self.external.flow(slot));
+        let flow = wanted.key();
+        let attempt = Attempt {
+            wanted,
+            step: asked.step,
+            is_taken: self.is_taken(&flow),
+            is_our_copy: false,
+        };
+        let next = conversation::next(&attempt, &asked.op, &result.outcome);
+        match &next {
+            Next::AskForLess(lesser) => self.note_lesser(&asked.op, lesser),
+            Next::Clash => self.note_clash(flow),
+            Next::Refused(error) => {
+                let error = *error;
+                self.events.push_back(Event::Refused { flow, error });
+            }
+            _ => {}
+        }
+        next
     }
 
     /// Our kernel has the flow of an entry from us.
@@ -323,134 +350,5 @@ impl Replica {
         } else if commit.id.is_none() && !self.external.note(slot).is_late() {
             self.remove_external(slot);
         }
-    }
-
-    /// What follows the result of a request about the entry `slot`.
-    fn commit_step(
-        &mut self,
-        request: &KernelRequest,
-        slot: Option<Slot>,
-        outcome: &Outcome,
-    ) -> Next {
-        match (&request.op, outcome) {
-            (Op::Create(flow), Outcome::Done) => return Next::Created(*flow),
-            (Op::Update(flow), Outcome::Done) => return Next::Updated(*flow),
-            _ => {}
-        }
-        // The peer may have ended it meanwhile.
-        let Some(slot) = slot else {
-            return Next::Failed;
-        };
-        let wanted = self.with_commit_timeout(slot, self.external.flow(slot));
-        let key = wanted.key();
-        let next = match (&request.op, outcome) {
-            (Op::Create(_), Outcome::Failed(KernelError::Exists)) => Next::Ask(Op::Get(key)),
-            (Op::Create(tried), Outcome::Failed(error)) => {
-                match without_what_fails(*tried, *error) {
-                    Some(lesser) => {
-                        self.note_lesser(tried, &lesser);
-                        Next::Ask(Op::Create(lesser))
-                    }
-                    None => self.commit_refused(key, *error),
-                }
-            }
-            (Op::Get(_), Outcome::Found(held)) if held.key() == key => {
-                match self.reconcile(held, &wanted) {
-                    Reconciled::Update(update) => Next::Ask(Op::Update(update)),
-                    Reconciled::Replace => Next::Ask(Op::Delete(key, held.id)),
-                    Reconciled::Keep => Next::Updated(**held),
-                }
-            }
-            // The entry vanished between the two requests: create it again. If it
-            // vanishes twice, its reply tuple collides.
-            (Op::Get(_), Outcome::Failed(KernelError::NotFound)) if request.step <= 1 => {
-                Next::Ask(Op::Create(wanted))
-            }
-            (Op::Get(_), _) => {
-                self.stats.clashes += 1;
-                self.events.push_back(Event::Clash(key));
-                Next::Failed
-            }
-            (Op::Delete(..), _) => Next::Ask(Op::Create(wanted)),
-            (Op::Update(_), Outcome::Failed(KernelError::NotFound)) => {
-                Next::Ask(Op::Create(wanted))
-            }
-            (Op::Update(_), Outcome::Failed(error)) => self.commit_refused(key, *error),
-            _ => Next::Failed,
-        };
-        match next {
-            Next::Ask(_) if request.step + 1 >= STEPS_MAX => Next::Failed,
-            next => next,
-        }
-    }
-
-    fn commit_refused(&mut self, flow: FlowKey, error: KernelError) -> Next {
-        self.events.push_back(Event::Refused { flow, error });
-        Next::Failed
-    }
-}
-
-/// What follows the result of a commit's request.
-#[allow(clippy::large_enum_variant, reason = "lives for one call")]
-enum Next {
-    /// Another request about the same entry.
-    Ask(Op),
-    /// The kernel has the flow, which is new to it.
-    Created(Flow),
-    /// The kernel has the flow, which it had before.
-    Updated(Flow),
-    /// It cannot be committed.
-    Failed,
-}
-
-/// What is to be done with an entry of the kernel for which the peer said something else.
-#[allow(clippy::large_enum_variant, reason = "lives for one call")]
-pub(crate) enum Reconciled {
-    /// It is brought up to date.
-    Update(Flow),
-    /// It is another flow, or a former life of this one.
-    Replace,
-    /// The kernel has seen more.
-    Keep,
-}
-
-/// Status bits that only packets set, and that nothing can take back.
-const STEPS: u32 = Status::SEEN_REPLY.0 | Status::ASSURED.0;
-
-impl Replica {
-    /// Compares an entry of the kernel with what the peer said of the same original tuple.
-    ///
-    /// What packets have done here is never taken back. But an entry whose flow the peer
-    /// has told of since is a copy, or a former life of the flow: the peer knows better.
-    pub(crate) fn reconcile(&self, held: &Flow, said: &Flow) -> Reconciled {
-        if held.reply != said.reply {
-            return Reconciled::Replace;
-        }
-        let progress = |f: &Flow| f.tcp_state().map(flow::TcpState::progress);
-        let has_more_steps = held.status.0 & !said.status.0 & STEPS != 0;
-        if progress(held) > progress(said) || has_more_steps {
-            let own = self.ledger.find(&said.key());
-            let is_copy = own.is_some_and(|slot| self.ledger.note(slot).is_taken());
-            if is_copy {
-                return Reconciled::Replace;
-            }
-            if progress(held) > progress(said) || held.timeout >= said.timeout {
-                return Reconciled::Keep;
-            }
-            // It may be a former life of the flow: at least it does not end before this one.
-            return Reconciled::Update(Flow {
-                reply: said.reply,
-                zone: said.zone,
-                status: held.status,
-                timeout: said.timeout,
-                ..Flow::new(said.orig)
-            });
-        }
-        let mut update = *said;
-        update.status = Status(held.status.0 | said.status.0 & STEPS);
-        if progress(held) == progress(said) && held.timeout >= said.timeout {
-            update.timeout = None;
-        }
-        Reconciled::Update(update)
     }
 }

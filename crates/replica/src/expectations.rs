@@ -16,11 +16,12 @@ use cache::{ExpectEntry, ExpectTable, Slot, Tick};
 use flow::{ExpectKey, Expectation, Flow, FlowKey};
 use wire::v1::{Seq, StateKind, check_expectation_carried, encode_expectation};
 
-use crate::commit::{Commit, RUN_DOWN_SECS, STEPS_MAX};
+use crate::commit::{Commit, RUN_DOWN_SECS};
+use crate::conversation::STEPS_MAX;
 use crate::entry::Internal;
 use crate::kernel::{
     Change, ExpectationEvent, KernelError, KernelRequest, KernelResult, Op, Origin, Outcome,
-    Purpose,
+    Purpose, Subject,
 };
 use crate::ledger::Ledger;
 use crate::under_way::{About, Message};
@@ -476,7 +477,7 @@ impl Replica {
         }
         self.requests.push_back(KernelRequest {
             purpose: Purpose::ReadAgain,
-            ticket: slot.map(|s| self.ledger.ticket(s)),
+            subject: slot.map_or(Subject::Table, |s| Subject::Internal(self.ledger.ticket(s))),
             step: 0,
             op: Op::Get(master),
         });
@@ -489,8 +490,12 @@ impl Replica {
         if !self.settings.internal_cache {
             return self.owe_directly(StateKind::Update, **found);
         }
-        let slot = result.request.ticket.and_then(|t| self.ledger.redeem(t));
-        let Some(slot) = slot else { return };
+        let Subject::Internal(ticket) = result.request.subject else {
+            return;
+        };
+        let Some(slot) = self.ledger.redeem(ticket) else {
+            return;
+        };
         if self.ledger.key(slot) != found.key() {
             return;
         }
@@ -843,7 +848,7 @@ impl Replica {
 fn request(purpose: Purpose, step: u8, op: Op) -> KernelRequest {
     KernelRequest {
         purpose,
-        ticket: None,
+        subject: Subject::Expectation,
         step,
         op,
     }

@@ -15,7 +15,9 @@ use flow::Flow;
 use wire::v1::Role;
 
 use crate::entry::External;
-use crate::kernel::{DumpEnd, KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose};
+use crate::kernel::{
+    DumpEnd, KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose, Subject,
+};
 use crate::{CommandId, Event, Instant, Objects, Replica, Which};
 
 /// A scheduled flush that meets a commit is looked at again after this time.
@@ -218,7 +220,7 @@ impl Replica {
         self.flush.in_flight += 1;
         self.requests.push_back(KernelRequest {
             purpose: Purpose::Flush,
-            ticket: None,
+            subject: Subject::Table,
             step: 0,
             op,
         });

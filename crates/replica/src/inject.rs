@@ -1,24 +1,15 @@
 //! Direct injection: entries of the external cache → kernel, as they come.
 //!
-//! ```text
-//!  new or update ──▶ Create ──Exists──▶ Get ──same reply tuple──▶ Update
-//!                      ▲  │ done         │ └─other reply tuple──▶ Delete ─▶ Create
-//!                      │  ▼              └───nothing, or another flow: a clash, counted
-//!               NotFound─Update (it is there) ──refused──▶ Get
-//!
-//!  delete ──▶ Get ──ran down as injected──▶ Delete
-//!               └───seen traffic since, or not ours: not obeyed, counted
-//! ```
-//!
-//! An entry has one request under way at most; what comes meanwhile is noted, and built
-//! from the entry's state when the request is over.
+//! [`crate::conversation`] says what is asked after each outcome. An entry has one request
+//! under way at most; what comes meanwhile is noted, and built from the entry's state when
+//! the request is over.
 
-use cache::{List, Slot};
+use cache::{List, Slot, Ticket};
 use flow::{Flow, FlowKey};
 
-use crate::commit::{Reconciled, STEPS_MAX};
+use crate::conversation::{self, Attempt, Next, NextOfEnd};
 use crate::entry::{External, Step};
-use crate::kernel::{KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose};
+use crate::kernel::{KernelRequest, KernelResult, Op, Outcome, Purpose, Subject};
 use crate::{Event, Replica};
 
 /// A timeout that is this many seconds longer than what was injected has been
@@ -54,39 +45,33 @@ impl Replica {
     fn injection(&self, slot: Slot, step: u8, op: Op) -> KernelRequest {
         KernelRequest {
             purpose: Purpose::Inject,
-            ticket: Some(self.external.ticket(slot)),
+            subject: Subject::External(self.external.ticket(slot)),
             step,
             op,
         }
     }
 
-    pub(crate) fn on_inject_result(&mut self, result: &KernelResult) {
+    pub(crate) fn on_inject_result(&mut self, ticket: Ticket, result: &KernelResult) {
         if let (Op::Delete(key, _), Outcome::Done) = (&result.request.op, &result.outcome) {
             self.injection_deleted(key);
         }
-        let slot = result.request.ticket.and_then(|t| self.external.redeem(t));
-        let Some(slot) = slot else { return };
-        let step = result.request.step + 1;
-        let next = if self.external.note(slot).has_ended() {
-            self.after_delete_step(slot, result)
-        } else {
-            self.after_state_step(slot, result)
+        let Some(slot) = self.external.redeem(ticket) else {
+            return;
         };
-        match next {
-            Next::Ask(op) if step < STEPS_MAX => {
-                if let Op::Delete(key, _) = &op {
-                    self.doubt(key);
-                }
-                let request = self.injection(slot, step, op);
-                self.requests.push_back(request);
-            }
-            Next::Ask(_) => {
-                self.not_written(slot);
-                self.injection_over(slot);
-            }
-            Next::Over => self.injection_over(slot),
-            Next::Forget => self.remove_external(slot),
+        if self.external.note(slot).has_ended() {
+            self.after_end(slot, result);
+        } else {
+            self.after_state(slot, result);
         }
+    }
+
+    /// The next request about an entry.
+    fn ask(&mut self, slot: Slot, before: &KernelRequest, op: Op) {
+        if let Op::Delete(key, _) = &op {
+            self.doubt(key);
+        }
+        let request = self.injection(slot, before.step + 1, op);
+        self.requests.push_back(request);
     }
 
     /// An injection is about to delete a flow: an entry that we hold of it ends with it,
@@ -116,97 +101,88 @@ impl Replica {
         }
     }
 
-    /// The kernel has the entry as the peer said it when the request was made.
+    /// The kernel has the entry as the peer sent it when the request was made.
     fn is_written(&mut self, slot: Slot) {
         self.external.change(slot, External::written);
     }
 
-    fn after_state_step(&mut self, slot: Slot, result: &KernelResult) -> Next {
-        let flow = self.external.flow(slot);
-        match (result.request.op, &result.outcome) {
-            (Op::Create(_), Outcome::Done) => {
+    fn after_state(&mut self, slot: Slot, result: &KernelResult) {
+        let asked = &result.request;
+        let wanted = self.external.flow(slot);
+        let attempt = Attempt {
+            wanted,
+            step: asked.step,
+            is_taken: self.is_taken(&wanted.key()),
+            is_our_copy: self.external.note(slot).is_in_kernel(),
+        };
+        match conversation::next(&attempt, &asked.op, &result.outcome) {
+            Next::Ask(op) => {
+                if let (Op::Update(update), Outcome::Found(held)) = (&op, &result.outcome)
+                    && update.timeout.is_none()
+                {
+                    // It stays the kernel's: nothing tells a longer one from traffic.
+                    let timeout = held.timeout;
+                    let kept = Flow { timeout, ..wanted };
+                    self.external.store(slot, &kept, self.now.tick());
+                }
+                self.ask(slot, asked, op);
+            }
+            Next::AskForLess(op) => {
+                self.note_lesser(&asked.op, &op);
+                self.ask(slot, asked, op);
+            }
+            Next::Created(_) => {
                 self.is_written(slot);
                 self.stats.external.created += 1;
-                Next::Over
+                self.injection_over(slot);
             }
-            (Op::Update(_), Outcome::Done) => {
+            Next::Updated(_) => {
                 self.is_written(slot);
                 self.stats.external.updated += 1;
-                Next::Over
+                self.injection_over(slot);
             }
-            (Op::Create(_), Outcome::Failed(KernelError::Exists)) => Next::Ask(Op::Get(flow.key())),
-            (Op::Create(tried), Outcome::Failed(error)) => {
-                match without_what_fails(tried, *error) {
-                    Some(lesser) => {
-                        self.note_lesser(&tried, &lesser);
-                        Next::Ask(Op::Create(lesser))
-                    }
-                    None => self.refuse(slot, *error),
-                }
+            Next::Kept(_) => self.remove_external(slot),
+            Next::Clash => {
+                self.not_written(slot);
+                self.note_clash(wanted.key());
+                self.injection_over(slot);
             }
-            (Op::Update(_), Outcome::Failed(KernelError::NotFound)) => Next::Ask(Op::Create(flow)),
-            (Op::Update(_), Outcome::Failed(_)) => Next::Ask(Op::Get(flow.key())),
-            (Op::Get(_), Outcome::Found(held)) if held.key() != flow.key() => self.clash(slot),
-            (Op::Get(_), Outcome::Found(held)) => match self.reconcile(held, &flow) {
-                Reconciled::Update(update) => {
-                    if update.timeout.is_none() {
-                        // It stays the kernel's: nothing tells a longer one from traffic.
-                        let timeout = held.timeout;
-                        let kept = Flow { timeout, ..flow };
-                        self.external.store(slot, &kept, self.now.tick());
-                    }
-                    Next::Ask(Op::Update(update))
-                }
-                Reconciled::Replace => Next::Ask(Op::Delete(flow.key(), held.id)),
-                // It is what we once injected, of a former life of the flow.
-                Reconciled::Keep if self.external.note(slot).is_in_kernel() => {
-                    Next::Ask(Op::Delete(flow.key(), held.id))
-                }
-                Reconciled::Keep => Next::Forget,
-            },
-            (Op::Get(_), Outcome::Failed(KernelError::NotFound)) if result.request.step > 1 => {
-                self.clash(slot)
+            Next::Refused(error) => {
+                self.not_written(slot);
+                let flow = wanted.key();
+                self.events.push_back(Event::Refused { flow, error });
+                self.injection_over(slot);
             }
-            (Op::Get(_), Outcome::Failed(_)) if result.request.step <= 1 => {
-                // It may have gone between the two requests: try once more.
-                Next::Ask(Op::Create(flow))
+            Next::GivenUp => {
+                self.not_written(slot);
+                self.injection_over(slot);
             }
-            (Op::Delete(..), _) => Next::Ask(Op::Create(flow)),
-            (_, Outcome::Failed(error)) => self.refuse(slot, *error),
-            _ => Next::Over,
         }
     }
 
-    fn after_delete_step(&mut self, slot: Slot, result: &KernelResult) -> Next {
+    fn after_end(&mut self, slot: Slot, result: &KernelResult) {
+        let asked = &result.request;
         let flow = self.external.flow(slot);
-        match (result.request.op, &result.outcome) {
-            (Op::Get(_), Outcome::Found(held)) => {
-                if held.key() != flow.key() || held.reply != flow.reply {
-                    return Next::Forget;
-                }
-                if self.has_seen_traffic(slot, held) {
-                    self.stats.deletes_refused += 1;
-                    return Next::Forget;
-                }
-                Next::Ask(Op::Delete(flow.key(), held.id))
+        let has_seen_traffic = |held: &Flow| self.has_seen_traffic(slot, held);
+        let next = conversation::next_of_end(&flow, &asked.op, &result.outcome, has_seen_traffic);
+        match next {
+            NextOfEnd::WrittenThenAsk(op) => {
+                self.is_written(slot);
+                return self.ask(slot, asked, op);
             }
-            (Op::Delete(..), Outcome::Done) => {
-                self.stats.external.destroyed += 1;
-                Next::Forget
-            }
-            (Op::Delete(..), Outcome::Failed(error)) if *error != KernelError::NotFound => {
-                self.stats.external.destroy_failed += 1;
-                Next::Forget
-            }
-            (Op::Create(_) | Op::Update(_), outcome) => {
-                // The delete came while the flow was being written.
-                if *outcome == Outcome::Done {
-                    self.is_written(slot);
-                }
-                Next::Ask(Op::Get(flow.key()))
-            }
-            _ => Next::Forget,
+            NextOfEnd::Ask(op) => return self.ask(slot, asked, op),
+            NextOfEnd::Deleted => self.stats.external.destroyed += 1,
+            NextOfEnd::Refused => self.stats.external.destroy_failed += 1,
+            NextOfEnd::Spared => self.stats.deletes_refused += 1,
+            NextOfEnd::Gone => {}
         }
+        self.remove_external(slot);
+    }
+
+    /// True if the peer has announced a flow since our kernel last saw traffic of it.
+    pub(crate) fn is_taken(&self, flow: &FlowKey) -> bool {
+        let own = self.ledger.find(flow);
+        own.is_some_and(|slot| self.ledger.note(slot).is_taken())
     }
 
     /// True if the kernel's entry will live longer than what we injected allows. Of an
@@ -288,19 +264,10 @@ impl Replica {
         slot
     }
 
-    fn clash(&mut self, slot: Slot) -> Next {
+    /// Another flow has one of the tuples.
+    pub(crate) fn note_clash(&mut self, flow: FlowKey) {
         self.stats.clashes += 1;
-        self.not_written(slot);
-        let key = self.external.key(slot);
-        self.events.push_back(Event::Clash(key));
-        Next::Over
-    }
-
-    fn refuse(&mut self, slot: Slot, error: KernelError) -> Next {
-        self.not_written(slot);
-        let flow = self.external.key(slot);
-        self.events.push_back(Event::Refused { flow, error });
-        Next::Over
+        self.events.push_back(Event::Clash(flow));
     }
 
     /// Counts an entry that the kernel does not take as the peer sent it.
@@ -317,38 +284,13 @@ impl Replica {
     }
 
     /// Counts what was left out of a flow to make the kernel take it.
-    pub(crate) fn note_lesser(&mut self, tried: &Flow, lesser: &Flow) {
-        if tried.helper != lesser.helper {
+    pub(crate) fn note_lesser(&mut self, tried: &Op, lesser: &Op) {
+        if let (Op::Create(tried), Op::Create(lesser)) = (tried, lesser)
+            && tried.helper != lesser.helper
+        {
             self.stats.without_helper += 1;
             self.events.push_back(Event::WithoutHelper(tried.key()));
         }
-    }
-}
-
-/// What follows a result.
-#[allow(clippy::large_enum_variant, reason = "lives for one call")]
-enum Next {
-    /// Another request about the same entry.
-    Ask(Op),
-    /// Nothing for now.
-    Over,
-    /// The entry is not needed any more.
-    Forget,
-}
-
-/// The flow without the part that made the kernel refuse it; `None` if nothing is left to try.
-pub(crate) fn without_what_fails(tried: Flow, error: KernelError) -> Option<Flow> {
-    match error {
-        KernelError::Unsupported if tried.helper.is_some() => Some(Flow {
-            helper: None,
-            ..tried
-        }),
-        // Its master has gone; the flow itself lives.
-        KernelError::NotFound if tried.master.is_some() => Some(Flow {
-            master: None,
-            ..tried
-        }),
-        _ => None,
     }
 }
 

@@ -63,7 +63,7 @@ pub enum Purpose {
 }
 
 /// What the kernel is asked to do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(
     clippy::large_enum_variant,
     reason = "requests live in a bounded queue; boxing each flow would allocate per request"
@@ -88,16 +88,17 @@ pub enum Op {
     FlushExpectations,
 }
 
-impl Op {
-    pub(crate) fn is_about_expectations(&self) -> bool {
-        matches!(
-            self,
-            Op::CreateExpectation(_)
-                | Op::UpdateExpectation(_)
-                | Op::DeleteExpectation(_)
-                | Op::FlushExpectations
-        )
-    }
+/// The entry that a request is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// One of the internal cache.
+    Internal(Ticket),
+    /// One of the external cache.
+    External(Ticket),
+    /// An expectation, which the request names.
+    Expectation,
+    /// None of ours: an entry of the kernel's table, or all of them.
+    Table,
 }
 
 /// A request with what is needed to understand its result.
@@ -105,8 +106,8 @@ impl Op {
 pub struct KernelRequest {
     /// Why.
     pub purpose: Purpose,
-    /// The entry that it is about; `None` for a flush.
-    pub ticket: Option<Ticket>,
+    /// The entry that it is about.
+    pub subject: Subject,
     /// How many steps this entry has taken, so that no exchange is endless.
     pub step: u8,
     /// What.

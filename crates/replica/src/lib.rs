@@ -18,6 +18,7 @@
 mod alarm;
 mod bulk;
 mod commit;
+mod conversation;
 mod deliver;
 pub mod driver;
 mod entry;
@@ -50,7 +51,7 @@ use wire::v1::{Batch, Control, Role, StateKind, messages};
 pub use event::{Event, Level};
 pub use kernel::{
     Change, DumpEnd, DumpScope, ExpectationEvent, KernelError, KernelEvent, KernelRequest,
-    KernelResult, Op, Origin, Outcome, Purpose,
+    KernelResult, Op, Origin, Outcome, Purpose, Subject,
 };
 pub use link::LinkId;
 pub use receive::{Accepted, Follows, Received, Receiver};
@@ -359,17 +360,21 @@ impl Replica {
     pub fn handle_results(&mut self, now: Instant, results: &[KernelResult]) {
         self.now = now;
         for result in results {
-            let purpose = result.request.purpose;
-            if result.request.op.is_about_expectations() && purpose != Purpose::Flush {
-                self.on_expectation_result(result);
-                continue;
-            }
-            match purpose {
-                Purpose::Commit => self.on_commit_result(result),
-                Purpose::Inject => self.on_inject_result(result),
-                Purpose::Verify => self.on_verify_result(result),
-                Purpose::ReadAgain => self.on_read_again(result),
-                Purpose::Flush => self.on_flush_result(result),
+            match (result.request.purpose, result.request.subject) {
+                (Purpose::Flush, _) => self.on_flush_result(result),
+                (Purpose::ReadAgain, _) => self.on_read_again(result),
+                (_, Subject::Expectation) => self.on_expectation_result(result),
+                (Purpose::Verify, Subject::Internal(ticket)) => {
+                    self.on_verify_result(ticket, result);
+                }
+                (Purpose::Commit, Subject::External(ticket)) => {
+                    self.on_commit_result(ticket, result);
+                }
+                (Purpose::Inject, Subject::External(ticket)) => {
+                    self.on_inject_result(ticket, result);
+                }
+                // No other requests are made.
+                (Purpose::Verify | Purpose::Commit | Purpose::Inject, _) => {}
             }
         }
     }

@@ -14,13 +14,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use cache::{Position, Slot};
+use cache::{Position, Slot, Ticket};
 use flow::{Flow, Labels, Proto};
 use wire::v1::{StateKind, check_carried};
 
 use crate::entry::Step;
 use crate::kernel::{
-    DumpEnd, DumpScope, KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose,
+    DumpEnd, DumpScope, KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose, Subject,
 };
 use crate::{CommandId, Event, Instant, Objects, REQUESTS_MAX, Replica, Settings};
 
@@ -494,7 +494,7 @@ impl Replica {
         self.ledger.step(slot, Step::Doubted);
         self.requests.push_back(KernelRequest {
             purpose: Purpose::Verify,
-            ticket: Some(self.ledger.ticket(slot)),
+            subject: Subject::Internal(self.ledger.ticket(slot)),
             step: 0,
             op: Op::Get(self.ledger.key(slot)),
         });
@@ -512,8 +512,8 @@ impl Replica {
         }
     }
 
-    pub(crate) fn on_verify_result(&mut self, result: &KernelResult) {
-        let slot = result.request.ticket.and_then(|t| self.ledger.redeem(t));
+    pub(crate) fn on_verify_result(&mut self, ticket: Ticket, result: &KernelResult) {
+        let slot = self.ledger.redeem(ticket);
         // An event that came meanwhile is newer than the answer.
         let Some(slot) = slot.filter(|s| self.ledger.note(*s).is_doubted()) else {
             return;

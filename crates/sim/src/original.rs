@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use flow::{ExpectKey, Flow, FlowKey};
 use replica::{Change, Command, Instant, KernelEvent, KernelRequest, Op, Origin};
-use replica::{KernelError, Outcome, Purpose};
+use replica::{KernelError, Outcome, Purpose, Subject};
 use wire::v1::{Control, Flags, Mode, Seq, StateKind};
 
 use expectations::Expectations;
@@ -262,7 +262,7 @@ impl Original {
                 now,
                 KernelRequest {
                     purpose: Purpose::Commit,
-                    ticket: None,
+                    subject: Subject::Table,
                     step: 0,
                     op,
                 },
