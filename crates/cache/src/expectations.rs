@@ -23,6 +23,8 @@ pub struct ExpectEntry {
     /// Internal table: number of the last sweep that saw it. External table: number of
     /// the peer's epoch that last announced it.
     pub seen: u8,
+    /// External table: the peer that did so.
+    pub peer: u8,
     /// Internal table: its version, 0 if it has none. External table: number of the message
     /// that last announced it.
     pub number: u64,
@@ -102,6 +104,7 @@ impl ExpectTable {
             updated: now,
             marks: 0,
             seen: 0,
+            peer: 0,
             number: 0,
         };
         self.entries.insert(key, entry);

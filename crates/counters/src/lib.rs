@@ -38,6 +38,9 @@ pub trait Counters {
     /// Their values, in the same order.
     fn values(&self) -> impl Iterator<Item = u64>;
 
+    /// Adds the counters of another group of the same kind.
+    fn add(&mut self, other: &Self);
+
     /// Each with its value.
     fn each(&self) -> impl Iterator<Item = (&'static Counter, u64)> {
         Self::ALL.iter().zip(self.values())
@@ -70,6 +73,10 @@ macro_rules! counters {
 
             fn values(&self) -> impl Iterator<Item = u64> {
                 [$(self.$name),+].into_iter()
+            }
+
+            fn add(&mut self, other: &$group) {
+                $(self.$name += other.$name;)+
             }
         }
     )+};

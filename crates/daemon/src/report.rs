@@ -6,7 +6,7 @@ use control::reply::{
 };
 use control::rows::StatusRow;
 use counters::{CacheStats, DaemonStats};
-use replica::Which;
+use replica::{PeerId, Which};
 use wire::v1::{Control, Flags, Mode, Role};
 
 use crate::sysctl;
@@ -69,8 +69,8 @@ impl Loop {
     fn peer(&self) -> PeerReport {
         let replica = &self.core.replica;
         let stats = replica.stats();
-        let (epoch, role) = replica.peer();
-        let held = replica.held_by_peer();
+        let (epoch, role) = replica.epoch_and_role_of(PeerId::FIRST);
+        let held = replica.held_by(PeerId::FIRST);
         PeerReport {
             epoch: epoch.map(|e| e.0),
             role: role_name(role),
@@ -79,7 +79,7 @@ impl Loop {
             unconfirmed: replica.unconfirmed() as u64,
             held: held.map(|(held, _)| held as u64),
             should_hold: held.map(|(_, all)| all as u64),
-            silent: replica.peer_silence().map(|s| s.as_secs()),
+            silent: replica.silence_of(PeerId::FIRST).map(|s| s.as_secs()),
             stats,
             receive: stats.receive,
         }

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant as OsInstant};
 
 use anyhow::{Context, Result};
-use replica::{DumpEnd, Event, Instant, Level, LinkId, Progress, Replica, Which};
+use replica::{DumpEnd, Event, Instant, Level, LinkId, PeerId, Progress, Replica, Which};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use sys::netlink::{Netlink, RECEIVE_BYTES};
 use sys::signal::{Signal, Signals};
@@ -341,7 +341,9 @@ impl Loop {
                 let Some(bytes) = self.core.links.list[n].receive(&mut self.buffer) else {
                     break;
                 };
-                self.core.replica.handle_datagram(now, LinkId(n), bytes);
+                self.core
+                    .replica
+                    .handle_datagram(now, PeerId::FIRST, LinkId(n), bytes);
                 // A datagram may hold thousands of messages: none of what is said about
                 // them is kept until the end of the turn.
                 self.hear(Cause::Anybody);

@@ -16,6 +16,7 @@ use wire::v1::{Seq, StateKind};
 
 use crate::entry::{External, Step};
 use crate::inject::with_timeout;
+use crate::peer::PeerId;
 use crate::{Instant, Replica};
 
 /// Two take-overs cross only if ours was this recent: an older claim that is still on its
@@ -25,7 +26,7 @@ const CROSSING_MAX: Duration = Duration::from_secs(2);
 impl Replica {
     /// Applies a state message that is older than one applied before, as far as it is
     /// still news: it must not take a flow back, nor revive one that has ended.
-    pub(crate) fn deliver_late(&mut self, kind: StateKind, flow: Flow, seq: Seq) {
+    pub(crate) fn deliver_late(&mut self, from: PeerId, kind: StateKind, flow: Flow, seq: Seq) {
         let own = self.ledger.find(&flow.key());
         let is_ours = own.is_some_and(|slot| self.ledger.is_ours(slot));
         let is_news = match self.external.find(&flow.key()) {
@@ -35,17 +36,17 @@ impl Replica {
                 !is_of_this_epoch || note.seq.before(seq)
             }
             // No flow at all has ended since this was said.
-            None => kind != StateKind::Delete && self.peer.ended_before(seq),
+            None => kind != StateKind::Delete && self.peer_mut(from).ended_before(seq),
         };
         // Of a flow that is ours only the end matters: what the peer had said is over.
         if is_news && (!is_ours || kind == StateKind::Delete) {
-            self.receiver.stats.late_used += 1;
-            self.deliver(kind, flow, seq);
+            self.peer_mut(from).receiver.stats.late_used += 1;
+            self.deliver(from, kind, flow, seq);
         }
     }
 
     /// Applies the offer of a flow.
-    pub(crate) fn deliver_offer(&mut self, mut flow: Flow, seq: Seq, late: bool) {
+    pub(crate) fn deliver_offer(&mut self, from: PeerId, mut flow: Flow, seq: Seq, late: bool) {
         self.stats.offers_received += 1;
         flow.status = flow.status.without(Status::DYING);
         if !self.settings.external_cache {
@@ -59,11 +60,11 @@ impl Replica {
         }
         let Some(slot) = self.external.find(&flow.key()) else {
             // No flow at all has ended since this was sent.
-            if late && !self.peer.ended_before(seq) {
+            if late && !self.peer_mut(from).ended_before(seq) {
                 return;
             }
             if let Some(slot) = self.insert_external(&flow) {
-                self.heard_of(slot, seq, true, true);
+                self.heard_of(slot, from, seq, true, true);
                 if own.is_some() {
                     self.external.change(slot, External::offered_ours);
                 } else if !self.settings.external_cache {
@@ -75,7 +76,7 @@ impl Replica {
         let note = self.external.note(slot);
         if note.has_ended() {
             if !late {
-                self.revive_as_offer(slot, &flow, seq);
+                self.revive_as_offer(from, slot, &flow, seq);
             }
             return;
         }
@@ -91,14 +92,14 @@ impl Replica {
                 self.owe_injection(slot);
             }
         }
-        self.heard_of(slot, seq, false, note.is_offer());
+        self.heard_of(slot, from, seq, false, note.is_offer());
     }
 
     /// With injection: an offer of a flow whose former life is on its way out of our kernel.
-    fn revive_as_offer(&mut self, slot: Slot, flow: &Flow, seq: Seq) {
+    fn revive_as_offer(&mut self, from: PeerId, slot: Slot, flow: &Flow, seq: Seq) {
         let slot = self.renew(slot);
         self.external.store(slot, flow, self.now.tick());
-        self.heard_of(slot, seq, true, true);
+        self.heard_of(slot, from, seq, true, true);
         self.keep_offer(slot);
     }
 
@@ -114,21 +115,21 @@ impl Replica {
     }
 
     /// Applies one state message about a flow, in the order of sending.
-    pub(crate) fn deliver(&mut self, kind: StateKind, mut flow: Flow, seq: Seq) {
+    pub(crate) fn deliver(&mut self, from: PeerId, kind: StateKind, mut flow: Flow, seq: Seq) {
         if kind == StateKind::Delete {
-            self.peer.on_ended(seq);
+            self.peer_mut(from).on_ended(seq);
         }
         // Says that the peer's entry is about to go, nothing about ours.
         flow.status = flow.status.without(Status::DYING);
-        let owned = self.note_ownership(kind, &flow);
+        let owned = self.note_ownership(from, kind, &flow);
         let known = self.external.find(&flow.key());
         if owned && kind != StateKind::Delete {
-            return self.keep_for_the_peer(known, &flow, seq);
+            return self.keep_for_the_peer(from, known, &flow, seq);
         }
         if !self.settings.external_cache {
             return match kind {
                 StateKind::Delete => self.inject_delete(known, owned, seq),
-                StateKind::New | StateKind::Update => self.inject_state(known, &flow, seq),
+                StateKind::New | StateKind::Update => self.inject_state(from, known, &flow, seq),
             };
         }
         match (kind, known) {
@@ -139,17 +140,17 @@ impl Replica {
             (StateKind::Delete, None) => {}
             (StateKind::New, Some(slot)) => {
                 self.external.store(slot, &flow, self.now.tick());
-                self.announced(slot, seq, false);
+                self.announced(from, slot, seq, false);
                 self.stats.external.created += 1;
             }
             (StateKind::Update, Some(slot)) => {
                 self.merge_external(slot, &flow);
-                self.announced(slot, seq, false);
+                self.announced(from, slot, seq, false);
                 self.stats.external.updated += 1;
             }
             (StateKind::New | StateKind::Update, None) => {
                 if let Some(slot) = self.insert_external(&flow) {
-                    self.announced(slot, seq, true);
+                    self.announced(from, slot, seq, true);
                 }
             }
         }
@@ -158,7 +159,7 @@ impl Replica {
     /// The owner of a flow is the replica whose kernel sees its packets. What the
     /// peer says of a flow makes it the peer's, until our kernel sees traffic again.
     /// Returns true if the flow is ours.
-    fn note_ownership(&mut self, kind: StateKind, flow: &Flow) -> bool {
+    fn note_ownership(&mut self, from: PeerId, kind: StateKind, flow: &Flow) -> bool {
         let Some(slot) = self.ledger.find(&flow.key()) else {
             return false;
         };
@@ -167,7 +168,7 @@ impl Replica {
             self.ledger.step(slot, Step::EndedByPeer);
             return !note.is_taken() && !note.has_ended();
         }
-        if self.wins(slot) {
+        if self.wins(from, slot) {
             return true;
         }
         // What we were about to send is older than what the peer sends.
@@ -178,33 +179,33 @@ impl Replica {
     /// True if the peer's announcement crosses a bulk update of ours with the same flow:
     /// both replicas have been told at once to take over. The higher epoch keeps the flow;
     /// otherwise each would take the other one for its owner.
-    fn wins(&self, own: Slot) -> bool {
+    fn wins(&self, from: PeerId, own: Slot) -> bool {
         let note = self.ledger.note(own);
         let is_crossing = note.is_in_bulk() && note.is_ours();
         let just_now = |at: Instant| self.now.since(at) < CROSSING_MAX;
         let is_crossing = is_crossing && self.took_over_at.is_some_and(just_now);
-        let theirs = self.receiver.epoch();
+        let theirs = self.peer(from).receiver.epoch();
         is_crossing && theirs.is_some_and(|theirs| theirs.0 < self.settings.epoch.0)
     }
 
     /// What the peer announces of a flow that stays ours: it counts on the entry until it
     /// has received our announcement.
-    fn keep_for_the_peer(&mut self, known: Option<Slot>, flow: &Flow, seq: Seq) {
+    fn keep_for_the_peer(&mut self, from: PeerId, known: Option<Slot>, flow: &Flow, seq: Seq) {
         if known.is_some_and(|slot| self.external.note(slot).has_ended()) {
             return;
         }
         let Some(slot) = self.merge_or_insert_external(known, flow) else {
             return;
         };
-        self.heard_of(slot, seq, known.is_none(), false);
+        self.heard_of(slot, from, seq, known.is_none(), false);
         self.disown(&flow.key());
     }
 
     /// The message `seq` has announced an entry of the external cache: it is the peer's.
-    fn announced(&mut self, slot: Slot, seq: Seq, is_new: bool) {
+    fn announced(&mut self, from: PeerId, slot: Slot, seq: Seq, is_new: bool) {
         let late = self.is_commit_open();
         self.external.change(slot, |note| note.announced(late));
-        self.heard_of(slot, seq, is_new, false);
+        self.heard_of(slot, from, seq, is_new, false);
     }
 
     fn merge_external(&mut self, slot: Slot, flow: &Flow) {
@@ -237,12 +238,12 @@ impl Replica {
         }
     }
 
-    fn inject_state(&mut self, known: Option<Slot>, flow: &Flow, seq: Seq) {
+    fn inject_state(&mut self, from: PeerId, known: Option<Slot>, flow: &Flow, seq: Seq) {
         let flow = &with_timeout(*flow);
         let Some(slot) = self.merge_or_insert_external(known, flow) else {
             return;
         };
-        self.announced(slot, seq, known.is_none());
+        self.announced(from, slot, seq, known.is_none());
         self.external.change(slot, External::revived);
         self.owe_injection(slot);
     }

@@ -35,7 +35,7 @@ use flow::{Expectation, Flow};
 
 use crate::{
     DumpEnd, DumpScope, Event, ExpectationEvent, Instant, KernelEvent, KernelRequest, KernelResult,
-    LinkId, Progress, Replica,
+    LinkId, PeerId, Progress, Replica,
 };
 
 /// What the kernel reports by itself.
@@ -70,8 +70,8 @@ pub trait Host {
     /// The next report of the kernel.
     fn report(&mut self) -> Option<Report<'_>>;
 
-    /// The next datagram that has arrived, and the link over which it came.
-    fn datagram(&mut self) -> Option<(LinkId, &[u8])>;
+    /// The next datagram that has arrived, who sent it and over which link it came.
+    fn datagram(&mut self) -> Option<(PeerId, LinkId, &[u8])>;
 
     /// Results that the writer has returned.
     fn results(&mut self) -> Option<Vec<KernelResult>>;
@@ -114,9 +114,9 @@ pub fn turn<H: Host>(replica: &mut Replica, host: &mut H, now: Instant) -> Progr
         }
     }
     while !replica.is_congested()
-        && let Some((link, bytes)) = host.datagram()
+        && let Some((from, link, bytes)) = host.datagram()
     {
-        replica.handle_datagram(now, link, bytes);
+        replica.handle_datagram(now, from, link, bytes);
         drain_events(replica, host);
     }
     while let Some(results) = host.results() {

@@ -24,6 +24,7 @@ use crate::kernel::{
     Purpose, Subject,
 };
 use crate::ledger::Ledger;
+use crate::peer::PeerId;
 use crate::under_way::{About, Message};
 use crate::{Age, CacheStats, Event, Instant, REQUESTS_MAX, Replica, Settings, Which};
 
@@ -357,7 +358,7 @@ impl Replica {
                     expires_secs: None,
                     is_announced: match which {
                         Which::Internal => !entry.has(marks::SILENT),
-                        Which::External => self.is_present_run(entry.seen),
+                        Which::External => self.is_present_epoch(PeerId(entry.peer), entry.seen),
                     },
                 };
                 let expectation = Expectation {
@@ -630,18 +631,19 @@ impl Replica {
     /// Applies a message about an expectation; `late` if an older one than was applied before.
     pub(crate) fn deliver_expectation(
         &mut self,
+        from: PeerId,
         kind: StateKind,
         e: &Expectation,
         seq: Seq,
         late: bool,
     ) {
         if self.expectations.is_none() {
-            self.receiver.stats.expectations_ignored += 1;
+            self.peer_mut(from).receiver.stats.expectations_ignored += 1;
             return;
         }
         let key = e.key();
         let now = self.now.tick();
-        let run = self.present_run();
+        let epoch = self.present_epoch(from);
         let owner = self.ledger.find(&key.master());
         let master_is_ours = owner.is_some_and(|s| self.ledger.is_ours(s));
         let caches = self.settings.external_cache;
@@ -649,13 +651,16 @@ impl Replica {
             return;
         };
         let is_news = match expectations.external.get(&key) {
-            Some(known) => known.seen != run || Seq(known.number as u32).before(seq),
+            Some(known) => {
+                (known.peer, known.seen) != (from.0, epoch) || Seq(known.number as u32).before(seq)
+            }
             None => expectations.last_end.is_none_or(|end| end.before(seq)),
         };
         if late && !is_news {
             return;
         }
-        self.receiver.stats.late_used += u64::from(late);
+        let peer = &mut self.peers[from.index()];
+        peer.receiver.stats.late_used += u64::from(late);
         if kind == StateKind::Delete {
             if expectations.last_end.is_none_or(|end| end.before(seq)) {
                 expectations.last_end = Some(seq);
@@ -678,7 +683,8 @@ impl Replica {
             }
         }
         if let Some(entry) = expectations.external.get_mut(&key) {
-            entry.seen = run;
+            entry.peer = from.0;
+            entry.seen = epoch;
             entry.number = u64::from(seq.0);
             entry.mark(0, marks::DEAD);
         }
@@ -739,7 +745,7 @@ impl Replica {
         items: usize,
     ) -> Option<ExpectKey> {
         let now = self.now.tick();
-        let run = self.present_run();
+        let present: Vec<u8> = self.peers.iter().map(|p| p.epoch).collect();
         let expectations = self.expectations.as_ref()?;
         let mut last = None;
         for entry in expectations.external.behind(behind).take(items) {
@@ -748,7 +754,8 @@ impl Replica {
                 continue;
             }
             // As with flows that a restarted peer has not confirmed.
-            let most = (entry.seen != run).then_some(RUN_DOWN_SECS);
+            let is_confirmed = present.get(usize::from(entry.peer)) == Some(&entry.seen);
+            let most = (!is_confirmed).then_some(RUN_DOWN_SECS);
             let op = Op::CreateExpectation(with_what_is_left(entry, now, most));
             commit.in_flight += 1;
             self.requests.push_back(request(Purpose::Commit, 0, op));

@@ -77,8 +77,10 @@ impl Replica {
         if external && self.settings.external_cache {
             self.clear_external();
             // A late message must not bring back what was known better.
-            if let Some(last) = self.receiver.last() {
-                self.peer.on_ended(last);
+            for peer in &mut self.peers {
+                if let Some(last) = peer.receiver.last() {
+                    peer.on_ended(last);
+                }
             }
         }
     }
@@ -99,12 +101,14 @@ impl Replica {
             }
         }
         self.external.clear();
-        self.peer.forget_all();
+        for peer in &mut self.peers {
+            peer.forget_all();
+        }
         for (flow, note, times) in &late {
             if let Ok(slot) = self.external.insert(flow, times.updated) {
                 self.external.set_times(slot, *times);
                 self.external.change(slot, External::kept_as_late);
-                self.heard_of(slot, note.seq, true, false);
+                self.heard_of(slot, note.peer, note.seq, true, false);
             }
         }
         if !late.is_empty() {

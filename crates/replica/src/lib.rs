@@ -26,6 +26,7 @@ mod event;
 mod expectations;
 mod flush;
 mod ftfw;
+mod holdings;
 mod ingest;
 mod inject;
 mod kernel;
@@ -34,6 +35,7 @@ mod link;
 mod peer;
 mod protocol;
 mod receive;
+mod repairs;
 mod settings;
 mod stats;
 mod stream;
@@ -45,6 +47,7 @@ use std::collections::VecDeque;
 
 use bulk::BulkUpdate;
 use cache::{Cache, List, Note, Position, Slot};
+use counters::Counters;
 use flow::Flow;
 use wire::v1::{Batch, Control, Role, StateKind, messages};
 
@@ -54,6 +57,7 @@ pub use kernel::{
     KernelResult, Op, Origin, Outcome, Purpose, Subject,
 };
 pub use link::LinkId;
+pub use peer::PeerId;
 pub use receive::{Accepted, Follows, Received, Receiver};
 pub use settings::{LinkSettings, Settings};
 pub use stats::{CacheStats, ReceiveStats, Stats};
@@ -65,9 +69,10 @@ use expectations::Expectations;
 use flush::KernelFlush;
 use ledger::Ledger;
 use link::Links;
-use peer::{Peer, Wish};
+use peer::Peer;
 use protocol::Protocol;
 use receive::Accepted as A;
+use repairs::{Repairs, Wish};
 use stream::Stream;
 use sweep::Sweeps;
 
@@ -164,7 +169,6 @@ pub struct Replica {
     ledger: Ledger,
     external: Cache<External>,
     stream: Stream,
-    receiver: Receiver,
     links: Links,
     sweeps: Sweeps,
     protocol: Protocol,
@@ -178,7 +182,9 @@ pub struct Replica {
     /// When the last commit began, if the external cache has not been emptied since.
     commit_opened_at: Option<Instant>,
     bulk: BulkUpdate,
-    peer: Peer,
+    /// One for each sender; never empty.
+    peers: Vec<Peer>,
+    repairs: Repairs,
     /// What the HA manager's commands make us.
     role: Role,
     /// Requests ready to be polled.
@@ -197,7 +203,6 @@ impl Replica {
             ledger: Ledger::new(settings.limit),
             external: Cache::new(settings.limit),
             stream: Stream::new(&settings),
-            receiver: Receiver::new(settings.mode),
             links: Links::new(&settings),
             sweeps: Sweeps::new(&settings),
             protocol: Protocol::new(&settings),
@@ -207,7 +212,8 @@ impl Replica {
             took_over_at: None,
             commit_opened_at: None,
             bulk: BulkUpdate::default(),
-            peer: Peer::default(),
+            peers: vec![Peer::new(&settings)],
+            repairs: Repairs::default(),
             role: Role::Unknown,
             requests: VecDeque::new(),
             flush: KernelFlush::default(),
@@ -229,10 +235,11 @@ impl Replica {
 
     /// Counters.
     pub fn stats(&self) -> Stats {
-        Stats {
-            receive: self.receiver.stats,
-            ..self.stats
+        let mut stats = self.stats;
+        for peer in &self.peers {
+            stats.receive.add(&peer.receiver.stats);
         }
+        stats
     }
 
     /// Settings that it was given.
@@ -379,18 +386,22 @@ impl Replica {
         }
     }
 
-    /// A datagram, or a run of whole messages of a stream, from the peer.
-    pub fn handle_datagram(&mut self, now: Instant, link: LinkId, bytes: &[u8]) {
+    /// A datagram, or a row of whole messages of a stream, from a peer.
+    pub fn handle_datagram(&mut self, now: Instant, from: PeerId, link: LinkId, bytes: &[u8]) {
         self.now = now;
-        self.receiver.begin_datagram();
+        if !self.has_peer(from) {
+            return;
+        }
+        self.peer_mut(from).receiver.begin_datagram();
         for message in messages(bytes) {
             let own_next = self.stream.next_seq();
-            let Some(received) = self.receiver.accept(now, own_next, message) else {
+            let receiver = &mut self.peer_mut(from).receiver;
+            let Some(received) = receiver.accept(now, own_next, message) else {
                 continue;
             };
             if !received.is_late() {
-                self.peer_heard(&received);
-                self.on_received(&received);
+                self.peer_heard(from, &received);
+                self.on_received(from, &received);
             }
             let (seq, late) = (received.seq, received.is_late());
             let Some(accepted) = received.carries else {
@@ -400,19 +411,21 @@ impl Replica {
                 self.events.push_back(event);
             }
             match accepted {
-                A::Flow(state, flow) if state != StateKind::Delete && self.receiver.is_offer() => {
-                    self.deliver_offer(flow, seq, late);
+                A::Flow(state, flow)
+                    if state != StateKind::Delete && self.peer(from).receiver.is_offer() =>
+                {
+                    self.deliver_offer(from, flow, seq, late);
                 }
-                A::Flow(state, flow) if late => self.deliver_late(state, flow, seq),
-                A::Flow(state, flow) => self.deliver(state, flow, seq),
-                A::Alive(trailer) => self.on_alive(trailer, &received),
+                A::Flow(state, flow) if late => self.deliver_late(from, state, flow, seq),
+                A::Flow(state, flow) => self.deliver(from, state, flow, seq),
+                A::Alive(trailer) => self.on_alive(from, trailer, &received),
                 A::Control(Control::Resync) => {
                     self.events.push_back(Event::ResyncByPeer);
                     self.wish(Wish::Everything);
                 }
                 A::Control(Control::Ack(from, to)) => self.on_ack(from, to),
                 A::Control(Control::Nack(from, to)) => self.on_nack(from, to),
-                A::Expectation(state, e) => self.deliver_expectation(state, &e, seq, late),
+                A::Expectation(state, e) => self.deliver_expectation(from, state, &e, seq, late),
                 A::Control(Control::Alive) => {}
             }
         }
@@ -447,7 +460,8 @@ impl Replica {
         self.purge_due();
         self.sweeps_due();
         self.protocol_due();
-        self.peer_due();
+        self.peers_due();
+        self.repairs_due();
     }
 
     /// Moves long work on by about `items` entries.
@@ -510,7 +524,8 @@ impl Replica {
             self.sweeps.next_due(),
             self.stream.alive_at(),
             self.protocol.next_due(),
-            self.peer.next_due(self.now),
+            self.peers.iter().filter_map(|p| p.next_due(self.now)).min(),
+            self.repairs.next_due(self.now),
         ]
         .into_iter()
         .flatten()

@@ -12,8 +12,9 @@ use wire::v1::{Control, Flags, Mode, Seq};
 
 use crate::alarm::Alarm;
 use crate::ftfw::{Effect, Ftfw};
-use crate::peer::Wish;
+use crate::peer::PeerId;
 use crate::receive::{Accepted, Received};
+use crate::repairs::Wish;
 use crate::under_way::{About, Message};
 use crate::{Instant, Replica, Settings};
 
@@ -122,18 +123,18 @@ impl Protocol {
 }
 
 impl Replica {
-    /// A message of the peer has come that is not late.
-    pub(crate) fn on_received(&mut self, received: &Received) {
+    /// A message of a peer has come that is not late.
+    pub(crate) fn on_received(&mut self, from: PeerId, received: &Received) {
         let is_hello = received.flags.intersects(Flags::HELLO);
         let has_trailer = matches!(received.carries, Some(Accepted::Alive(Some(_))));
         // A trailer is about to say more.
         if is_hello && received.begins_numbers_anew() && !has_trailer {
-            self.on_new_numbers();
+            self.on_new_numbers(from);
         }
         let now = self.now;
         if let Some(ftfw) = self.protocol.ftfw_mut() {
             let effects = ftfw.heard(now, received);
-            self.apply(effects);
+            self.apply(from, effects);
         }
     }
 
@@ -148,18 +149,19 @@ impl Replica {
                 }
             }
             Protocol::Ftfw(ftfw) => {
-                let is_named = self.receiver.epoch().is_some();
-                let effects = ftfw.timeout(now, self.receiver.last(), is_named);
-                self.apply(effects);
+                let receiver = &self.peers[PeerId::FIRST.index()].receiver;
+                let is_named = receiver.epoch().is_some();
+                let effects = ftfw.timeout(now, receiver.last(), is_named);
+                self.apply(PeerId::FIRST, effects);
             }
         }
     }
 
-    fn apply(&mut self, effects: Vec<Effect>) {
+    fn apply(&mut self, from: PeerId, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Owe(control) => self.stream.owe(control),
-                Effect::PeerGreets { anew } => self.peer_greets(anew),
+                Effect::PeerGreets { anew } => self.peer_greets(from, anew),
                 Effect::MayLackAll => self.wish_repeat(false),
                 Effect::SendAgain => self.owe_all_sent(false),
                 Effect::AskForAll => self.request_resync(),
@@ -267,7 +269,7 @@ impl Replica {
 
     /// The acknowledgement that may go with an ALIVE, or instead of it.
     pub(crate) fn idle_ack(&mut self) -> Option<Control> {
-        let last = self.receiver.last();
+        let last = self.first_peer().receiver.last();
         self.protocol.ftfw_mut()?.take_ack(last)
     }
 

@@ -12,7 +12,7 @@ use flow::{ExpectKey, Expectation, Flow};
 use replica::driver::{self, Part, Report};
 use replica::{
     DumpEnd, DumpScope, Event, ExpectationEvent, Instant, KernelEvent, KernelRequest, KernelResult,
-    LinkId, Outcome, Progress, Replica,
+    LinkId, Outcome, PeerId, Progress, Replica,
 };
 
 use crate::check::{Check, check_bound};
@@ -46,6 +46,13 @@ impl Pace {
         lateness: Duration::ZERO,
         is_blocked: false,
     };
+}
+
+/// Who has sent a datagram, as its receiver counts the others; a forger passes for the first.
+fn peer_of(datagram: &Datagram) -> PeerId {
+    let node = datagram.sender.map_or(0, |sender| sender.node);
+    let before = usize::from(node > datagram.to);
+    PeerId(u8::try_from(node - before).unwrap_or(u8::MAX))
 }
 
 /// Something that crossed the border of a replica in a turn.
@@ -197,11 +204,11 @@ impl driver::Host for Host<'_> {
         std::mem::take(&mut turn.overrun).then_some(Report::Overrun)
     }
 
-    fn datagram(&mut self) -> Option<(LinkId, &[u8])> {
+    fn datagram(&mut self) -> Option<(PeerId, LinkId, &[u8])> {
         let datagram = self.sockets.inbox.pop_front()?;
         self.record.push(Happened::Received(datagram));
         match self.record.last() {
-            Some(Happened::Received(d)) => Some((LinkId(d.link), &d.bytes)),
+            Some(Happened::Received(d)) => Some((peer_of(d), LinkId(d.link), &d.bytes)),
             _ => None,
         }
     }

@@ -8,6 +8,8 @@
 use cache::Note;
 use wire::v1::Seq;
 
+use crate::peer::PeerId;
+
 /// The flow has ended; the entry waits until the kernel has it no more.
 const ENDED: u16 = 1;
 /// Our kernel has seen traffic of the flow since the peer announced it. We announce it;
@@ -36,7 +38,8 @@ const HELD: u16 = 256;
 pub(crate) struct External {
     /// Number of the message that last announced or offered it.
     pub(crate) seq: Seq,
-    /// Which of the peer's epochs, as we count them, last announced or offered it.
+    /// The peer that did so, and which of its epochs, as we count them, it was in.
+    pub(crate) peer: PeerId,
     pub(crate) epoch: u8,
     flags: u16,
 }
@@ -89,9 +92,10 @@ impl External {
 
     // ---- what the peer sends ----
 
-    /// The message `seq` of an epoch has announced or offered it.
-    pub(crate) fn heard(&mut self, seq: Seq, epoch: u8, is_offer: bool) {
+    /// The message `seq` of a peer in an epoch has announced or offered it.
+    pub(crate) fn heard(&mut self, peer: PeerId, epoch: u8, seq: Seq, is_offer: bool) {
         self.seq = seq;
+        self.peer = peer;
         self.epoch = epoch;
         self.change(if is_offer { OFFER } else { 0 }, OFFER);
     }
@@ -213,14 +217,14 @@ mod tests {
     fn steps() -> Vec<NamedStep> {
         vec![
             ("announced", |e| {
-                e.heard(Seq(2), 1, false);
+                e.heard(PeerId::FIRST, 1, Seq(2), false);
                 e.announced(false);
             }),
             ("announced late", |e| {
-                e.heard(Seq(2), 1, false);
+                e.heard(PeerId::FIRST, 1, Seq(2), false);
                 e.announced(true);
             }),
-            ("offered", |e| e.heard(Seq(2), 1, true)),
+            ("offered", |e| e.heard(PeerId::FIRST, 1, Seq(2), true)),
             ("owed to the kernel", External::owed_to_kernel),
             ("ended", |e| e.ended(Seq(2))),
             ("revived", External::revived),

@@ -1,6 +1,6 @@
 //! Replicas that start again: their peers keep what is certain, and ask for the rest.
 
-use replica::{Command, Objects, Settings, Which};
+use replica::{Command, Objects, PeerId, Settings, Which};
 use wire::v1::{Epoch, Mode, Role, TableId};
 
 use crate::flows::tcp;
@@ -14,8 +14,14 @@ fn replicas_recognise_each_other_and_their_roles() {
     w.command(FW1, Command::Commit(Objects::All));
     w.command(FW2, Command::ScheduleFlush);
     w.run(1.5);
-    assert_eq!(w.nodes[FW1].replica.peer(), (Some(Epoch(2)), Role::Backup));
-    assert_eq!(w.nodes[FW2].replica.peer(), (Some(Epoch(1)), Role::Primary));
+    assert_eq!(
+        w.nodes[FW1].replica.epoch_and_role_of(PeerId::FIRST),
+        (Some(Epoch(2)), Role::Backup)
+    );
+    assert_eq!(
+        w.nodes[FW2].replica.epoch_and_role_of(PeerId::FIRST),
+        (Some(Epoch(1)), Role::Primary)
+    );
 }
 
 #[test]
@@ -86,7 +92,10 @@ fn nothing_is_removed_without_the_trailer_or_with_something_lost() {
                 w.traffic(FW1, &tcp(n));
             }
             w.run(1.0);
-            assert_eq!(w.nodes[FW1].replica.peer().0, None);
+            assert_eq!(
+                w.nodes[FW1].replica.epoch_and_role_of(PeerId::FIRST).0,
+                None
+            );
         }
         w.nodes[FW1].mute = true;
         w.nodes[FW1].kernel.deaf = true;

@@ -1,7 +1,7 @@
 //! Datagrams of one message, as the peer or somebody in its place sends them.
 
 use flow::Flow;
-use replica::LinkId;
+use replica::{LinkId, PeerId};
 use wire::v1::{
     Control, Flags, FlowOptions, Seq, StateKind, Trailer, encode_alive, encode_control, encode_flow,
 };
@@ -46,6 +46,6 @@ impl World {
     /// A datagram that the peer did not send comes to node `n`.
     pub(crate) fn forge(&mut self, n: usize, bytes: &[u8]) {
         let replica = &mut self.nodes[n].replica;
-        replica.handle_datagram(self.now, LinkId(0), bytes);
+        replica.handle_datagram(self.now, PeerId::FIRST, LinkId(0), bytes);
     }
 }

@@ -1,7 +1,7 @@
 //! FT-FW: whatever the link does, the caches become equal, at a bounded cost.
 
 use flow::TcpState;
-use replica::{Command, LinkId, Settings, Which};
+use replica::{Command, LinkId, PeerId, Settings, Which};
 use wire::v1::{Control, Flags};
 
 use crate::flows::{in_state, tcp};
@@ -182,7 +182,7 @@ fn ftfw_owes_a_bounded_number_of_control_messages() {
     // Every second number is missing, and the link takes nothing meanwhile.
     for n in 0..10_000 {
         let bytes = forged::control(Control::Alive, Flags::NONE, 2 * n);
-        replica.handle_datagram(replica::Instant::START, LinkId(0), &bytes);
+        replica.handle_datagram(replica::Instant::START, PeerId::FIRST, LinkId(0), &bytes);
     }
     assert_eq!(replica.stats().receive.lost, 9_999);
     assert_eq!(replica.owed(), 1024);

@@ -1,7 +1,7 @@
 //! Injection without an external cache, and who owns a flow.
 
 use flow::TcpState;
-use replica::{Command, LinkId, Objects, Op, Purpose, Which};
+use replica::{Command, LinkId, Objects, Op, PeerId, Purpose, Which};
 use wire::v1::{Flags, StateKind};
 
 use crate::flows::{in_state, tcp, udp};
@@ -88,7 +88,7 @@ fn a_refused_update_of_an_injected_flow_is_counted() {
     let now = replica::Instant::START;
     for (seq, kind) in [(0, StateKind::New), (1, StateKind::Update)] {
         let bytes = forged::flow(kind, Flags::NONE, seq, &tcp(1));
-        replica.handle_datagram(now, LinkId(0), &bytes);
+        replica.handle_datagram(now, PeerId::FIRST, LinkId(0), &bytes);
         let mut requests = Vec::new();
         for _ in 0..20 {
             requests.clear();

@@ -16,6 +16,7 @@ mod neighbour;
 mod numbers;
 mod pairs;
 mod restarts;
+mod sessions;
 mod silence;
 mod world;
 

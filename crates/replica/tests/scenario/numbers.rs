@@ -1,7 +1,7 @@
 //! Sequence numbers that lead astray: late, of a former epoch, forged, or of another program.
 
 use flow::{Flow, TcpState};
-use replica::{Event, LinkId, Settings, Which};
+use replica::{Event, LinkId, PeerId, Settings, Which};
 use wire::v1::{
     Bulk, BulkState, Control, Epoch, Flags, Mode, Role, Seq, StateKind, Trailer, messages,
 };
@@ -35,7 +35,7 @@ fn late_data_are_used_as_far_as_they_are_news() {
     let now = replica::Instant::START;
     let mut say = |seq: u32, kind, flow: &Flow| {
         let bytes = forged::flow(kind, Flags::NONE, seq, flow);
-        replica.handle_datagram(now, LinkId(0), &bytes);
+        replica.handle_datagram(now, PeerId::FIRST, LinkId(0), &bytes);
         let mut known = Vec::new();
         replica.walk(Which::External, cache::Position::default(), 100, |f, _| {
             known.push((f.orig.l4, f.tcp_state()));
@@ -180,6 +180,6 @@ fn another_program_in_the_place_of_a_peer_with_trailers_is_followed() {
     say(&mut w, 5);
     let fw2 = &w.nodes[FW2].replica;
     assert_eq!((fw2.confirmed(), fw2.unconfirmed()), (1, 15));
-    assert_eq!(fw2.peer().0, None);
+    assert_eq!(fw2.epoch_and_role_of(PeerId::FIRST).0, None);
     assert_eq!(fw2.stats().peer_restarts, 1);
 }
