@@ -6,7 +6,7 @@
 //! both daemons, the link, and the kernel's part of the injection.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use super::pair::{Pair, Place};
 use super::{Figure, Goal, Plan, Program, alternate};
 use crate::daemon::{Mode, Settings};
 use crate::node::Node;
-use crate::topology::Lab;
+use crate::topology::{Lab, SERVER};
 use crate::traffic::http::get;
 use crate::world::World;
 
@@ -33,7 +33,7 @@ const SINGLES: u32 = 50;
 const PAUSE_MS: std::ops::Range<u64> = 70..130;
 const UNIT: &str = "ms";
 
-/// At 1000 connections a second through FW1, and of single flows in between nothing.
+/// At 1000 connections a second through FW1, and of single flows while nothing else happens.
 pub fn lag(world: &World, plan: &Plan) -> Result<()> {
     let count = plan.flows(CONNECTIONS);
     let title = format!(
@@ -68,35 +68,43 @@ fn measure(
         ..Settings::new(Mode::Ftfw)
     };
     let mut figures = Vec::new();
-    for (name, expected) in [(format!("{RATE}/s"), count), ("single".into(), SINGLES)] {
-        let pair = Pair::start(world, lab, program, &settings)?;
-        if expected == count {
-            get(&lab.a, server, count, RATE)?;
-        } else {
-            singles(&lab.fw[0])?;
-        }
-        pair.wait_for(Place::KernelOf(1), expected)?;
-        let (first, second) = (begins(&lab.fw[0])?, begins(&lab.fw[1])?);
-        pair.stop()?;
-        let mut lags = Vec::new();
-        for (key, begun) in &first {
-            // The table has entries that are not replicated, as that of the dedicated link.
-            if let Some(there) = second.get(key) {
-                lags.push((*there as f64 - *begun as f64) / 1e6);
-            }
-        }
-        ensure!(
-            lags.len() >= expected as usize,
-            "{} of {expected} flows are in both kernels",
-            lags.len()
-        );
-        lags.sort_by(f64::total_cmp);
+    let mut add = |name: String, lags: Vec<f64>| {
         let at = |part: f64| lags[((lags.len() - 1) as f64 * part) as usize];
         for (what, value) in [("p50", at(0.5)), ("p99", at(0.99)), ("max", at(1.0))] {
             figures.push(Figure::new(format!("{name}, {what}"), UNIT, value));
         }
-    }
+    };
+    let pair = Pair::start(world, lab, program, &settings)?;
+    get(&lab.a, server, count, RATE)?;
+    add(format!("{RATE}/s"), lags(lab, pair, count)?);
+
+    let pair = Pair::start(world, lab, program, &settings)?;
+    singles(&lab.fw[0])?;
+    add("single".into(), lags(lab, pair, SINGLES)?);
     Ok(figures)
+}
+
+/// Waits until FW2's kernel has as many flows, and ends the pair. Returns the lags in
+/// milliseconds, in order.
+fn lags(lab: &Lab, pair: Pair, count: u32) -> Result<Vec<f64>> {
+    pair.wait_for(Place::KernelOf(1), count)?;
+    let (first, second) = (begins(&lab.fw[0])?, begins(&lab.fw[1])?);
+    pair.stop()?;
+    // Both tables have the dedicated link's flows, too, which nobody replicates.
+    let server: IpAddr = SERVER.parse()?;
+    let mut lags = Vec::new();
+    for (key, begun) in first.iter().filter(|f| f.0.orig.addrs.dst() == server) {
+        if let Some(there) = second.get(key) {
+            lags.push((*there as f64 - *begun as f64) / 1e6);
+        }
+    }
+    let both = lags.len();
+    ensure!(
+        both == count as usize,
+        "{both} of {count} flows are in both kernels"
+    );
+    lags.sort_by(f64::total_cmp);
+    Ok(lags)
 }
 
 /// Flows one by one into a machine's table.
