@@ -34,7 +34,7 @@ manual:
 clean:
 	cargo clean
 
-# Beside conntrackd in one run: read the ratios. TIME_PLACEHOLDER
+# Beside conntrackd in one run: read the ratios. About 45 minutes.
 bench:
 	scripts/need packages
 	cargo build --release
