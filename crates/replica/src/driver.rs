@@ -1,9 +1,9 @@
 //! The contract between a replica and what drives it: what it needs from its
 //! surroundings, and the one order in which a turn goes.
 //!
-//! The daemon, the scenario tests and the simulator drive the same core. Each of them
-//! implements [`Host`], and [`turn`] calls it, so that a rule that holds in one place
-//! holds in all. The rules are:
+//! The same core runs in the daemon, in the scenario tests and in the simulator. Whoever
+//! drives it by [`turn`] implements [`Host`], so that what holds in a test holds outside.
+//! The rules are:
 //!
 //! 1. **One clock.** All calls of a turn get the same time. It never goes back.
 //! 2. **Commands and link states come between turns**, straight to

@@ -1,12 +1,12 @@
 //! Replicas that start again: their peers keep what is certain, and ask for the rest.
 
 use replica::{Command, Objects, PeerId, Settings, Which};
-use wire::v1::{Epoch, Mode, Role, TableId};
+use wire::v1::{Control, Epoch, Flags, Mode, Role, Seq, TableId};
 
 use crate::flows::tcp;
 use crate::pairs::{learned, reborn};
 use crate::world::World;
-use crate::{FW1, FW2};
+use crate::{FW1, FW2, forged};
 
 #[test]
 fn replicas_recognise_each_other_and_their_roles() {
@@ -178,4 +178,29 @@ fn copies_in_a_restarted_backups_kernel_are_not_sent_as_its_own() {
         0,
         "offers are not certain"
     );
+}
+
+/// Goal: a bulk update that leaves out what was only found in the kernel, because the peer's
+/// trailer has not come yet, ends nothing at the peer.
+#[test]
+fn a_repair_before_the_peers_first_trailer_ends_nothing() {
+    let mut w = learned(Mode::Ftfw, 100);
+    w.nodes[FW2].mute = true;
+    w.restart(FW1, reborn(Mode::Ftfw, 77));
+    w.run(1.0);
+    w.traffic(FW1, &tcp(101));
+    // Somebody greets FW1 twice, goes on, and acknowledges everything.
+    for seq in [0x4000_0001, 1] {
+        w.forge(FW1, &forged::control(Control::Alive, Flags::HELLO, seq));
+        w.run(2.0);
+    }
+    for seq in 2..40 {
+        w.forge(FW1, &forged::control(Control::Alive, Flags::NONE, seq));
+        w.run(0.1);
+    }
+    let all = Control::Ack(Seq(0), Seq(1000));
+    w.forge(FW1, &forged::control(all, Flags::NONE, 40));
+    w.run(5.0);
+    let fw2 = &w.nodes[FW2].replica;
+    assert_eq!(fw2.len(Which::External), 101);
 }

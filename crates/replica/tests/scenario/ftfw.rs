@@ -1,8 +1,10 @@
 //! FT-FW: whatever the link does, the caches become equal, at a bounded cost.
 
+use std::time::Duration;
+
 use flow::TcpState;
-use replica::{Command, LinkId, PeerId, Settings, Which};
-use wire::v1::{Control, Flags};
+use replica::{Accepted, Change, Command, DumpEnd, Instant, KernelEvent, LinkId, Origin, PeerId, Receiver, Replica, Settings, Which};
+use wire::v1::{BulkState, Control, Flags, Mode, Seq, messages};
 
 use crate::flows::{in_state, tcp};
 use crate::pairs::{equal, ftfw};
@@ -178,12 +180,63 @@ fn ftfw_keeps_a_bounded_number_of_ends_for_an_absent_peer() {
 
 #[test]
 fn ftfw_owes_a_bounded_number_of_control_messages() {
-    let mut replica = replica::Replica::new(ftfw());
+    let mut replica = Replica::new(ftfw());
     // Every second number is missing, and the link takes nothing meanwhile.
     for n in 0..10_000 {
         let bytes = forged::control(Control::Alive, Flags::NONE, 2 * n);
-        replica.handle_datagram(replica::Instant::START, PeerId::FIRST, LinkId(0), &bytes);
+        replica.handle_datagram(Instant::START, PeerId::FIRST, LinkId(0), &bytes);
     }
     assert_eq!(replica.stats().receive.lost, 9_999);
     assert_eq!(replica.owed(), 1024);
+}
+
+/// Goal: a bulk update of which a part was given up for an absent peer is never complete:
+/// the peer would remove what it has not received.
+#[test]
+fn ftfw_does_not_complete_a_bulk_update_that_it_has_given_up() {
+    let mut replica = Replica::new(Settings {
+        resend_queue: 10,
+        ..ftfw()
+    });
+    let event = |change, n| KernelEvent {
+        change,
+        origin: Origin::Traffic,
+        flow: tcp(n),
+    };
+    let begun: Vec<_> = (1..=50).map(|n| event(Change::New, n)).collect();
+    let ended: Vec<_> = (1..=30).map(|n| event(Change::Destroy, n)).collect();
+    let at = |ms| Instant::START + Duration::from_millis(ms);
+    let first = replica.settings().first_seq;
+    replica.handle_events(at(0), &begun);
+    let resync = forged::control(Control::Resync, Flags::NONE, 1);
+    replica.handle_datagram(at(0), LinkId(0), &resync);
+    let mut states = Vec::new();
+    let mut receiver = Receiver::new(Mode::Ftfw);
+    for ms in (0..3000).step_by(10) {
+        if ms == 500 {
+            replica.handle_events(at(ms), &ended);
+        }
+        if ms == 2000 {
+            // The peer has received what was not given up.
+            let (from, to) = (first, Seq(first.0.wrapping_add(1000)));
+            let ack = forged::control(Control::Ack(from, to), Flags::NONE, 2);
+            replica.handle_datagram(at(ms), LinkId(0), &ack);
+        }
+        while replica.poll_dump().is_some() {
+            replica.handle_dump_end(at(ms), DumpEnd::Complete);
+        }
+        replica.handle_timeout(at(ms));
+        replica.advance(at(ms), 100);
+        while let Some((_, bytes)) = replica.poll_transmit() {
+            for message in messages(bytes) {
+                let accepted = receiver.accept(at(ms), Seq(1), message);
+                if let Some(Accepted::Alive(Some(trailer))) = accepted {
+                    states.push(trailer.bulk.state);
+                }
+            }
+        }
+    }
+    assert!(replica.stats().ends_given_up > 0);
+    assert!(states.contains(&BulkState::UnderWay));
+    assert!(!states.contains(&BulkState::Complete), "{states:?}");
 }
