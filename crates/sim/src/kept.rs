@@ -134,8 +134,8 @@ pub struct Kept {
     refused: Vec<BTreeSet<FlowKey>>,
     /// Flows that have ended in the kernel of each replica while it owned them.
     ended: Vec<BTreeSet<FlowKey>>,
-    /// The machine of each replica has started again, and its daemon is not back.
-    has_new_table: Vec<bool>,
+    /// Flows that each replica has announced in its present table; `None` if that is its first.
+    announced: Vec<Option<BTreeSet<FlowKey>>>,
     /// Acknowledged flows that a full table or a script of the HA manager has exempted.
     pub exempted: u64,
 }
@@ -149,7 +149,7 @@ impl Kept {
             born: BTreeMap::new(),
             refused: vec![BTreeSet::new(); nodes],
             ended: vec![BTreeSet::new(); nodes],
-            has_new_table: vec![false; nodes],
+            announced: vec![None; nodes],
             exempted: 0,
         }
     }
@@ -177,9 +177,10 @@ impl Kept {
 
     /// A flow that replica `n` owned has ended in its kernel.
     pub fn on_ended(&mut self, n: usize, key: FlowKey) {
-        // Of a flow that began and ended in a new table before the daemon was back, nobody
-        // knows; what the peer holds under its key is of the table before.
-        if !self.has_new_table[n] {
+        // What the peer holds under the key of a flow that was never announced in a new table
+        // is of the table before.
+        let announced = &self.announced[n];
+        if announced.as_ref().is_none_or(|all| all.contains(&key)) {
             self.ended[n].insert(key);
         }
     }
@@ -195,6 +196,12 @@ impl Kept {
         is_own: bool,
     ) {
         let state = state.into();
+        if is_own
+            && let Some(announced) = &mut self.announced[n]
+            && let Subject::Flow(key) = state.of
+        {
+            announced.insert(key);
+        }
         for messages in self.out_of(n) {
             if kind == StateKind::Delete {
                 messages.forget(state.of);
@@ -249,13 +256,8 @@ impl Kept {
         self.on_flush(n);
         if table {
             self.ended[n].clear();
-            self.has_new_table[n] = true;
+            self.announced[n] = Some(BTreeSet::new());
         }
-    }
-
-    /// The daemon of replica `n` is back.
-    pub fn on_back(&mut self, n: usize) {
-        self.has_new_table[n] = false;
     }
 
     /// A late copy of a message that the sender of an edge has sent in a former epoch came

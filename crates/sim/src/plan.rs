@@ -189,9 +189,11 @@ impl Plan {
         plan.kills = random.chance(0.33);
         plan.no_timeouts = random.chance(0.15) && !is_mixed;
         plan.expectations = random.chance(0.4);
-        // Version 1 acknowledges to one peer, and a complete bulk update of a named epoch
-        // ends what it leaves out, also what another sender has announced.
-        let may_have_spare = mode == Mode::Alarm || mode == Mode::Notrack && !trailer;
+        // Version 1 acknowledges to one peer, gives a listener no order between two senders,
+        // and a complete bulk update of a named epoch ends what it leaves out, also what
+        // another sender has announced. ALARM sends all again and again.
+        let has_one_sender = mode == Mode::Notrack && !trailer && !plan.has_manager();
+        let may_have_spare = mode == Mode::Alarm || has_one_sender;
         if random.chance(0.5) && may_have_spare {
             plan.programs.push(Program::Ours);
             plan.injects.push(false);

@@ -35,6 +35,7 @@ impl World {
         }
         if self.plan.must_keep() {
             self.check_kept(&external)?;
+            self.check_expectations_kept()?;
         }
         Ok(())
     }
@@ -68,7 +69,8 @@ impl World {
     fn disputed(&self, edge: Edge) -> BTreeSet<FlowKey> {
         let mut disputed = self.nodes[edge.to].announced();
         for other in self.edges.toward(edge.to).filter(|e| *e != edge) {
-            disputed.extend(self.nodes[other.from].announced());
+            let announced = self.nodes[other.from].internal(|age| age.is_announced);
+            disputed.extend(announced.into_keys());
         }
         disputed
     }
@@ -155,7 +157,10 @@ impl World {
             .keys()
         {
             let master = key.master();
-            if !is_others(&master) {
+            // Of what an operator has claimed for both, each takes the other one for the owner.
+            let is_claimed = self.plan.has(Fault::Operator)
+                && (self.edges.toward(n)).any(|e| self.truth.is_claimed(e.from, &master));
+            if !is_others(&master) || is_claimed {
                 continue;
             }
             if !predictions.contains(key) {

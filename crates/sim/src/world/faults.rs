@@ -111,7 +111,6 @@ impl World {
             }
             let node = &mut self.nodes[n];
             node.run += 1;
-            self.kept.on_back(n);
             node.kernel.deaf = false;
             node.kernel.deaf_to_new = false;
             node.kernel.take_reports();

@@ -1,11 +1,11 @@
 //! What a replica must hold of the peer's live flows: at each step, when the primary
 //! dies, and in the end after restarts that nobody repaired by a command.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use flow::{Flow, FlowKey};
-use replica::{Command, Objects};
+use flow::{Expectation, Flow, FlowKey};
+use replica::{Command, Objects, Which};
 use wire::v1::{Control, ObjectKind, Verdict, decode_expectation, decode_flow, messages, verdict};
 
 use crate::check::{Check, Violation, predicted};
@@ -94,6 +94,46 @@ impl World {
                     invariant: "acknowledged means kept",
                     what: format!("{key} of {n} is gone at {peer}: {told}"),
                 });
+            }
+        }
+        Ok(())
+    }
+
+    /// The same of expectations whose master the owner may rely on, too.
+    pub(super) fn check_expectations_kept(&self) -> Check {
+        for edge in self.edges.all() {
+            let (owner, peer) = (&self.nodes[edge.from], &self.nodes[edge.to]);
+            let mut held = None;
+            for key in owner
+                .kernel
+                .expectations(self.now)
+                .iter()
+                .map(Expectation::key)
+            {
+                let master = key.master();
+                let is_owned = self.lives.get(&master) == Some(&edge.from);
+                let told = self
+                    .kept
+                    .promise(self.now, *edge, Subject::Expectation(key));
+                let Some(told) = told.filter(|_| is_owned) else {
+                    continue;
+                };
+                if self.promise(*edge, &master).is_none() || peer.kernel.expectation(&key).is_some()
+                {
+                    continue;
+                }
+                let held = held.get_or_insert_with(|| {
+                    let caches = [Which::External, Which::Internal];
+                    let all = caches.map(|which| peer.expectations(which, |_| true).into_keys());
+                    all.into_iter().flatten().collect::<BTreeSet<_>>()
+                });
+                if !held.contains(&key) {
+                    let (from, to) = (edge.from, edge.to);
+                    return Err(Violation {
+                        invariant: "acknowledged means kept",
+                        what: format!("expectation {key} of {from} is gone at {to}: {told}"),
+                    });
+                }
             }
         }
         Ok(())
