@@ -23,6 +23,8 @@ pub(crate) struct BulkUpdate {
     first: Option<Seq>,
     /// While its cursor is on its way: what becomes of the flows that were only found.
     found: Option<Found>,
+    /// The last number that belongs to it, once all of it is sent.
+    last: Option<Seq>,
     /// Its end has been sent, or there is none to be sent.
     is_end_sent: bool,
     /// It was broken off: nothing is claimed of it.
@@ -49,6 +51,11 @@ pub(crate) enum Passed {
 }
 
 impl BulkUpdate {
+    /// Something that may belong to it is sent again, under a later number.
+    pub(crate) fn reopen(&mut self) {
+        self.last = None;
+    }
+
     /// An ALIVE has been sent.
     pub(crate) fn on_alive_sent(&mut self, seq: Seq) {
         self.first = self.first.or(Some(seq));
@@ -101,6 +108,7 @@ impl Replica {
             number: self.bulk.number.wrapping_add(1).max(1),
             first: None,
             found: self.bulk.found.max(Some(found)),
+            last: None,
             is_end_sent: false,
             given_up: false,
         };
@@ -130,9 +138,7 @@ impl Replica {
     /// What a message sent now may claim of it.
     pub(crate) fn bulk_state(&self) -> Bulk {
         let bulk = &self.bulk;
-        let is_open = bulk.found.is_some()
-            || self.ledger.members(Internal::IN_BULK) > 0
-            || self.flows_owed() > 0;
+        let is_open = bulk.found.is_some() || self.flows_owed() > 0 || !self.is_bulk_acknowledged();
         let state = match bulk.first {
             _ if bulk.given_up || bulk.number == 0 => BulkState::None,
             // The message is the one that begins it.
@@ -150,9 +156,25 @@ impl Replica {
         }
     }
 
+    /// True if the peer has received everything of it, or nothing is acknowledged.
+    fn is_bulk_acknowledged(&self) -> bool {
+        let ftfw = self.protocol.ftfw();
+        let is_under_way = |last| ftfw.is_some_and(|f| f.under_way().has_object_until(last));
+        self.bulk.last.is_some_and(|last| !is_under_way(last))
+    }
+
+    /// What is forgotten may be a part of it: it goes on, but its end is never announced.
+    pub(crate) fn claim_no_bulk(&mut self) {
+        self.bulk.given_up = true;
+    }
+
     /// Lets the second cursors go on. True if there is more to do at once.
     pub(crate) fn advance_bulk(&mut self, items: usize) -> bool {
         if self.bulk.found.is_none() {
+            let is_sent = self.bulk.first.is_some() && self.flows_owed() == 0;
+            if self.bulk.last.is_none() && is_sent {
+                self.bulk.last = Some(Seq(self.stream.next_seq().0.wrapping_sub(1)));
+            }
             self.announce_end();
         }
         if !self.bulk_goes_on() && !self.catches_up() {

@@ -238,6 +238,7 @@ impl Replica {
     /// The peer lacks a message: what it was about is owed, unless it has changed since and
     /// is owed for that.
     fn owe_again(&mut self, message: Message) {
+        self.bulk.reopen();
         match message.about {
             About::Flow(ticket) => self.stream.owe_missed(ticket, message.version),
             About::Expectation => {
@@ -262,6 +263,7 @@ impl Replica {
 
     /// The peer does not learn of some ends by itself.
     pub(crate) fn note_ends_lost(&mut self) {
+        self.claim_no_bulk();
         if let Some(ftfw) = self.protocol.ftfw_mut() {
             ftfw.note_ends_lost();
         }

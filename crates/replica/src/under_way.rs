@@ -52,6 +52,13 @@ impl UnderWay {
         self.objects + self.controls == 0
     }
 
+    /// True if a message about a flow or an expectation up to number `last` is under way.
+    pub(crate) fn has_object_until(&self, last: Seq) -> bool {
+        let until = self.ring.iter().take_while(|(seq, _)| !last.before(*seq));
+        let mut messages = until.filter_map(|(_, message)| message.as_ref());
+        messages.any(|message| !matches!(message.about, About::Control(_)))
+    }
+
     /// All messages, oldest first.
     pub(crate) fn messages(&self) -> impl Iterator<Item = &Message> {
         self.ring.iter().filter_map(|(_, message)| message.as_ref())

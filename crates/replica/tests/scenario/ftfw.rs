@@ -229,8 +229,9 @@ fn ftfw_does_not_complete_a_bulk_update_that_it_has_given_up() {
         replica.advance(at(ms), 100);
         while let Some((_, bytes)) = replica.poll_transmit() {
             for message in messages(bytes) {
-                let accepted = receiver.accept(at(ms), Seq(1), message);
-                if let Some(Accepted::Alive(Some(trailer))) = accepted {
+                let received = receiver.accept(at(ms), Seq(1), message);
+                let carried = received.and_then(|r| r.carries);
+                if let Some(Accepted::Alive(Some(trailer))) = carried {
                     states.push(trailer.bulk.state);
                 }
             }
