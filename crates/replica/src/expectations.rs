@@ -470,6 +470,25 @@ impl Replica {
         }
     }
 
+    /// The peer has received that a flow is ours. What it announced of the flow's expectations
+    /// is over, as far as our kernel has them: nobody would announce their end.
+    pub(crate) fn forget_expectations_of_peer(&mut self, own: Slot) {
+        let Some(expectations) = &mut self.expectations else {
+            return;
+        };
+        if expectations.external.is_empty() {
+            return;
+        }
+        let master = self.ledger.key(own);
+        let internal = &expectations.internal;
+        let theirs = expectations.external.of(&master);
+        let both = theirs.map(|e| e.expectation.key());
+        let both: Vec<_> = both.filter(|key| internal.get(key).is_some()).collect();
+        for key in both {
+            expectations.external.remove(&key);
+        }
+    }
+
     /// Asks the kernel for a master: it may have got a sequence adjustment.
     fn read_again(&mut self, slot: Option<Slot>, master: FlowKey) {
         // The next sweep sees it, too.

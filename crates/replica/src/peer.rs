@@ -354,8 +354,11 @@ impl Replica {
     /// The peer has received what we sent last of an entry of the internal cache: that it
     /// lives, or that it has ended. What the peer announced of it before is over.
     pub(crate) fn claim_received(&mut self, own: Slot) {
-        let is_claim = !self.ledger.note(own).is_found();
-        if !is_claim || self.external.members(External::OURS) == 0 {
+        let note = self.ledger.note(own);
+        if note.is_ours() {
+            self.forget_expectations_of_peer(own);
+        }
+        if note.is_found() || self.external.members(External::OURS) == 0 {
             return;
         }
         let slot = self.external.find(&self.ledger.key(own));

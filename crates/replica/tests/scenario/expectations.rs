@@ -284,6 +284,37 @@ fn a_bulk_update_leaves_out_what_the_peers_flows_have_predicted() {
     assert!(listed(&w, FW2, Which::External).is_empty());
 }
 
+/// Goal: when two replicas take over at once, the peer's copy of an expectation leaves the
+/// owner of its master, and nothing is left when the master ends.
+#[test]
+fn two_that_take_over_at_once_keep_no_expectation_of_each_other() {
+    let both = || with_expectations(Mode::Ftfw);
+    let mut w = pair(both(), both());
+    tell(&mut w, FW1, Change::New, &predicted(1));
+    w.run(0.5);
+    for command in [
+        Command::Commit(Objects::All),
+        Command::FlushCaches,
+        Command::Resync(Objects::All),
+        Command::Bulk,
+    ] {
+        w.command(FW1, command);
+        w.command(FW2, command);
+        w.run(0.1);
+    }
+    w.run(3.0);
+    let copies = |w: &World| {
+        let listed = |n| listed(w, n, Which::External).len();
+        listed(FW1) + listed(FW2)
+    };
+    assert_eq!(copies(&w), 1, "one owns it, and the other one has a copy");
+    for n in [FW1, FW2] {
+        w.nodes[n].kernel.end(&tcp(1).key());
+    }
+    w.run(1.0);
+    assert_eq!(copies(&w), 0);
+}
+
 #[test]
 fn lost_events_about_expectations_are_repaired() {
     let both = || with_expectations(Mode::Ftfw);

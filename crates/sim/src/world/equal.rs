@@ -157,10 +157,7 @@ impl World {
             .keys()
         {
             let master = key.master();
-            // Of what an operator has claimed for both, each takes the other one for the owner.
-            let is_claimed = self.plan.has(Fault::Operator)
-                && (self.edges.toward(n)).any(|e| self.truth.is_claimed(e.from, &master));
-            if !is_others(&master) || is_claimed {
+            if !is_others(&master) {
                 continue;
             }
             if !predictions.contains(key) {
