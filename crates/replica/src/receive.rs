@@ -185,7 +185,7 @@ impl Receiver {
                 // A late acknowledgement may be of the peer's former epoch; a late request
                 // is repeated, since it counts as missed.
                 let mut received = self.follow(now, header, false);
-                if received.is_late() && self.numbers.are_astray(control) {
+                if received.is_late() && self.numbers.are_astray(control, own_next) {
                     self.follow_anew(&mut received);
                 }
                 if received.is_late() {

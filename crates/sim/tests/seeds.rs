@@ -25,6 +25,10 @@ const FOUND: &[(u64, &str)] = &[
         564,
         "a repair before the peer's first trailer was complete without what it had left out",
     ),
+    (
+        756,
+        "a late acknowledgement of a former epoch's messages took the peer's numbers back",
+    ),
 ];
 
 fn run(seed: u64) -> Result<u64, String> {

@@ -125,10 +125,13 @@ impl Numbers {
         });
     }
 
-    /// True if a late message acknowledges what was sent after late messages had begun.
-    pub(super) fn are_astray(&self, control: Control) -> bool {
+    /// True if a late message acknowledges what was sent after late messages had begun, before
+    /// `own_next`. What we have not sent, a former epoch of ours has.
+    pub(super) fn are_astray(&self, control: Control, own_next: Seq) -> bool {
         match (self.astray, control) {
-            (Some(astray), Control::Ack(_, to)) => !to.before(astray.own_next),
+            (Some(astray), Control::Ack(_, to)) => {
+                !to.before(astray.own_next) && to.before(own_next)
+            }
             _ => false,
         }
     }

@@ -183,3 +183,28 @@ fn another_program_in_the_place_of_a_peer_with_trailers_is_followed() {
     assert_eq!(fw2.epoch_and_role_of(PeerId::FIRST).0, None);
     assert_eq!(fw2.stats().peer_restarts, 1);
 }
+
+/// Goal: a late acknowledgement of what only a former epoch of ours has sent does not take the
+/// peer's numbers back.
+#[test]
+fn a_late_acknowledgement_of_what_was_never_sent_proves_nothing() {
+    let mut receiver = replica::Receiver::new(Mode::Ftfw);
+    let mut is_heard = |own_next: u32, control, seq| {
+        let bytes = forged::control(control, Flags::NONE, seq);
+        let message = messages(&bytes).next().unwrap();
+        let received = receiver.accept(replica::Instant::START, Seq(own_next), message);
+        received.is_some_and(|r| r.carries.is_some())
+    };
+    assert!(is_heard(10, Control::Resync, 1000));
+    assert!(!is_heard(10, Control::Resync, 5), "late");
+    assert!(
+        !is_heard(12, Control::Ack(Seq(50), Seq(60)), 6),
+        "never sent"
+    );
+    assert!(!is_heard(12, Control::Resync, 7), "still late");
+    assert!(
+        is_heard(12, Control::Ack(Seq(10), Seq(11)), 8),
+        "sent since"
+    );
+    assert!(is_heard(12, Control::Resync, 9), "numbers go on from there");
+}
