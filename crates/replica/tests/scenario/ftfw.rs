@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use flow::TcpState;
-use replica::{Accepted, Change, Command, DumpEnd, Instant, KernelEvent, LinkId, Origin, PeerId, Receiver, Replica, Settings, Which};
+use replica::{
+    Accepted, Change, Command, DumpEnd, Instant, KernelEvent, LinkId, Origin, PeerId, Receiver,
+    Replica, Settings, Which,
+};
 use wire::v1::{BulkState, Control, Flags, Mode, Seq, messages};
 
 use crate::flows::{in_state, tcp};
@@ -209,7 +212,7 @@ fn ftfw_does_not_complete_a_bulk_update_that_it_has_given_up() {
     let first = replica.settings().first_seq;
     replica.handle_events(at(0), &begun);
     let resync = forged::control(Control::Resync, Flags::NONE, 1);
-    replica.handle_datagram(at(0), LinkId(0), &resync);
+    replica.handle_datagram(at(0), PeerId::FIRST, LinkId(0), &resync);
     let mut states = Vec::new();
     let mut receiver = Receiver::new(Mode::Ftfw);
     for ms in (0..3000).step_by(10) {
@@ -220,7 +223,7 @@ fn ftfw_does_not_complete_a_bulk_update_that_it_has_given_up() {
             // The peer has received what was not given up.
             let (from, to) = (first, Seq(first.0.wrapping_add(1000)));
             let ack = forged::control(Control::Ack(from, to), Flags::NONE, 2);
-            replica.handle_datagram(at(ms), LinkId(0), &ack);
+            replica.handle_datagram(at(ms), PeerId::FIRST, LinkId(0), &ack);
         }
         while replica.poll_dump().is_some() {
             replica.handle_dump_end(at(ms), DumpEnd::Complete);
