@@ -226,9 +226,13 @@ fn start(config: &Config, mut log: Log, background: bool) -> Result<(Core, Clien
     if !settings.external_cache {
         log.notice("disabling external cache");
     }
+    let mut replica = Replica::new(settings);
+    if events.is_none() {
+        replica = replica.without_events();
+    }
     let start = Instant::now();
     let mut core = Core {
-        replica: Replica::new(settings),
+        replica,
         log,
         links,
         writer,

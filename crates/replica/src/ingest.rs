@@ -30,6 +30,7 @@ impl Replica {
             self.stats.events_filtered += 1;
             return;
         }
+        self.sweeps.note(self.now, flow);
         if event.origin != Origin::Traffic {
             self.stats.events_own += 1;
             return self.on_own_event(event, known);

@@ -38,6 +38,7 @@ impl Replica {
                 (false, false) => Op::Create(flow),
             };
             self.external.change(slot, External::asked);
+            self.sweeps.note(self.now, &flow);
             return Some(self.injection(slot, 0, op));
         }
     }

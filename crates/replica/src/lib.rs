@@ -36,6 +36,7 @@ mod peer;
 mod protocol;
 mod receive;
 mod repairs;
+mod rounds;
 mod settings;
 mod stats;
 mod stream;
@@ -229,6 +230,12 @@ impl Replica {
             replica.request_resync();
         }
         replica
+    }
+
+    /// The same, for a driver that never hands events over: sweeps then tell of all flows.
+    pub fn without_events(mut self) -> Replica {
+        self.sweeps.expect_no_events();
+        self
     }
 
     // ---- what the driver asks ----
@@ -521,7 +528,7 @@ impl Replica {
     pub fn poll_timeout(&self) -> Option<Instant> {
         [
             self.purge_at(),
-            self.sweeps.next_due(),
+            Some(self.sweeps.next_due()),
             self.stream.alive_at(),
             self.protocol.next_due(),
             self.peers.iter().filter_map(|p| p.next_due(self.now)).min(),

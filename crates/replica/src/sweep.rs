@@ -15,32 +15,19 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use cache::{Position, Slot, Ticket};
-use flow::{Flow, Labels, Proto};
+use flow::{Flow, Labels};
 use wire::v1::{StateKind, check_carried};
 
 use crate::entry::Step;
 use crate::kernel::{
     DumpEnd, DumpScope, KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose, Subject,
 };
+use crate::rounds::Rounds;
 use crate::{CommandId, Event, Instant, Objects, REQUESTS_MAX, Replica, Settings};
-
-/// Protocols whose timeouts are short and refreshed without events.
-const SHORT_LIVED: [(bool, Proto); 6] = [
-    (false, Proto::UDP),
-    (true, Proto::UDP),
-    (false, Proto::ICMP),
-    (true, Proto::ICMPV6),
-    (false, Proto::GRE),
-    (true, Proto::GRE),
-];
 
 /// Timeouts that differ by no more than this many seconds count as equal: the
 /// kernel's are rounded, and so is our time.
 const SLACK_SECS: u32 = 2;
-
-/// A sweep costs the kernel 2.5 µs a flow. With this much time a flow between two
-/// sweeps they take half a percent of a core.
-const PACE_PER_FLOW: Duration = Duration::from_micros(500);
 
 /// What a dump is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,9 +64,8 @@ struct Dump {
 pub(crate) struct Sweeps {
     owed: VecDeque<Dump>,
     running: Option<Dump>,
-    /// Entries of the dump under way, and of the last one of the whole table.
+    /// Entries of the dump under way.
     dumped: usize,
-    table: usize,
     /// Number of the latest comparison; entries note the last that saw them.
     number: u8,
     began: Instant,
@@ -87,10 +73,10 @@ pub(crate) struct Sweeps {
     gone: Option<(Position, Dump)>,
     found: u64,
     ended: u64,
-    short: Duration,
-    full: Duration,
-    short_at: Instant,
-    full_at: Instant,
+    rounds: Rounds,
+    /// When expectations are looked through for those that have run out.
+    expire_at: Instant,
+    expire_interval: Duration,
     repair_at: Option<Instant>,
     /// The internal cache holds what the kernel holds, as far as we know.
     whole: bool,
@@ -124,35 +110,43 @@ impl Sweeps {
                 scope: DumpScope::All,
             });
         }
+        let mut rounds = Rounds::new(settings.sweep_short, settings.sweep_full);
+        if !settings.internal_cache {
+            // Nothing can be compared; all is sent again.
+            rounds.expect_no_events();
+        }
         Sweeps {
             owed,
             running: None,
             dumped: 0,
-            table: 0,
             number: 0,
             began: Instant::START,
             gone: None,
             found: 0,
             ended: 0,
-            short: settings.sweep_short,
-            full: settings.sweep_full,
-            short_at: Instant::START + settings.sweep_short,
-            full_at: Instant::START + settings.sweep_full,
+            rounds,
+            expire_at: Instant::START + settings.sweep_short,
+            expire_interval: settings.sweep_short,
             repair_at: None,
             whole: false,
             missing: false,
         }
     }
 
-    pub(crate) fn next_due(&self) -> Option<Instant> {
-        let sweep = self.short_at.min(self.full_at);
-        Some(self.repair_at.map_or(sweep, |at| at.min(sweep)))
+    /// When [`Replica::sweeps_due`] has something to do.
+    pub(crate) fn next_due(&self) -> Instant {
+        let due = self.rounds.next_due().min(self.expire_at);
+        self.repair_at.map_or(due, |at| at.min(due))
     }
 
-    /// Interval of full sweeps for a table as large as the last one seen.
-    fn full_interval(&self) -> Duration {
-        let flows = u32::try_from(self.table).unwrap_or(u32::MAX);
-        self.full.max(PACE_PER_FLOW.saturating_mul(flows))
+    /// There will be no events: sweeps tell of all flows.
+    pub(crate) fn expect_no_events(&mut self) {
+        self.rounds.expect_no_events();
+    }
+
+    /// The kernel has a flow that is not to run down at the peer.
+    pub(crate) fn note(&mut self, now: Instant, flow: &Flow) {
+        self.rounds.note(now, flow);
     }
 
     pub(crate) fn is_whole(&self) -> bool {
@@ -239,18 +233,19 @@ impl Replica {
     /// Owes the sweeps whose time has come.
     pub(crate) fn sweeps_due(&mut self) {
         let now = self.now;
+        let flows = self.flows_held();
         let sweeps = &mut self.sweeps;
-        let full = sweeps.full_interval();
         if sweeps.repair_at.is_some_and(|at| at <= now) {
             sweeps.repair_at = None;
-            sweeps.full_at = now + full;
+            sweeps.rounds.begin_whole(now);
+            sweeps.rounds.doubt();
             sweeps.owe(Reason::Repair, DumpScope::All);
         }
-        if sweeps.full_at <= now {
-            sweeps.full_at = now + full;
-            sweeps.owe(Reason::Sweep, DumpScope::All);
+        for scope in sweeps.rounds.take_due(now, flows) {
+            sweeps.owe(Reason::Sweep, scope);
         }
-        if sweeps.short_at <= now {
+        if sweeps.expire_at <= now {
+            sweeps.expire_at = now + sweeps.expire_interval;
             let limit = self
                 .protocol
                 .expires()
@@ -260,11 +255,13 @@ impl Replica {
             {
                 expectations.expire(now.tick(), limit.map(|l| l.as_secs()));
             }
-            sweeps.short_at = now + sweeps.short;
-            for (v6, proto) in SHORT_LIVED {
-                sweeps.owe(Reason::Sweep, DumpScope::Protocol { v6, proto });
-            }
         }
+    }
+
+    /// Flows of both caches. The kernel's table holds no more of what is known; a replica that
+    /// only keeps the peer's flows has little to find in it.
+    pub(crate) fn flows_held(&self) -> usize {
+        self.ledger.len() + self.external.len()
     }
 
     pub(crate) fn next_dump(&mut self) -> Option<DumpScope> {
@@ -278,6 +275,10 @@ impl Replica {
         sweeps.began = self.now;
         sweeps.dumped = 0;
         sweeps.missing = false;
+        let is_look = matches!(dump.reason, Reason::Start | Reason::Sweep | Reason::Repair);
+        if is_look && dump.scope == DumpScope::All {
+            sweeps.rounds.begin_whole(self.now);
+        }
         (sweeps.found, sweeps.ended) = (0, 0);
         Some(dump.scope)
     }
@@ -300,6 +301,7 @@ impl Replica {
             self.stats.not_carried += 1;
             return;
         }
+        self.sweeps.note(self.now, flow);
         match dump.reason {
             Reason::Start | Reason::Resync => self.fill(flow, dump.reason),
             Reason::Sweep | Reason::Repair if self.settings.internal_cache => self.compare(flow),
@@ -383,6 +385,7 @@ impl Replica {
         if same {
             self.stats.timeouts_refreshed += 1;
         }
+        self.sweeps.rounds.found(&flow.key());
         self.disown(&flow.key());
         self.on_update(slot, flow);
     }
@@ -406,6 +409,7 @@ impl Replica {
             return;
         }
         self.disown(&flow.key());
+        self.sweeps.rounds.found(&flow.key());
         self.sweeps.found += 1;
         self.stats.silent_flows += 1;
         self.insert_internal(flow, Step::Noticed);
@@ -420,6 +424,7 @@ impl Replica {
         };
         if end == DumpEnd::Failed {
             self.events.push_back(Event::DumpFailed);
+            self.sweeps.rounds.failed(self.now, dump.scope);
         }
         // Every dump of flows is followed by one of the expectations, whose masters are then known.
         let is_flush = matches!(
@@ -440,9 +445,10 @@ impl Replica {
             return;
         }
         if dump.scope == DumpScope::All {
-            self.sweeps.table = self.sweeps.dumped;
-            let full = self.sweeps.full_interval();
-            self.sweeps.full_at = self.sweeps.full_at.max(self.now + full);
+            self.sweeps.rounds.dumped(self.now, self.sweeps.dumped);
+            if dump.reason == Reason::Start && self.ledger.is_empty() {
+                self.sweeps.rounds.trust_events();
+            }
         }
         match dump.reason {
             Reason::Sweep | Reason::Repair
@@ -482,6 +488,7 @@ impl Replica {
                 && !note.has_ended();
             if unseen && dump.scope.covers(&self.ledger.key(slot)) {
                 self.verify(slot);
+                self.sweeps.rounds.found(&self.ledger.key(slot));
                 self.sweeps.ended += 1;
             }
         }
@@ -502,7 +509,10 @@ impl Replica {
 
     fn comparison_over(&mut self, dump: Dump) {
         self.sweeps.gone = None;
-        self.sweeps.whole |= dump.scope == DumpScope::All && !self.sweeps.missing;
+        if dump.scope == DumpScope::All {
+            self.sweeps.whole |= !self.sweeps.missing;
+            self.sweeps.rounds.compared();
+        }
         if dump.reason == Reason::Repair {
             self.stats.resyncs += 1;
             self.events.push_back(Event::Repaired {
@@ -519,6 +529,9 @@ impl Replica {
             return;
         };
         self.ledger.step(slot, Step::Answered);
+        if let Outcome::Found(found) = &result.outcome {
+            self.sweeps.note(self.now, found);
+        }
         let gone = match &result.outcome {
             Outcome::Failed(KernelError::NotFound) => true,
             // The kernel finds a tuple in both directions: it may be another flow.
