@@ -10,7 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant as OsInstant};
 
 use anyhow::{Context, Result};
-use replica::{DumpEnd, Event, Instant, Level, LinkId, PeerId, Progress, Replica, Which};
+use replica::{
+    DumpEnd, Event, Instant, KernelRequest, Level, LinkId, PeerId, Progress, Replica, Which,
+};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use sys::netlink::{Netlink, RECEIVE_BYTES};
 use sys::signal::{Signal, Signals};
@@ -104,6 +106,9 @@ pub(crate) struct Loop {
     events: Events,
     dumped: Dumped,
     buffer: Vec<u8>,
+    /// What is ready, and the batch that is being made, kept for their memory.
+    ready: Vec<epoll::Event>,
+    batch: Vec<KernelRequest>,
     pace: Pace,
     /// Events gather, and do not wake the loop.
     gathers: bool,
@@ -127,6 +132,8 @@ pub(crate) fn run(core: Core, clients: Clients) -> Result<()> {
         events: Events::default(),
         dumped: Dumped::default(),
         buffer: vec![0; RECEIVE_BYTES],
+        ready: Vec::with_capacity(64),
+        batch: Vec::with_capacity(BATCH),
         pace: Pace::default(),
         gathers: false,
         watchdog_at: OsInstant::now(),
@@ -187,11 +194,14 @@ impl Loop {
         } else {
             self.time_to_wait()
         };
-        let ready = self.wait(timeout)?;
+        self.wait(timeout)?;
         let now = self.now();
         let has_gathered = self.gathers && self.pace.pause(now).is_zero();
-        let mut more = (has_gathered || ready.contains(&Token::Events)) && self.read_events(now);
-        for token in ready {
+        let ready = std::mem::take(&mut self.ready);
+        let tokens = || ready.iter().filter_map(|e| Token::from_data(e.data));
+        let is_due = has_gathered || tokens().any(|t| t == Token::Events);
+        let mut more = is_due && self.read_events(now);
+        for token in tokens() {
             match token {
                 // These are looked at in every turn, in an order of their own.
                 Token::Events | Token::Dump | Token::Link(_) => {}
@@ -205,6 +215,7 @@ impl Loop {
                 }
             }
         }
+        self.ready = ready;
         more |= self.read_links(now);
         while let Some(results) = self.core.writer.results() {
             self.core.replica.handle_results(now, &results);
@@ -251,23 +262,18 @@ impl Loop {
         Ok(())
     }
 
-    /// Waits for something to do; yields what is ready.
-    fn wait(&mut self, timeout: Duration) -> Result<Vec<Token>> {
+    /// Waits for something to do; `ready` then holds what there is.
+    fn wait(&mut self, timeout: Duration) -> Result<()> {
         let timeout = rustix::time::Timespec {
             tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
         };
-        let mut list: Vec<epoll::Event> = Vec::with_capacity(64);
-        let spare = rustix::buffer::spare_capacity(&mut list);
+        self.ready.clear();
+        let spare = rustix::buffer::spare_capacity(&mut self.ready);
         match epoll::wait(&self.epoll, spare, Some(&timeout)) {
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e).context("epoll"),
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(e) => Err(e).context("epoll"),
         }
-        Ok(list
-            .iter()
-            .filter_map(|e| Token::from_data(e.data))
-            .collect())
     }
 
     fn time_to_wait(&self) -> Duration {
@@ -444,16 +450,19 @@ impl Loop {
             replica, writer, ..
         } = &mut self.core;
         for _ in 0..BATCHES_PER_TURN {
-            let mut batch = Vec::with_capacity(BATCH);
+            self.batch.clear();
             if writer.has_room() {
-                replica.poll_kernel(BATCH, &mut batch);
+                replica.poll_kernel(BATCH, &mut self.batch);
             }
-            if batch.is_empty() {
+            if self.batch.is_empty() {
                 return false;
             }
-            match writer.execute(&batch) {
+            match writer.execute(&self.batch) {
                 Some(results) => replica.handle_results(now, &results),
-                None => writer.hand_over(batch),
+                None => {
+                    let next = Vec::with_capacity(BATCH);
+                    writer.hand_over(std::mem::replace(&mut self.batch, next));
+                }
             }
             // Room in the queue of requests: the cursors may go on.
             replica.advance(now, BATCH);
