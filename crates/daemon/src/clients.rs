@@ -14,13 +14,14 @@ use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, Result};
 use control::call::{Head, Tail};
-use replica::{CommandId, Instant, Level};
+use replica::{CommandId, Instant};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use crate::door::{Door, is_exhausted};
 use crate::limit::Kind;
 use crate::listing::{Listings, Reserved};
+use crate::log::Level;
 use crate::session::{End, STALL_LIMIT, STALLED, Session, Standing};
 
 /// Clients at a time.

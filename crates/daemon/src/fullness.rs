@@ -1,6 +1,8 @@
 //! When a cache is full, and when it has room again: one line each.
 
-use replica::{Instant, Level};
+use replica::Instant;
+
+use crate::log::Level;
 
 /// Watches one cache.
 #[derive(Clone, Copy, Debug)]

@@ -30,6 +30,7 @@ mod session;
 mod settings;
 mod sysctl;
 mod turn;
+mod wording;
 mod writer;
 
 pub use run::{Ended, run};

@@ -61,18 +61,14 @@ impl Kind {
             Event::LinkChosen(_) | Event::NoLink => Some(Kind::Link),
             Event::Overrun(_) | Event::Repaired { .. } => Some(Kind::Overrun),
             Event::DumpFailed => Some(Kind::Kernel),
-            Event::Done(_)
+            Event::Done(..)
             | Event::CommitStarted
-            | Event::CommitRunning
-            | Event::Committed { .. }
             | Event::FlushingCaches(_)
-            | Event::FlushRefused
             | Event::FlushingKernel { .. }
             | Event::FlushScheduled(_)
             | Event::Purged { .. }
-            | Event::FlushIncomplete { .. }
-            | Event::Resync
-            | Event::ResyncUnsupported => None,
+            | Event::PurgeIncomplete(_)
+            | Event::Resync => None,
         }
     }
 

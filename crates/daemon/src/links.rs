@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use config::Sync;
 use control::reply::LinkReport;
-use replica::{Event, Level, LinkSettings};
+use replica::{Event, LinkSettings};
 use sys::interface::{InterfaceState, Interfaces};
 use sys::udp::{Options, Path};
 
 use crate::channel::Channel;
+use crate::log::Level;
+use crate::wording;
 
 /// IPv6 header and UDP header; the original allows 28 and relies on fragments.
 const ALLOWANCE_V6: usize = 48;
@@ -172,8 +174,7 @@ impl Links {
         }
         let is_usable = self.list.iter().any(Link::is_usable);
         if !is_usable && !self.none_logged {
-            let event = Event::NoLink;
-            self.lines.push((event.level(), event.to_string()));
+            self.lines.extend(wording::of(&Event::NoLink));
         }
         self.none_logged = !is_usable;
     }

@@ -11,9 +11,19 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use config::Facility;
-use replica::Level;
 
 use crate::limit::{Kind, Limiter};
+
+/// How important a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// Ordinary.
+    Notice,
+    /// Something an operator should know.
+    Warning,
+    /// Something went wrong.
+    Error,
+}
 
 #[derive(Debug)]
 pub(crate) struct Log {

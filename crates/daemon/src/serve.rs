@@ -5,7 +5,7 @@
 
 use control::call::{Call, Committed, Flush, Head, Outcome, Table, Tail, Task};
 use control::{CacheKind, Object, Query, Request, StatsKind};
-use replica::{Command, CommandId, DumpScope, Event, Instant, Objects, Which};
+use replica::{Answer, Command, CommandId, DumpScope, Instant, Objects, Which};
 use wire::v1::Mode;
 
 use crate::clients::ClientId;
@@ -15,6 +15,17 @@ use crate::kernel::DumpSocket;
 use crate::listing::{self, Listing};
 use crate::session::{Asked, State};
 use crate::turn::{Cause, Loop};
+
+/// What is wrong and what helps: nothing can be resynchronized with the kernel.
+const NO_INTERNAL_CACHE: (&str, &str) = (
+    "there is no internal cache (DisableInternalCache)",
+    "nothing has to be read again: events go straight to the peer",
+);
+/// The same: the peer can neither be sent nor asked for everything.
+const NO_CONTROL: (&str, &str) = (
+    "Mode ALARM has no bulk update",
+    "every flow is sent again within RefreshTime",
+);
 
 impl Loop {
     pub(crate) fn serve(&mut self, id: ClientId, now: Instant) {
@@ -239,10 +250,9 @@ impl Loop {
                     "read the kernel's table",
                 )
             }
-            Task::ResyncKernel { .. } if !settings.internal_cache => no(
-                "there is no internal cache (DisableInternalCache)",
-                "nothing has to be read again: events go straight to the peer",
-            ),
+            Task::ResyncKernel { .. } if !settings.internal_cache => {
+                no(NO_INTERNAL_CACHE.0, NO_INTERNAL_CACHE.1)
+            }
             Task::Expectations { table }
                 if *table != Table::Kernel && settings.expectations.is_none() =>
             {
@@ -265,10 +275,9 @@ impl Loop {
                 "the daemon polls the kernel's table and hears no events (PollSecs)",
                 "leave PollSecs out",
             ),
-            Task::Bulk | Task::ResyncPeer if settings.mode == Mode::Alarm => no(
-                "Mode ALARM has no bulk update",
-                "every flow is sent again within RefreshTime",
-            ),
+            Task::Bulk | Task::ResyncPeer if settings.mode == Mode::Alarm => {
+                no(NO_CONTROL.0, NO_CONTROL.1)
+            }
             _ => Ok(()),
         }
     }
@@ -311,41 +320,43 @@ impl Loop {
     }
 }
 
-/// How a command has gone, by what was said last before its end.
-pub(crate) fn tail_of(last: Option<&Event>) -> Tail {
-    match last {
-        Some(Event::Committed {
+/// What a call's client gets for the answer to its command.
+pub(crate) fn tail_of(answer: Answer) -> Tail {
+    match answer {
+        Answer::Done | Answer::NothingToCommit => Tail::ok(0),
+        Answer::Committed {
             created,
             updated,
             failed,
             took,
-        }) => Tail {
-            status: if *failed > 0 {
+        } => Tail {
+            status: if failed > 0 {
                 Outcome::Partial
             } else {
                 Outcome::Ok
             },
             commit: Some(Committed {
-                created: *created,
-                updated: *updated,
-                failed: *failed,
+                created,
+                updated,
+                failed,
                 seconds: took.as_secs_f64(),
             }),
             ..Tail::ok(0)
         },
-        Some(Event::CommitRunning) => Tail::error(
+        Answer::CommitRunning => Tail::error(
             "a commit is running",
             "wait for its end: `ftfw status` shows it",
         ),
-        Some(Event::FlushIncomplete { .. }) => Tail::error(
+        Answer::FlushIncomplete(_) => Tail::error(
             "the kernel's table is not flushed to its end",
             "look at the log, and flush again",
         ),
-        Some(Event::FlushRefused) => Tail::error(
+        Answer::CommitReadsCache => Tail::error(
             "a commit is reading the external cache",
             "flush after its end",
         ),
-        _ => Tail::ok(0),
+        Answer::NoInternalCache => Tail::error(NO_INTERNAL_CACHE.0, NO_INTERNAL_CACHE.1),
+        Answer::NoControl => Tail::error(NO_CONTROL.0, NO_CONTROL.1),
     }
 }
 
@@ -354,5 +365,55 @@ fn to_objects(object: Object) -> Objects {
         Object::Flows => Objects::Flows,
         Object::Expectations => Objects::Expectations,
         Object::All => Objects::All,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use replica::Shortfall;
+
+    use super::*;
+
+    fn committed(failed: u64) -> Tail {
+        tail_of(Answer::Committed {
+            created: 5,
+            updated: 2,
+            failed,
+            took: Duration::from_millis(250),
+        })
+    }
+
+    #[test]
+    fn a_commit_is_answered_with_its_numbers_and_is_partial_if_any_flow_failed() {
+        let tail = committed(0);
+        assert_eq!(tail.status, Outcome::Ok);
+        let numbers = Committed {
+            created: 5,
+            updated: 2,
+            failed: 0,
+            seconds: 0.25,
+        };
+        assert_eq!(tail.commit, Some(numbers));
+        assert_eq!(committed(1).status, Outcome::Partial);
+    }
+
+    #[test]
+    fn what_was_refused_or_not_ended_is_an_error_with_help() {
+        let errors = [
+            Answer::CommitRunning,
+            Answer::CommitReadsCache,
+            Answer::FlushIncomplete(Shortfall::DumpFailed),
+            Answer::NoInternalCache,
+            Answer::NoControl,
+        ];
+        for tail in errors.map(tail_of) {
+            assert_eq!(tail.status, Outcome::Error);
+            assert!(tail.error.is_some() && tail.help.is_some());
+        }
+        for tail in [Answer::Done, Answer::NothingToCommit].map(tail_of) {
+            assert_eq!(tail, Tail::ok(0));
+        }
     }
 }

@@ -10,9 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant as OsInstant};
 
 use anyhow::{Context, Result};
-use replica::{
-    DumpEnd, Event, Instant, KernelRequest, Level, LinkId, PeerId, Progress, Replica, Which,
-};
+use replica::{DumpEnd, Event, Instant, KernelRequest, LinkId, PeerId, Progress, Replica, Which};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use sys::netlink::{Netlink, RECEIVE_BYTES};
 use sys::signal::{Signal, Signals};
@@ -22,9 +20,10 @@ use crate::fullness::Fullness;
 use crate::kernel::{DumpSocket, Dumped, EventSocket, Events, Read, Run};
 use crate::limit::Kind;
 use crate::links::Links;
-use crate::log::Log;
+use crate::log::{Level, Log};
 use crate::pace::Pace;
 use crate::serve::tail_of;
+use crate::wording;
 use crate::writer::{BATCH, Writer};
 
 /// Events read in one turn, unless `EventIterationLimit` says otherwise.
@@ -473,19 +472,18 @@ impl Loop {
     /// Log lines, and clients whose command is done. `cause` is who caused what the
     /// replica has to say.
     pub(crate) fn hear(&mut self, cause: Cause) {
-        let mut last = None;
         while let Some(event) = self.core.replica.poll_event() {
-            if let Event::Done(id) = &event {
-                self.clients.command_done(*id, &tail_of(last.as_ref()));
-            } else if event != Event::NoLink {
-                // The replica has no link each time that it is asked; `links` says it once.
+            // The replica has no link each time that it is asked; `links` logs it once.
+            if let Some((level, text)) = wording::of(&event).filter(|_| event != Event::NoLink) {
                 let log = &mut self.core.log;
                 match Kind::of(&event).filter(|_| cause == Cause::Anybody) {
-                    Some(kind) => log.limited(kind, event.level(), &event),
-                    None => log.line(event.level(), &event.to_string()),
+                    Some(kind) => log.limited(kind, level, text),
+                    None => log.line(level, &text),
                 }
             }
-            last = Some(event);
+            if let Event::Done(id, answer) = event {
+                self.clients.command_done(id, &tail_of(answer));
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use wire::v1::Role;
 use crate::conversation::{self, Attempt, Next};
 use crate::entry::External;
 use crate::kernel::{KernelRequest, KernelResult, Op, Outcome, Purpose, Subject};
-use crate::{CommandId, Event, Instant, Objects, REQUESTS_MAX, Replica};
+use crate::{Answer, CommandId, Event, Instant, Objects, REQUESTS_MAX, Replica};
 
 /// Seconds that a flow gets whose timeout has run down without word of its end, and
 /// the most that one gets which a restarted peer has not confirmed.
@@ -91,14 +91,14 @@ impl Replica {
             return;
         }
         if self.commit.is_some() {
-            self.events.push_back(Event::CommitRunning);
-            self.events.push_back(Event::Done(id));
+            self.events
+                .push_back(Event::Done(id, Answer::CommitRunning));
             return;
         }
         self.events.push_back(Event::CommitStarted);
         if !self.settings.external_cache && self.external.members(External::HELD) == 0 {
-            // Everything is in the kernel already.
-            self.events.push_back(Event::Done(id));
+            self.events
+                .push_back(Event::Done(id, Answer::NothingToCommit));
             return;
         }
         self.commit_opened_at = self.settings.external_cache.then_some(self.now);
@@ -190,13 +190,14 @@ impl Replica {
                 return self.commit.is_some();
             }
             (true, Pass::WithMaster | Pass::Expectations) => {
-                self.events.push_back(Event::Committed {
+                let answer = Answer::Committed {
                     created: commit.created,
                     updated: commit.updated,
                     failed: commit.failed,
                     took: self.now.since(commit.began),
-                });
-                self.events.extend(commit.id.map(Event::Done));
+                };
+                self.events
+                    .extend(commit.id.map(|id| Event::Done(id, answer)));
                 return false;
             }
             (false, _) => {}

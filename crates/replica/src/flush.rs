@@ -18,7 +18,7 @@ use crate::entry::External;
 use crate::kernel::{
     DumpEnd, KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose, Subject,
 };
-use crate::{CommandId, Event, Instant, Objects, Replica, Which};
+use crate::{Answer, Caches, CommandId, Event, Instant, Objects, Replica, Shortfall, Which};
 
 /// A scheduled flush that meets a commit is looked at again after this time.
 const AFTER_COMMIT: Duration = Duration::from_secs(1);
@@ -50,19 +50,18 @@ impl Replica {
     ///
     /// The original flushes the kernel table here if there is no internal cache;
     /// the command says caches, so this does not.
-    pub(crate) fn flush_caches(&mut self, internal: bool, external: bool) {
+    pub(crate) fn flush_caches(&mut self, asked: Caches) -> Answer {
+        let internal = asked != Caches::External;
         // What was late leaves the external cache by itself as it is committed.
-        let external = external && !self.is_committing_late();
+        let external = asked != Caches::Internal && !self.is_committing_late();
         if external && self.commit.is_some() {
-            self.events.push_back(Event::FlushRefused);
-            return;
+            return Answer::CommitReadsCache;
         }
-        self.events
-            .push_back(Event::FlushingCaches(match (internal, external) {
-                (true, true) => "flushing caches",
-                (true, false) => "flushing internal cache",
-                _ => "flushing external cache",
-            }));
+        let caches = match asked {
+            Caches::Both if !external => Caches::Internal,
+            asked => asked,
+        };
+        self.events.push_back(Event::FlushingCaches(caches));
         if internal {
             self.flush.purge_at = None;
             self.clear_internal();
@@ -83,6 +82,7 @@ impl Replica {
                 }
             }
         }
+        Answer::Done
     }
 
     /// Empties the external cache, but for what the commit before has not seen.
@@ -117,7 +117,7 @@ impl Replica {
     }
 
     /// Arms the scheduled flush; a second time while armed does nothing.
-    pub(crate) fn schedule_flush(&mut self) {
+    pub(crate) fn schedule_flush(&mut self) -> Answer {
         self.role = Role::Backup;
         self.commit_opened_at = None;
         if self.flush.purge_at.is_none() {
@@ -125,6 +125,7 @@ impl Replica {
             self.flush.purge_at = Some(self.now + after);
             self.events.push_back(Event::FlushScheduled(after));
         }
+        Answer::Done
     }
 
     /// Disarms the scheduled flush, and calls off one that is under way.
@@ -260,15 +261,13 @@ impl Replica {
         if let Some(purged) = purged {
             let (deleted, spared) = (purged.deleted.saturating_sub(refused), purged.spared);
             self.events.push_back(Event::Purged { deleted, spared });
-            if purged.over == Some(true) || refused > 0 {
-                self.events.push_back(Event::FlushIncomplete { refused });
-            }
+            let shortfall = Shortfall::of(purged.over == Some(true), refused);
+            self.events.extend(shortfall.map(Event::PurgeIncomplete));
         }
         for (id, dump_failed) in std::mem::take(&mut self.flush.waiting) {
-            if dump_failed || refused > 0 {
-                self.events.push_back(Event::FlushIncomplete { refused });
-            }
-            self.events.push_back(Event::Done(id));
+            let shortfall = Shortfall::of(dump_failed, refused);
+            let answer = shortfall.map_or(Answer::Done, Answer::FlushIncomplete);
+            self.events.push_back(Event::Done(id, answer));
         }
     }
 }

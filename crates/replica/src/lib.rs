@@ -52,7 +52,7 @@ use counters::Counters;
 use flow::Flow;
 use wire::v1::{Batch, Control, Role, StateKind, messages};
 
-pub use event::{Event, Level};
+pub use event::{Answer, Caches, Event, Shortfall};
 pub use kernel::{
     Change, DumpEnd, DumpScope, ExpectationEvent, KernelError, KernelEvent, KernelRequest,
     KernelResult, Op, Origin, Outcome, Purpose, Subject,
@@ -444,21 +444,31 @@ impl Replica {
         self.events.extend(self.links.on_state(link, usable));
     }
 
-    /// A command; [`Event::Done`] says when its client may go on.
+    /// A command; [`Event::Done`] carries its answer once its client may go on.
     pub fn handle_command(&mut self, now: Instant, id: CommandId, command: Command) {
         self.now = now;
-        match command {
+        let answer = match command {
+            // These end later, and answer then.
             Command::Commit(objects) => return self.start_commit(id, objects),
-            Command::FlushInternal => self.flush_caches(true, false),
-            Command::FlushExternal => self.flush_caches(false, true),
-            Command::FlushCaches => self.flush_caches(true, true),
             Command::FlushKernel(objects) => return self.start_kernel_flush(id, objects),
+            Command::FlushInternal => self.flush_caches(Caches::Internal),
+            Command::FlushExternal => self.flush_caches(Caches::External),
+            Command::FlushCaches => self.flush_caches(Caches::Both),
             Command::ScheduleFlush => self.schedule_flush(),
             Command::Resync(objects) => self.start_resync(objects),
-            Command::Bulk => self.start_bulk(),
-            Command::RequestResync => self.request_resync(),
-        }
-        self.events.push_back(Event::Done(id));
+            Command::Bulk | Command::RequestResync if !self.protocol.has_control() => {
+                Answer::NoControl
+            }
+            Command::Bulk => {
+                self.start_bulk();
+                Answer::Done
+            }
+            Command::RequestResync => {
+                self.request_resync();
+                Answer::Done
+            }
+        };
+        self.events.push_back(Event::Done(id, answer));
     }
 
     /// Time has passed.

@@ -23,7 +23,7 @@ use crate::kernel::{
     DumpEnd, DumpScope, KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose, Subject,
 };
 use crate::rounds::Rounds;
-use crate::{CommandId, Event, Instant, Objects, REQUESTS_MAX, Replica, Settings};
+use crate::{Answer, CommandId, Event, Instant, Objects, REQUESTS_MAX, Replica, Settings};
 
 /// Timeouts that differ by no more than this many seconds count as equal: the
 /// kernel's are rounded, and so is our time.
@@ -217,10 +217,9 @@ impl Sweeps {
 }
 
 impl Replica {
-    pub(crate) fn start_resync(&mut self, objects: Objects) {
+    pub(crate) fn start_resync(&mut self, objects: Objects) -> Answer {
         if !self.settings.internal_cache {
-            self.events.push_back(Event::ResyncUnsupported);
-            return;
+            return Answer::NoInternalCache;
         }
         self.events.push_back(Event::Resync);
         if objects.has_flows() {
@@ -228,6 +227,7 @@ impl Replica {
         } else if self.expectations.is_some() {
             self.sweeps.owe(Reason::Resync, DumpScope::Expectations);
         }
+        Answer::Done
     }
 
     /// Owes the sweeps whose time has come.

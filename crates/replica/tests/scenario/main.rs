@@ -3,6 +3,7 @@
 
 mod alarm;
 mod announce;
+mod answers;
 mod commit;
 mod driver;
 mod epochs;

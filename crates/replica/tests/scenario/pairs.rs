@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flow::{Filter, Flow, FlowKey};
-use replica::{Event, LinkSettings, Settings, Which};
+use replica::{Answer, Event, LinkSettings, Settings, Which};
 use wire::v1::{Epoch, Mode, Seq, TableId};
 
 use crate::flows::tcp;
@@ -96,12 +96,15 @@ pub(crate) fn learned(mode: Mode, count: u16) -> World {
 
 pub(crate) fn committed(world: &World, n: usize) -> Option<(u64, u64, u64)> {
     world.nodes[n].heard.iter().find_map(|e| match e {
-        Event::Committed {
-            created,
-            updated,
-            failed,
-            ..
-        } => Some((*created, *updated, *failed)),
+        Event::Done(
+            _,
+            Answer::Committed {
+                created,
+                updated,
+                failed,
+                ..
+            },
+        ) => Some((*created, *updated, *failed)),
         _ => None,
     })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flow::{Flow, FlowKey};
-use replica::{Command, CommandId, Event, Instant, LinkId, Replica, Settings, Which};
+use replica::{Answer, Command, CommandId, Event, Instant, LinkId, Replica, Settings, Which};
 use sim::host::{Happened, Host, Pace, Sockets, Turn};
 use sim::kernel::Kernel;
 use sim::network::Datagram;
@@ -52,6 +52,14 @@ impl Node {
             loss: 0.0,
             late: 0.0,
         }
+    }
+
+    /// How a command has ended, if it has.
+    pub(crate) fn answer(&self, command: CommandId) -> Option<Answer> {
+        self.heard.iter().find_map(|event| match event {
+            Event::Done(id, answer) if *id == command => Some(*answer),
+            _ => None,
+        })
     }
 
     /// Flows of a cache, by key.

@@ -93,11 +93,10 @@ impl World {
             Happened::Sent(link, bytes) => self.on_sent(n, link, &bytes),
             Happened::Announced(event) => {
                 let node = &mut self.nodes[n];
-                match event {
-                    Event::Done(id) if node.waits_for == Some(id) => node.waits_for = None,
-                    Event::Done(_) => {}
-                    event => self.trace.line(now, format_args!("{n}: {event}")),
+                if let Event::Done(id, _) = event {
+                    node.waits_for.take_if(|waited| *waited == id);
                 }
+                self.trace.line(now, format_args!("{n}: {event:?}"));
                 Ok(())
             }
         }
