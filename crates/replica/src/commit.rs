@@ -11,14 +11,11 @@
 
 use std::time::Duration;
 
-use cache::{Position, Slot, Ticket};
-use flow::{ExpectKey, Flow};
-use wire::v1::Role;
+use cache::Position;
+use flow::ExpectKey;
 
-use crate::conversation::{self, Attempt, Next};
-use crate::entry::External;
-use crate::kernel::{KernelRequest, KernelResult, Op, Outcome, Purpose, Subject};
-use crate::{Answer, CommandId, Event, Instant, Objects, REQUESTS_MAX, Replica};
+use crate::command::{CommandId, Objects};
+use crate::time::Instant;
 
 /// Seconds that a flow gets whose timeout has run down without word of its end, and
 /// the most that one gets which a restarted peer has not confirmed.
@@ -26,17 +23,17 @@ pub(crate) const RUN_DOWN_SECS: u32 = 60;
 
 /// A script empties the external cache within this time after the commit has begun. A later
 /// flush is an operator's own, and drops everything.
-const SCRIPT_MAX: Duration = Duration::from_secs(60);
+pub(crate) const SCRIPT_MAX: Duration = Duration::from_secs(60);
 
 /// Rounds for what is late. A peer that announces without end must not keep the client.
-const ROUNDS_MAX: u32 = 4;
+pub(crate) const ROUNDS_MAX: u32 = 4;
 
 /// From this many flows on, the group of NEW events is left meanwhile.
 const LARGE: usize = 256;
 
 /// What a pass commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pass {
+pub(crate) enum Pass {
     WithoutMaster,
     WithMaster,
     Expectations,
@@ -44,14 +41,14 @@ enum Pass {
 
 /// Where a pass goes on.
 #[derive(Clone, Copy, Debug)]
-enum At {
+pub(crate) enum At {
     Flows(Position),
     /// Behind this one.
     Expectations(Option<ExpectKey>),
 }
 
 impl At {
-    fn first_flow() -> At {
+    pub(crate) fn first_flow() -> At {
         At::Flows(Position::default())
     }
 }
@@ -60,296 +57,23 @@ impl At {
 #[derive(Debug)]
 pub(crate) struct Commit {
     /// Who waits for the end; nobody, if it follows a flush of the external cache.
-    id: Option<CommandId>,
+    pub(crate) id: Option<CommandId>,
     /// After the first one, a round commits what is late.
-    round: u32,
-    objects: Objects,
-    pass: Pass,
+    pub(crate) round: u32,
+    pub(crate) objects: Objects,
+    pub(crate) pass: Pass,
     /// `None` once the pass has seen all.
-    at: Option<At>,
+    pub(crate) at: Option<At>,
     pub(crate) in_flight: usize,
-    size: usize,
+    pub(crate) size: usize,
     pub(crate) created: u64,
     pub(crate) updated: u64,
     pub(crate) failed: u64,
-    began: Instant,
+    pub(crate) began: Instant,
 }
 
 impl Commit {
     pub(crate) fn is_large(&self) -> bool {
         self.size >= LARGE
-    }
-}
-
-impl Replica {
-    pub(crate) fn start_commit(&mut self, id: CommandId, objects: Objects) {
-        self.call_purge_off();
-        self.role = Role::Primary;
-        self.took_over_at = Some(self.now);
-        if self.is_committing_late() && self.commit_next.is_none() {
-            self.commit_next = Some((id, objects));
-            return;
-        }
-        if self.commit.is_some() {
-            self.events
-                .push_back(Event::Done(id, Answer::CommitRunning));
-            return;
-        }
-        self.events.push_back(Event::CommitStarted);
-        if !self.settings.external_cache && self.external.members(External::HELD) == 0 {
-            self.events
-                .push_back(Event::Done(id, Answer::NothingToCommit));
-            return;
-        }
-        self.commit_opened_at = self.settings.external_cache.then_some(self.now);
-        self.commit = Some(Commit {
-            id: Some(id),
-            round: 0,
-            objects,
-            pass: Pass::WithoutMaster,
-            at: objects.has_flows().then(At::first_flow),
-            in_flight: 0,
-            size: if self.settings.external_cache {
-                self.external.len()
-            } else {
-                self.external.members(External::HELD)
-            },
-            created: 0,
-            updated: 0,
-            failed: 0,
-            began: self.now,
-        });
-    }
-
-    /// Commits what was announced since the commit that the script has just ended, and
-    /// drops it from the external cache, as the script has dropped everything else.
-    pub(crate) fn commit_late(&mut self) {
-        self.sweeps.call_purge_off();
-        self.commit = Some(Commit {
-            id: None,
-            round: 1,
-            objects: Objects::Flows,
-            pass: Pass::WithoutMaster,
-            at: Some(At::first_flow()),
-            in_flight: 0,
-            size: self.external.members(External::LATE),
-            created: 0,
-            updated: 0,
-            failed: 0,
-            began: self.now,
-        });
-    }
-
-    /// True while what the peer announces is late for a commit.
-    pub(crate) fn is_commit_open(&self) -> bool {
-        let lately = |at: Instant| self.now.since(at) < SCRIPT_MAX;
-        self.commit.is_some() || self.commit_opened_at.is_some_and(lately)
-    }
-
-    /// True while what was late is committed, which no client waits for.
-    pub(crate) fn is_committing_late(&self) -> bool {
-        self.commit.as_ref().is_some_and(|c| c.id.is_none())
-    }
-
-    /// True if there is more to do at once.
-    pub(crate) fn advance_commit(&mut self, items: usize) -> bool {
-        let Some(mut commit) = self.commit.take() else {
-            return false;
-        };
-        if self.requests.len() < REQUESTS_MAX {
-            commit.at = match commit.at {
-                Some(At::Flows(position)) => self.commit_flows(&mut commit, position, items),
-                Some(At::Expectations(behind)) => {
-                    let last = self.commit_expectations(&mut commit, behind, items);
-                    last.map(|key| At::Expectations(Some(key)))
-                }
-                None => None,
-            };
-        }
-        let pass_over = commit.at.is_none() && commit.in_flight == 0;
-        match (pass_over, commit.pass) {
-            (true, Pass::WithoutMaster) => {
-                commit.pass = Pass::WithMaster;
-                commit.at = commit.objects.has_flows().then(At::first_flow);
-            }
-            (true, Pass::WithMaster) if self.is_another_round_due(&commit) => {
-                commit.round += 1;
-                commit.pass = Pass::WithoutMaster;
-                commit.at = Some(At::first_flow());
-            }
-            (true, Pass::WithMaster)
-                if commit.objects.has_expectations() && self.settings.external_cache =>
-            {
-                commit.pass = Pass::Expectations;
-                commit.at = Some(At::Expectations(None));
-            }
-            (true, _) if commit.id.is_none() => {
-                if let Some((id, objects)) = self.commit_next.take() {
-                    self.start_commit(id, objects);
-                }
-                return self.commit.is_some();
-            }
-            (true, Pass::WithMaster | Pass::Expectations) => {
-                let answer = Answer::Committed {
-                    created: commit.created,
-                    updated: commit.updated,
-                    failed: commit.failed,
-                    took: self.now.since(commit.began),
-                };
-                self.events
-                    .extend(commit.id.map(|id| Event::Done(id, answer)));
-                return false;
-            }
-            (false, _) => {}
-        }
-        let walks = commit.at.is_some() && self.requests.len() < REQUESTS_MAX;
-        self.commit = Some(commit);
-        pass_over || walks
-    }
-
-    /// The next requests about flows, for up to `items` entries from a position on.
-    fn commit_flows(
-        &mut self,
-        commit: &mut Commit,
-        mut position: Position,
-        items: usize,
-    ) -> Option<At> {
-        for _ in 0..items {
-            if self.requests.len() >= REQUESTS_MAX {
-                break;
-            }
-            let (slot, next) = self.external.walk(position)?;
-            position = next;
-            if !self.is_to_be_committed(slot, commit.round) {
-                continue;
-            }
-            let flow = self.external.flow(slot);
-            if flow.master.is_some() != (commit.pass == Pass::WithMaster) {
-                continue;
-            }
-            let flow = self.with_commit_timeout(slot, flow);
-            self.external.change(slot, External::committing);
-            commit.in_flight += 1;
-            self.requests.push_back(KernelRequest {
-                purpose: Purpose::Commit,
-                subject: Subject::External(self.external.ticket(slot)),
-                step: 0,
-                op: Op::Create(flow),
-            });
-        }
-        Some(At::Flows(position))
-    }
-
-    fn is_another_round_due(&self, commit: &Commit) -> bool {
-        let late = self.external.members(External::LATE);
-        late > 0 && commit.objects.has_flows() && commit.round < ROUNDS_MAX
-    }
-
-    /// With injection only what was kept back; otherwise all but what lives here with traffic.
-    fn is_to_be_committed(&self, slot: Slot, round: u32) -> bool {
-        let note = self.external.note(slot);
-        if round > 0 && !note.is_late() {
-            return false;
-        }
-        if !self.settings.external_cache {
-            return note.is_held();
-        }
-        let own = || self.ledger.find(&self.external.key(slot));
-        let lives_here = || own().is_some_and(|own| !self.ledger.note(own).has_ended());
-        !(note.is_ours() && lives_here())
-    }
-
-    /// A flow of the external cache with what is left of its timeout.
-    fn with_commit_timeout(&self, slot: Slot, flow: Flow) -> Flow {
-        let age = (self.now.tick()).seconds_since(self.external.times(slot).updated);
-        let left = match (self.settings.commit_timeout, flow.timeout) {
-            (Some(fixed), _) => fixed,
-            (None, Some(secs)) if secs > age => secs - age,
-            (None, Some(secs)) => secs.clamp(1, RUN_DOWN_SECS),
-            (None, None) => RUN_DOWN_SECS,
-        };
-        // What a restarted peer has not confirmed may have ended: traffic has this long
-        // to show that it lives.
-        let most = if self.is_confirmed(slot) {
-            u32::MAX
-        } else {
-            RUN_DOWN_SECS
-        };
-        Flow {
-            timeout: Some(left.min(most)),
-            ..flow
-        }
-    }
-
-    pub(crate) fn on_commit_result(&mut self, ticket: Ticket, result: &KernelResult) {
-        let Some(mut commit) = self.commit.take() else {
-            return;
-        };
-        let slot = self.external.redeem(ticket);
-        match self.next_of_commit(slot, result) {
-            Next::Ask(op) | Next::AskForLess(op) => self.requests.push_back(KernelRequest {
-                step: result.request.step + 1,
-                op,
-                ..result.request
-            }),
-            Next::Created(flow) => {
-                commit.created += 1;
-                commit.in_flight -= 1;
-                self.is_committed(&commit, slot, &flow);
-            }
-            Next::Updated(flow) | Next::Kept(flow) => {
-                commit.updated += 1;
-                commit.in_flight -= 1;
-                self.is_committed(&commit, slot, &flow);
-            }
-            Next::Clash | Next::Refused(_) | Next::GivenUp => {
-                commit.failed += 1;
-                commit.in_flight -= 1;
-            }
-        }
-        self.commit = Some(commit);
-    }
-
-    /// What follows a result about the entry `slot`; counts and reports what is noteworthy.
-    fn next_of_commit(&mut self, slot: Option<Slot>, result: &KernelResult) -> Next {
-        let asked = &result.request;
-        let Some(slot) = slot else {
-            // The peer has ended it meanwhile.
-            return match (&asked.op, &result.outcome) {
-                (Op::Create(flow), Outcome::Done) => Next::Created(*flow),
-                (Op::Update(flow), Outcome::Done) => Next::Updated(*flow),
-                _ => Next::GivenUp,
-            };
-        };
-        let wanted = self.with_commit_timeout(slot, self.external.flow(slot));
-        let flow = wanted.key();
-        let attempt = Attempt {
-            wanted,
-            step: asked.step,
-            is_taken: self.is_taken(&flow),
-            is_our_copy: false,
-        };
-        let next = conversation::next(&attempt, &asked.op, &result.outcome);
-        match &next {
-            Next::AskForLess(lesser) => self.note_lesser(&asked.op, lesser),
-            Next::Clash => self.note_clash(flow),
-            Next::Refused(error) => {
-                let error = *error;
-                self.events.push_back(Event::Refused { flow, error });
-            }
-            _ => {}
-        }
-        next
-    }
-
-    /// Our kernel has the flow of an entry from us.
-    fn is_committed(&mut self, commit: &Commit, slot: Option<Slot>, flow: &Flow) {
-        self.own_committed(flow);
-        let Some(slot) = slot else { return };
-        if !self.settings.external_cache {
-            self.external.change(slot, External::committed_held);
-        } else if commit.id.is_none() && !self.external.note(slot).is_late() {
-            self.remove_external(slot);
-        }
     }
 }

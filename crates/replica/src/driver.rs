@@ -33,10 +33,15 @@
 
 use flow::{Expectation, Flow};
 
-use crate::{
-    DumpEnd, DumpScope, Event, ExpectationEvent, Instant, KernelEvent, KernelRequest, KernelResult,
-    LinkId, PeerId, Progress, Replica,
+use super::Replica;
+use crate::command::Progress;
+use crate::event::Event;
+use crate::kernel::{
+    DumpEnd, DumpScope, ExpectationEvent, KernelEvent, KernelRequest, KernelResult,
 };
+use crate::link::LinkId;
+use crate::receive::PeerId;
+use crate::time::Instant;
 
 /// What the kernel reports by itself.
 #[derive(Clone, Copy, Debug)]

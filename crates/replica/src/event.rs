@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use flow::{ExpectKey, FlowKey};
 
-use crate::{CommandId, KernelError};
+use crate::command::CommandId;
+use crate::kernel::KernelError;
 
 /// Something an operator or a control client waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]

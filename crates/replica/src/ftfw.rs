@@ -23,8 +23,9 @@ use std::time::Duration;
 use wire::v1::{Control, Flags, Seq};
 
 use crate::receive::{Accepted, Follows, Received};
+use crate::settings::Settings;
+use crate::time::Instant;
 use crate::under_way::{About, Message, UnderWay};
-use crate::{Instant, Settings};
 
 /// Received data are acknowledged after this long at the latest.
 const ACK_DELAY: Duration = Duration::from_millis(20);

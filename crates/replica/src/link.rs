@@ -4,8 +4,8 @@
 //! valid message came, and away from a link that is down, to the first usable
 //! one in configuration order. It does not return by itself.
 
-use crate::Settings;
 use crate::event::Event;
+use crate::settings::Settings;
 
 /// Index of a link in the configuration's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,10 +12,23 @@ use wire::v1::{
     Verdict, decode_expectation, decode_flow, verdict,
 };
 
-use crate::Instant;
 use crate::stats::ReceiveStats;
+use crate::time::Instant;
 use epochs::Epochs;
 use numbers::{Lateness, Numbers};
+
+/// One of the replicas that send to us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(pub u8);
+
+impl PeerId {
+    /// The peer of a pair.
+    pub const FIRST: PeerId = PeerId(0);
+
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
 
 /// A message that has passed every check.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use flow::{Flow, FlowKey, Proto};
 
-use crate::{DumpScope, Instant};
+use crate::kernel::DumpScope;
+use crate::time::Instant;
 
 /// Protocols whose timeouts are short and refreshed without events.
 const SHORT_LIVED: [(bool, Proto); 6] = [

@@ -13,23 +13,17 @@ use std::time::Duration;
 
 use cache::{Slot, Ticket};
 use flow::{Expectation, Flow};
-use wire::v1::{
-    Batch, Control, Flags, FlowOptions, Mode, Seq, StateKind, encode_alive, encode_control,
-    encode_expectation, encode_flow,
-};
+use wire::v1::{Batch, Control, Mode, Seq, StateKind};
 
-use crate::bulk::Passed;
-use crate::entry::{Effect, Step};
-use crate::protocol::Fate;
-use crate::under_way::{About, Message};
-use crate::{Instant, Replica, Settings, batch_for};
+use crate::settings::Settings;
+use crate::time::Instant;
 
 /// A replica that has sent nothing for this long says that it is alive.
-const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Most events that wait without an internal cache: about 20 MiB. Then the oldest
 /// is dropped and counted.
-const DIRECT_MAX: usize = 65_536;
+pub(crate) const DIRECT_MAX: usize = 65_536;
 
 /// Most control messages that wait to be sent.
 const CONTROLS_MAX: usize = 1024;
@@ -40,22 +34,22 @@ const CONTROLS_MAX: usize = 1024;
     clippy::large_enum_variant,
     reason = "nearly all are flows, and the queue is bounded"
 )]
-enum Object {
+pub(crate) enum Object {
     Flow(Flow),
     Expectation(Expectation),
 }
 
 /// A message without an internal cache.
 #[derive(Clone, Copy, Debug)]
-struct Direct {
-    kind: StateKind,
-    object: Object,
-    is_offer: bool,
+pub(crate) struct Direct {
+    pub(crate) kind: StateKind,
+    pub(crate) object: Object,
+    pub(crate) is_offer: bool,
 }
 
 /// Where the next message about a flow comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+pub(crate) enum Source {
     Missed,
     Live,
     Paced,
@@ -65,27 +59,27 @@ enum Source {
 
 /// The next message about a flow.
 #[derive(Clone, Copy, Debug)]
-struct Next {
-    slot: Slot,
-    source: Source,
-    is_offer: bool,
+pub(crate) struct Next {
+    pub(crate) slot: Slot,
+    pub(crate) source: Source,
+    pub(crate) is_offer: bool,
 }
 
 /// Sending half of the replica.
 #[derive(Debug)]
 pub(crate) struct Stream {
     seq: Seq,
-    batch: Batch,
-    controls: VecDeque<Control>,
-    direct: VecDeque<Direct>,
+    pub(crate) batch: Batch,
+    pub(crate) controls: VecDeque<Control>,
+    pub(crate) direct: VecDeque<Direct>,
     /// Messages about flows that the peer has missed, unless the flow has changed since.
-    missed: VecDeque<(Ticket, u64)>,
+    pub(crate) missed: VecDeque<(Ticket, u64)>,
     /// Entries that the catch-up and the bulk cursor may still pass in this turn.
     allowance: usize,
     /// The peer has answered since a message last left the ring: catching up makes sense.
-    may_catch_up: bool,
+    pub(crate) may_catch_up: bool,
     /// When ALIVE is due; `None` in ALARM, which never sends control messages.
-    alive_at: Option<Instant>,
+    pub(crate) alive_at: Option<Instant>,
 }
 
 impl Stream {
@@ -177,324 +171,11 @@ impl Stream {
     }
 }
 
-impl Replica {
-    /// Queues a message about a flow without an internal cache.
-    pub(crate) fn owe_directly(&mut self, kind: StateKind, flow: Flow) {
-        self.queue_directly(kind, Object::Flow(flow), false);
-    }
-
-    /// Queues the offer of a flow without an internal cache.
-    pub(crate) fn offer_directly(&mut self, flow: Flow) {
-        self.queue_directly(StateKind::New, Object::Flow(flow), true);
-    }
-
-    /// Queues a message about an expectation without an internal cache.
-    pub(crate) fn owe_expectation_directly(&mut self, kind: StateKind, e: Expectation) {
-        self.queue_directly(kind, Object::Expectation(e), false);
-    }
-
-    fn queue_directly(&mut self, kind: StateKind, object: Object, is_offer: bool) {
-        if self.stream.direct.len() >= DIRECT_MAX {
-            self.stream.direct.pop_front();
-            self.stats.direct_dropped += 1;
-        }
-        self.stream.direct.push_back(Direct {
-            kind,
-            object,
-            is_offer,
-        });
-    }
-
-    /// Number of objects that wait to be sent, but for those of a bulk update.
-    pub fn owed(&self) -> usize {
-        let expectations = self.expectations.as_ref().map_or(0, |e| e.owed());
-        let flows = self.flows_owed() + self.stream.direct.len();
-        flows + expectations + self.stream.controls.len()
-    }
-
-    /// Number of flows of the internal cache that wait to be sent, but for those of a bulk
-    /// update.
-    pub(crate) fn flows_owed(&self) -> usize {
-        self.ledger.owed() + self.stream.missed()
-    }
-
-    /// Fills the next datagram with as much as is owed and fits.
-    pub(crate) fn fill_datagram(&mut self) {
-        self.stream.batch.clear();
-        let next = self.next_flow();
-        if self.owes_offers_alone(next) {
-            self.push_alive(true);
-            let _has_room = self.push_direct(true) && self.push_flows(next, true);
-            return self.datagram_ready();
-        }
-        if self.leads_with_alive(next) {
-            self.push_control(Control::Alive);
-        }
-        while let Some(&control) = self.stream.controls.front() {
-            if !self.push_control(control) {
-                return self.datagram_ready();
-            }
-            self.stream.controls.pop_front();
-        }
-        if !self.push_direct(false) || !self.push_flows(next, false) {
-            return self.datagram_ready();
-        }
-        while let Some(next) = self.next_owed_expectation() {
-            if !self.push_expectation(next) {
-                return self.datagram_ready();
-            }
-        }
-        // An ALIVE with the trailer is sent every second, even when other messages are.
-        let trailer = self.settings.trailer;
-        let may = trailer || self.stream.batch.bytes().is_empty();
-        if may && self.stream.alive_at.is_some_and(|at| at <= self.now) {
-            let ack = self.idle_ack();
-            if let Some(ack) = ack
-                && !self.push_control(ack)
-            {
-                self.stream.owe(ack);
-            }
-            if ack.is_none() || trailer {
-                self.push_control(Control::Alive);
-            }
-        }
-        self.datagram_ready();
-    }
-
-    /// True if what is owed next are offers.
-    fn owes_offers_alone(&mut self, next: Option<Next>) -> bool {
-        let is_offer = match self.stream.direct.front() {
-            Some(direct) => direct.is_offer,
-            None => next.is_some_and(|next| next.is_offer),
-        };
-        is_offer && self.stream.controls.is_empty() && self.next_owed_expectation().is_none()
-    }
-
-    /// The next message about a flow of the internal cache.
-    fn next_flow(&mut self) -> Option<Next> {
-        loop {
-            let (slot, source) = if let Some(slot) = self.next_missed() {
-                (slot, Source::Missed)
-            } else if let Some(slot) = self.ledger.next_owed() {
-                (slot, Source::Live)
-            } else if let Some(slot) = self.next_paced() {
-                (slot, Source::Paced)
-            } else if !self.stream.has_allowance() {
-                return None;
-            } else if let Some(slot) = self.next_to_catch_up() {
-                (slot, Source::CatchUp)
-            } else {
-                match self.pass_in_bulk() {
-                    Passed::Send(slot) => (slot, Source::Bulk),
-                    Passed::Another => continue,
-                    Passed::Nothing if self.ledger.next_owed().is_some() => continue,
-                    Passed::Nothing => return None,
-                }
-            };
-            let is_offer = self.ledger.note(slot).is_found();
-            return Some(Next {
-                slot,
-                source,
-                is_offer,
-            });
-        }
-    }
-
-    fn next_missed(&mut self) -> Option<Slot> {
-        loop {
-            let (ticket, version) = *self.stream.missed.front()?;
-            if let Some(slot) = self.ledger.unchanged(ticket, version) {
-                return Some(slot);
-            }
-            self.stream.missed.pop_front();
-        }
-    }
-
-    /// True if the peer answers and lacks messages that have left the ring.
-    pub(crate) fn catches_up(&self) -> bool {
-        self.stream.may_catch_up && self.ledger.has_to_catch_up()
-    }
-
-    fn next_to_catch_up(&mut self) -> Option<Slot> {
-        let may = self.catches_up();
-        may.then(|| self.ledger.next_to_catch_up()).flatten()
-    }
-
-    fn flow_options(&self) -> FlowOptions {
-        FlowOptions {
-            timeout: self.settings.commit_timeout.is_none(),
-            window_scale: self.settings.window_tracking,
-        }
-    }
-
-    /// Appends messages without an internal cache, up to one of the other sort; false if
-    /// the datagram is full.
-    fn push_direct(&mut self, offers: bool) -> bool {
-        let options = self.flow_options();
-        while let Some(&Direct {
-            kind,
-            object,
-            is_offer,
-        }) = self.stream.direct.front()
-            && is_offer == offers
-        {
-            let encode = |out: &mut Vec<u8>, seq| match &object {
-                Object::Flow(flow) => encode_flow(out, kind, Flags::NONE, seq, flow, options),
-                Object::Expectation(e) => {
-                    encode_expectation(out, kind, Flags::NONE, seq, e, options.timeout);
-                }
-            };
-            if self.stream.push(encode).is_none() {
-                return false;
-            }
-            self.stream.direct.pop_front();
-            self.stats.messages_sent += 1;
-        }
-        true
-    }
-
-    /// Appends messages about flows, up to one of the other sort; false if the datagram is
-    /// full.
-    fn push_flows(&mut self, mut next: Option<Next>, offers: bool) -> bool {
-        let options = self.flow_options();
-        while let Some(Next { slot, source, .. }) = next.filter(|n| n.is_offer == offers) {
-            let note = self.ledger.note(slot);
-            let kind = if note.has_ended() {
-                StateKind::Delete
-            } else if note.is_updated() {
-                StateKind::Update
-            } else {
-                StateKind::New
-            };
-            // The peer counts a timeout from when it receives it.
-            let flow = Replica::aged_flow(&self.ledger, slot, self.now);
-            let flags = self.protocol.flags();
-            let encode = |out: &mut Vec<u8>, seq| {
-                encode_flow(out, kind, flags, seq, &flow, options);
-            };
-            let Some(seq) = self.stream.push(encode) else {
-                return false;
-            };
-            self.count_sent();
-            match source {
-                Source::Missed => _ = self.stream.missed.pop_front(),
-                Source::Live => {}
-                Source::Paced => self.paced_sent(slot),
-                Source::CatchUp | Source::Bulk => self.stream.use_allowance(),
-            }
-            self.flow_sent(slot, seq);
-            next = self.next_flow();
-        }
-        true
-    }
-
-    /// Until the peer has acknowledged our epoch, every datagram begins with an ALIVE
-    /// that carries it.
-    fn leads_with_alive(&self, next: Option<Next>) -> bool {
-        let unknown = self.protocol.is_greeting();
-        let first = self.stream.controls.front();
-        let is_owed = self.owed() > 0 || next.is_some();
-        unknown && self.settings.trailer && first != Some(&Control::Alive) && is_owed
-    }
-
-    /// Appends a control message; false if the datagram is full.
-    fn push_control(&mut self, control: Control) -> bool {
-        if control == Control::Alive {
-            return self.push_alive(false);
-        }
-        let flags = self.protocol.flags();
-        let encode = |out: &mut Vec<u8>, seq| encode_control(out, control, flags, seq);
-        let Some(seq) = self.stream.push(encode) else {
-            return false;
-        };
-        self.control_sent(seq, control);
-        true
-    }
-
-    /// Appends an ALIVE, with what it says of itself; `offers`: what follows are offers.
-    fn push_alive(&mut self, offers: bool) -> bool {
-        let flags = self.protocol.flags();
-        let trailer = self.trailer(offers);
-        let encode = |out: &mut Vec<u8>, seq| match &trailer {
-            Some(trailer) => encode_alive(out, trailer, flags, seq),
-            None => encode_control(out, Control::Alive, flags, seq),
-        };
-        let Some(seq) = self.stream.push(encode) else {
-            return false;
-        };
-        if trailer.is_some() {
-            self.bulk.on_alive_sent(seq);
-            self.stream.alive_at = Some(self.now + ALIVE_INTERVAL);
-        }
-        self.control_sent(seq, Control::Alive);
-        true
-    }
-
-    /// Counts a message that has been sent with the flags of the protocol.
-    pub(crate) fn count_sent(&mut self) {
-        self.stats.messages_sent += 1;
-        self.protocol.flags_sent();
-    }
-
-    fn control_sent(&mut self, seq: Seq, control: Control) {
-        self.count_sent();
-        // An ALIVE is not repeated: the next one says more.
-        if control != Control::Alive {
-            let about = About::Control(control);
-            self.message_sent(seq, Message { about, version: 0 });
-        }
-    }
-
-    /// A message about an entry of the internal cache has been sent under `seq`.
-    fn flow_sent(&mut self, slot: Slot, seq: Seq) {
-        let version = self.ledger.sent(slot);
-        let about = About::Flow(self.ledger.ticket(slot));
-        if self.message_sent(seq, Message { about, version }) {
-            self.flow_acknowledged(slot);
-        } else if self.ledger.note(slot).has_ended() {
-            self.bound_tombstones(slot);
-        }
-    }
-
-    /// The peer has the latest state of a flow.
-    pub(crate) fn flow_acknowledged(&mut self, slot: Slot) {
-        self.claim_received(slot);
-        let effect = self.ledger.step(slot, Step::Acknowledged);
-        debug_assert!(matches!(effect, Effect::Nothing | Effect::Remove));
-    }
-
-    /// A message has been sent. True if it is settled by that; otherwise it waits for its
-    /// acknowledgement.
-    pub(crate) fn message_sent(&mut self, seq: Seq, message: Message) -> bool {
-        let evicted = match self.protocol.sent(self.now, seq, message) {
-            Fate::Settled => return true,
-            Fate::UnderWay { evicted } => evicted,
-        };
-        if let Some(oldest) = evicted {
-            self.forget_message(oldest);
-        }
-        false
-    }
-
-    /// A message has left the ring of those under way, and nobody acknowledged it.
-    fn forget_message(&mut self, message: Message) {
-        self.stream.may_catch_up = false;
-        match message.about {
-            About::Flow(ticket) => self.ledger.forget_message(ticket, message.version),
-            About::Expectation => {
-                if let Some(expectations) = &mut self.expectations {
-                    expectations.forget_message(message.version);
-                }
-            }
-            // This costs the peer its entry in a list of numbers, and nothing else.
-            About::Control(_) => {}
-        }
-    }
-
-    fn datagram_ready(&mut self) {
-        let is_sent = !self.stream.batch.bytes().is_empty();
-        if self.stream.alive_at.is_some() && is_sent && !self.settings.trailer {
-            self.stream.alive_at = Some(self.now + ALIVE_INTERVAL);
-        }
-    }
+/// A batch for the link with the least room: any datagram then fits every link.
+fn batch_for(settings: &Settings) -> Batch {
+    let sizes = settings.links.iter().map(|l| (l.mtu, l.allowance));
+    let (mtu, allowance) = sizes
+        .min_by_key(|(mtu, allowance)| mtu.saturating_sub(*allowance))
+        .unwrap_or((1500, 28));
+    Batch::new(mtu, allowance)
 }

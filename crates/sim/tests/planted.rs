@@ -19,14 +19,14 @@ struct Bug {
 const BUGS: &[Bug] = &[
     Bug {
         what: "a late update revives a flow that has ended",
-        file: "replica/src/deliver.rs",
+        file: "replica/src/replica/deliver.rs",
         sound: "None => kind != StateKind::Delete && self.peer.ended_before(seq),",
         broken: "None => kind != StateKind::Delete,",
         found_as: "no resurrection",
     },
     Bug {
         what: "an acknowledgement frees what the peer has missed",
-        file: "replica/src/protocol.rs",
+        file: "replica/src/replica/acknowledge.rs",
         sound: "let settled = ftfw.acknowledged(self.now, from, to);",
         broken: "let settled = ftfw.acknowledged(self.now, from, to);
                  self.stream.retain_missed(|_, _| false);",
@@ -34,21 +34,21 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         what: "an injected flow is announced as our own",
-        file: "replica/src/ingest.rs",
+        file: "replica/src/replica/ingest.rs",
         sound: "if event.origin != Origin::Traffic {",
         broken: "if event.origin == Origin::Commit {",
         found_as: "no echo",
     },
     Bug {
         what: "a scheduled flush deletes the only copy of a flow",
-        file: "replica/src/flush.rs",
+        file: "replica/src/replica/flush.rs",
         sound: "if !is_held && !has_ended {",
         broken: "if !is_held && !has_ended && self.stats.purge_spared == u64::MAX {",
         found_as: "acknowledged means kept",
     },
     Bug {
         what: "a committed expectation has lost its translation",
-        file: "replica/src/expectations.rs",
+        file: "replica/src/replica/expect.rs",
         sound: "        timeout,
         ..entry.expectation",
         broken: "        timeout,

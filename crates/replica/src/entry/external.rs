@@ -8,7 +8,7 @@
 use cache::Note;
 use wire::v1::Seq;
 
-use crate::peer::PeerId;
+use crate::receive::PeerId;
 
 /// The flow has ended; the entry waits until the kernel has it no more.
 const ENDED: u16 = 1;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use wire::v1::{Epoch, Seq};
 
-use crate::Instant;
+use crate::time::Instant;
 
 /// A peer names its epoch every second: after this long without, it is another program.
 const STALE_MAX: Duration = Duration::from_secs(3);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use wire::v1::{Control, Seq};
 
 use super::{Follows, LATE_COPY_MAX};
-use crate::Instant;
+use crate::time::Instant;
 
 /// In NOTRACK, a message that is this much older than one seen before is late; further
 /// back, the sender has started again.

@@ -8,9 +8,10 @@ use cache::Slot;
 use flow::Flow;
 use wire::v1::{StateKind, check_carried};
 
+use super::Replica;
 use crate::entry::{Effect, Step};
+use crate::event::Event;
 use crate::kernel::{Change, KernelEvent, Origin};
-use crate::{Event, Replica};
 
 impl Replica {
     pub(crate) fn on_kernel_event(&mut self, event: &KernelEvent) {

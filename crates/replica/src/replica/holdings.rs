@@ -18,12 +18,13 @@ use std::time::Duration;
 use cache::Position;
 use wire::v1::{Bulk, BulkState, Control, Holdings, StateKind, TableId, Trailer};
 
+use super::Replica;
 use crate::entry::External;
-use crate::peer::{Lack, PeerId, Since};
+use crate::event::Event;
+use crate::peer::{Lack, Since};
 use crate::protocol::Protocol;
-use crate::receive::Received;
+use crate::receive::{PeerId, Received};
 use crate::repairs::{self, Wish};
-use crate::{Event, Replica};
 
 /// The longest pause between two times that the peer is asked for what we lack: what
 /// asking does not mend, as a limit here, is not asked for every ten seconds.

@@ -14,10 +14,11 @@ use cache::{List, Slot};
 use flow::{Flow, Status};
 use wire::v1::{Seq, StateKind};
 
+use super::Replica;
+use super::inject::with_timeout;
 use crate::entry::{External, Step};
-use crate::inject::with_timeout;
-use crate::peer::PeerId;
-use crate::{Instant, Replica};
+use crate::receive::PeerId;
+use crate::time::Instant;
 
 /// Two take-overs cross only if ours was this recent: an older claim that is still on its
 /// way, after an outage, may be of a former life of the flow.

@@ -7,10 +7,11 @@
 use cache::{List, Slot, Ticket};
 use flow::{Flow, FlowKey};
 
+use super::Replica;
 use crate::conversation::{self, Attempt, Next, NextOfEnd};
 use crate::entry::{External, Step};
+use crate::event::Event;
 use crate::kernel::{KernelRequest, KernelResult, Op, Outcome, Purpose, Subject};
-use crate::{Event, Replica};
 
 /// A timeout that is this many seconds longer than what was injected has been
 /// refreshed by packets; less may be rounding.
