@@ -29,6 +29,9 @@ use crate::under_way::{About, Message, UnderWay};
 
 /// Received data are acknowledged after this long at the latest.
 const ACK_DELAY: Duration = Duration::from_millis(20);
+/// An acknowledgement that is due this soon goes with the turn that is awake anyway: a timer
+/// of its own would wake the daemon once more.
+const ACK_EARLY: Duration = Duration::from_millis(3);
 /// First pause before unacknowledged messages are probed for; it doubles.
 const PROBE_FIRST: Duration = Duration::from_millis(50);
 /// The longest pause: the ordinary interval of ALIVE.
@@ -298,6 +301,7 @@ impl Ftfw {
             self.unacked_data += 1;
             let due = now + ACK_DELAY;
             let at = self.timers.at(Timer::Ack).map_or(due, |at| at.min(due));
+            let at = if at <= now + ACK_EARLY { now } else { at };
             self.timers.set(Timer::Ack, at);
             if self.unacked_data >= self.window {
                 effects.extend(self.take_ack(Some(received.last)).map(Effect::Owe));

@@ -67,6 +67,16 @@ fn a_full_window_is_acknowledged_at_once_and_less_after_a_delay() {
 }
 
 #[test]
+fn an_acknowledgement_that_is_nearly_due_goes_with_what_comes_next() {
+    for (next, due) in [(16, 20), (17, 17)] {
+        let mut ftfw = Ftfw::new(&settings());
+        ftfw.heard(at(0), &data(10, Follows::Anew { known: false }));
+        ftfw.heard(at(next), &data(11, Follows::Next));
+        assert_eq!(ftfw.next_due(), Some(at(due)));
+    }
+}
+
+#[test]
 fn a_gap_is_asked_for_and_what_came_before_it_is_acknowledged() {
     let mut ftfw = Ftfw::new(&settings());
     ftfw.heard(at(0), &data(10, Follows::Anew { known: false }));
