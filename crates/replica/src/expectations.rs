@@ -66,9 +66,9 @@ pub(crate) struct Owed {
 }
 
 impl Expectations {
-    /// `None` unless expectations are replicated.
-    pub(crate) fn new(settings: &Settings) -> Option<Expectations> {
-        settings.expectations.as_ref().map(|_| Expectations {
+    /// Without any: they stay empty unless expectations are replicated.
+    pub(crate) fn new(settings: &Settings) -> Expectations {
+        Expectations {
             internal: ExpectTable::new(settings.limit),
             external: ExpectTable::new(settings.limit),
             order: BTreeMap::new(),
@@ -80,7 +80,7 @@ impl Expectations {
             last_end: None,
             internal_stats: CacheStats::default(),
             external_stats: CacheStats::default(),
-        })
+        }
     }
 
     /// Owes an expectation to the peer, unless it is owed already.

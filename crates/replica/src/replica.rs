@@ -65,8 +65,7 @@ pub struct Replica {
     links: Links,
     sweeps: Sweeps,
     protocol: Protocol,
-    /// `None` unless they are replicated.
-    expectations: Option<Expectations>,
+    expectations: Expectations,
     commit: Option<Commit>,
     /// A command that waits for the commit of what was late.
     commit_next: Option<(CommandId, Objects)>,

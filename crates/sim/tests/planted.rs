@@ -48,7 +48,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         what: "a committed expectation has lost its translation",
-        file: "replica/src/replica/expect.rs",
+        file: "replica/src/replica/expect/write.rs",
         sound: "        timeout,
         ..entry.expectation",
         broken: "        timeout,

@@ -76,9 +76,7 @@ impl Replica {
                     }
                 }
                 About::Expectation => {
-                    if let Some(expectations) = &mut self.expectations {
-                        expectations.acknowledged(message.version);
-                    }
+                    self.expectations.acknowledged(message.version);
                 }
                 About::Control(_) => {}
             }
@@ -103,9 +101,7 @@ impl Replica {
     /// The peer hears us: what has left the ring can be sent once more.
     fn peer_answers(&mut self) {
         self.stream.may_catch_up();
-        if let Some(expectations) = &mut self.expectations {
-            expectations.catch_up();
-        }
+        self.expectations.catch_up();
     }
 
     /// What the peer has not acknowledged it may not have: everything is owed again.
@@ -131,9 +127,7 @@ impl Replica {
         match message.about {
             About::Flow(ticket) => self.stream.owe_missed(ticket, message.version),
             About::Expectation => {
-                if let Some(expectations) = &mut self.expectations {
-                    expectations.owe_missed(message.version);
-                }
+                self.expectations.owe_missed(message.version);
             }
             About::Control(control) => self.stream.owe(control),
         }
@@ -172,10 +166,7 @@ impl Replica {
         };
         let is_latest = |message: &&Message| match message.about {
             About::Flow(ticket) => self.ledger.unchanged(ticket, message.version).is_some(),
-            About::Expectation => {
-                let expectations = self.expectations.as_ref();
-                expectations.is_some_and(|e| e.is_latest(message.version))
-            }
+            About::Expectation => self.expectations.is_latest(message.version),
             About::Control(_) => false,
         };
         let objects = ftfw.under_way().messages().filter(is_latest).count();

@@ -149,9 +149,8 @@ impl Replica {
             // The peer may hold what was left out, and would take it for ended.
             self.bulk.given_up |=
                 found == Found::LeftOut && self.ledger.members(Internal::FOUND) > 0;
-            if let Some(expectations) = &mut self.expectations {
-                expectations.owe_all(&self.ledger, found == Found::Announced);
-            }
+            self.expectations
+                .owe_all(&self.ledger, found == Found::Announced);
             return Passed::Nothing;
         };
         match (self.ledger.life(slot), found) {

@@ -1,19 +1,18 @@
-//! Expectations: events and dumps of the kernel → peer, and what the peer announces → kernel.
+//! Expectations, events and dumps of the kernel → peer. What the peer announces of them is in
+//! `expect/write.rs`.
 
-use cache::{ExpectEntry, Slot, Tick};
+mod write;
+
+use cache::{Slot, Tick};
 use flow::{ExpectKey, Expectation, Flow, FlowKey};
-use wire::v1::{Seq, StateKind, check_expectation_carried, encode_expectation};
+use wire::v1::{StateKind, check_expectation_carried, encode_expectation};
 
 use super::{REQUESTS_MAX, Replica};
 use crate::command::{Age, Which};
-use crate::commit::{Commit, RUN_DOWN_SECS};
-use crate::conversation::STEPS_MAX;
 use crate::entry::Internal;
-use crate::event::Event;
 use crate::expectations::{Owed, marks};
 use crate::kernel::{
-    Change, ExpectationEvent, KernelError, KernelRequest, KernelResult, Op, Origin, Outcome,
-    Purpose, Subject,
+    Change, ExpectationEvent, KernelRequest, KernelResult, Op, Origin, Outcome, Purpose, Subject,
 };
 use crate::receive::PeerId;
 use crate::stats::CacheStats;
@@ -39,16 +38,14 @@ impl Replica {
 
     /// Number of expectations in a cache that have not ended; 0 if they are not replicated.
     pub fn expectations_len(&self, which: Which) -> usize {
-        let Some(expectations) = &self.expectations else {
-            return 0;
-        };
-        let all = expectations.table(which).behind(None);
+        let all = self.expectations.table(which).behind(None);
         all.filter(|e| !e.has(marks::DEAD)).count()
     }
 
     /// Counters of the two caches of expectations; `None` if they are not replicated.
     pub fn expectation_stats(&self) -> Option<(CacheStats, CacheStats)> {
-        let e = self.expectations.as_ref()?;
+        self.settings.expectations.as_ref()?;
+        let e = &self.expectations;
         Some((e.internal_stats, e.external_stats))
     }
 
@@ -60,7 +57,7 @@ impl Replica {
         items: usize,
         mut see: impl FnMut(&Expectation, Age),
     ) -> Option<ExpectKey> {
-        let table = self.expectations.as_ref()?.table(which);
+        let table = self.expectations.table(which);
         let now = self.now.tick();
         let mut last = None;
         for entry in table.behind(behind).take(items) {
@@ -111,15 +108,13 @@ impl Replica {
 
     fn on_expectation_event(&mut self, event: &ExpectationEvent) {
         let e = &event.expectation;
-        if self.expectations.is_none() || !self.is_replicated(e) {
+        if self.settings.expectations.is_none() || !self.is_replicated(e) {
             return;
         }
         if event.origin != Origin::Traffic {
             self.stats.events_own += 1;
-            if event.change == Change::Destroy
-                && let Some(expectations) = &mut self.expectations
-            {
-                expectations.remove_internal(&e.key());
+            if event.change == Change::Destroy {
+                self.expectations.remove_internal(&e.key());
             }
             return;
         }
@@ -139,9 +134,7 @@ impl Replica {
         if event.change == Change::Destroy {
             // Of a master that the peer has taken over, the peer speaks.
             let is_ours = slot.is_none_or(|s| !self.ledger.note(s).is_taken());
-            if let Some(expectations) = &mut self.expectations {
-                expectations.end(&e.key(), is_ours);
-            }
+            self.expectations.end(&e.key(), is_ours);
             return;
         }
         let Some(slot) = slot else {
@@ -155,25 +148,17 @@ impl Replica {
         }
         self.read_again(Some(slot), master);
         let now = self.now.tick();
-        if let Some(expectations) = &mut self.expectations
-            && expectations.store_internal(e, now)
-        {
-            expectations.owe(e.key());
+        if self.expectations.store_internal(e, now) {
+            self.expectations.owe(e.key());
         }
     }
 
     /// A master is no longer ours to speak of: nor is what it has predicted, which the
     /// kernel is about to end.
     pub(crate) fn forget_expectations_of(&mut self, master: &Flow) {
-        let Some(expectations) = self
-            .expectations
-            .as_mut()
-            .filter(|e| !e.internal.is_empty())
-        else {
-            return;
-        };
         // Only a helper predicts.
-        if master.helper.is_none() {
+        let expectations = &mut self.expectations;
+        if master.helper.is_none() || expectations.internal.is_empty() {
             return;
         }
         let master = master.key();
@@ -186,9 +171,7 @@ impl Replica {
     /// The peer has received that a flow is ours. What it announced of the flow's expectations
     /// is over, as far as our kernel has them: nobody would announce their end.
     pub(crate) fn forget_expectations_of_peer(&mut self, own: Slot) {
-        let Some(expectations) = &mut self.expectations else {
-            return;
-        };
+        let expectations = &mut self.expectations;
         if expectations.external.is_empty() {
             return;
         }
@@ -248,7 +231,7 @@ impl Replica {
         let Some(dump) = self.sweeps.running() else {
             return;
         };
-        if self.expectations.is_none() || !self.is_replicated(e) {
+        if self.settings.expectations.is_none() || !self.is_replicated(e) {
             return;
         }
         if !self.settings.internal_cache {
@@ -261,9 +244,7 @@ impl Replica {
         };
         let is_silent = self.ledger.note(slot).is_found();
         let now = self.now.tick();
-        let Some(expectations) = &mut self.expectations else {
-            return;
-        };
+        let expectations = &mut self.expectations;
         let key = e.key();
         let known = expectations.internal.get(&key).copied();
         if known.is_some_and(|k| k.has(marks::DEAD)) || !expectations.store_internal(e, now) {
@@ -283,14 +264,7 @@ impl Replica {
 
     /// Ends what two comparisons in a row have not seen: a dump may miss one.
     pub(crate) fn end_unseen_expectations(&mut self, number: u8, began: Tick) {
-        let Replica {
-            ledger: flows,
-            expectations: Some(expectations),
-            ..
-        } = self
-        else {
-            return;
-        };
+        let (flows, expectations) = (&self.ledger, &mut self.expectations);
         let mut gone = Vec::new();
         for entry in expectations.internal.all_mut() {
             if entry.seen == number || entry.updated >= began || entry.has(marks::DEAD) {
@@ -310,7 +284,7 @@ impl Replica {
 
     /// The next expectation that is owed to the peer.
     pub(crate) fn next_owed_expectation(&mut self) -> Option<Owed> {
-        self.expectations.as_mut()?.next_owed()
+        self.expectations.next_owed()
     }
 
     /// Appends the message about one that is owed; false if the datagram is full.
@@ -318,9 +292,7 @@ impl Replica {
         let flags = self.protocol.flags();
         let with_timeout = self.settings.commit_timeout.is_none();
         let now = self.now;
-        let Some(expectations) = &mut self.expectations else {
-            return true;
-        };
+        let expectations = &mut self.expectations;
         let Some(entry) = expectations.internal.get(&owed.key) else {
             return true;
         };
@@ -348,261 +320,11 @@ impl Replica {
         };
         let is_settled = self.message_sent(seq, message);
         let max = self.settings.resend_queue;
-        if let Some(expectations) = &mut self.expectations {
-            if is_settled {
-                expectations.acknowledged(owed.version);
-            } else if has_ended && expectations.bound_ended(max) {
-                self.note_ends_lost();
-            }
+        if is_settled {
+            self.expectations.acknowledged(owed.version);
+        } else if has_ended && self.expectations.bound_ended(max) {
+            self.note_ends_lost();
         }
         true
-    }
-
-    // ---- peer → kernel ----
-
-    /// Applies a message about an expectation; `late` if an older one than was applied before.
-    pub(crate) fn deliver_expectation(
-        &mut self,
-        from: PeerId,
-        kind: StateKind,
-        e: &Expectation,
-        seq: Seq,
-        late: bool,
-    ) {
-        if self.expectations.is_none() {
-            self.peer_mut(from).receiver.stats.expectations_ignored += 1;
-            return;
-        }
-        let key = e.key();
-        let now = self.now.tick();
-        let epoch = self.present_epoch(from);
-        let owner = self.ledger.find(&key.master());
-        let master_is_ours = owner.is_some_and(|s| self.ledger.is_ours(s));
-        let caches = self.settings.external_cache;
-        let Some(expectations) = &mut self.expectations else {
-            return;
-        };
-        let is_news = match expectations.external.get(&key) {
-            Some(known) => {
-                (known.peer, known.seen) != (from.0, epoch) || Seq(known.number as u32).before(seq)
-            }
-            None => expectations.last_end.is_none_or(|end| end.before(seq)),
-        };
-        if late && !is_news {
-            return;
-        }
-        let peer = &mut self.peers[from.index()];
-        peer.receiver.stats.late_used += u64::from(late);
-        if kind == StateKind::Delete {
-            if expectations.last_end.is_none_or(|end| end.before(seq)) {
-                expectations.last_end = Some(seq);
-            }
-            return self.end_external_expectation(&key, master_is_ours);
-        }
-        match expectations.external.store(e, now) {
-            Ok(new) if caches => {
-                let stats = &mut expectations.external_stats;
-                *(if new {
-                    &mut stats.created
-                } else {
-                    &mut stats.updated
-                }) += 1;
-            }
-            Ok(_) => {}
-            Err(cache::Full) => {
-                expectations.external_stats.create_failed += 1;
-                return;
-            }
-        }
-        if let Some(entry) = expectations.external.get_mut(&key) {
-            entry.peer = from.0;
-            entry.seen = epoch;
-            entry.number = u64::from(seq.0);
-            entry.mark(0, marks::DEAD);
-        }
-        if !caches {
-            expectations.owe_to_kernel(key);
-        }
-    }
-
-    fn end_external_expectation(&mut self, key: &ExpectKey, master_is_ours: bool) {
-        let caches = self.settings.external_cache;
-        let Some(expectations) = &mut self.expectations else {
-            return;
-        };
-        let Some(entry) = expectations.external.get_mut(key) else {
-            return;
-        };
-        if caches || master_is_ours {
-            // What our kernel does with a flow of ours is not the peer's to say.
-            self.stats.deletes_refused += u64::from(!caches);
-            expectations.external_stats.destroyed += u64::from(caches);
-            expectations.external.remove(key);
-        } else {
-            entry.mark(marks::DEAD, 0);
-            expectations.owe_to_kernel(*key);
-        }
-    }
-
-    /// The next request about an expectation to be injected, once no flow is owed.
-    pub(crate) fn next_expectation_injection(&mut self) -> Option<KernelRequest> {
-        let now = self.now.tick();
-        let expectations = self.expectations.as_mut()?;
-        while let Some(key) = expectations.unwritten.pop_front() {
-            let Some(entry) = expectations.external.get_mut(&key) else {
-                continue;
-            };
-            entry.mark(0, marks::OWED);
-            let in_kernel = entry.has(marks::IN_KERNEL);
-            let op = if entry.has(marks::DEAD) {
-                expectations.external.remove(&key);
-                if !in_kernel {
-                    continue;
-                }
-                Op::DeleteExpectation(key)
-            } else {
-                Op::CreateExpectation(with_what_is_left(entry, now, None))
-            };
-            return Some(request(Purpose::Inject, 0, op));
-        }
-        None
-    }
-
-    /// The next requests of a commit about expectations, for up to `items` of them behind a
-    /// key. Returns the last key, `None` at the end.
-    pub(crate) fn commit_expectations(
-        &mut self,
-        commit: &mut Commit,
-        behind: Option<ExpectKey>,
-        items: usize,
-    ) -> Option<ExpectKey> {
-        let now = self.now.tick();
-        let present: Vec<u8> = self.peers.iter().map(|p| p.epoch).collect();
-        let expectations = self.expectations.as_ref()?;
-        let mut last = None;
-        for entry in expectations.external.behind(behind).take(items) {
-            last = Some(entry.expectation.key());
-            if entry.left(now) == Some(0) {
-                continue;
-            }
-            // As with flows that a restarted peer has not confirmed.
-            let is_confirmed = present.get(usize::from(entry.peer)) == Some(&entry.seen);
-            let most = (!is_confirmed).then_some(RUN_DOWN_SECS);
-            let op = Op::CreateExpectation(with_what_is_left(entry, now, most));
-            commit.in_flight += 1;
-            self.requests.push_back(request(Purpose::Commit, 0, op));
-        }
-        last
-    }
-
-    /// The result of a request about an expectation.
-    pub(crate) fn on_expectation_result(&mut self, result: &KernelResult) {
-        let asked = &result.request;
-        let is_commit = asked.purpose == Purpose::Commit;
-        let mut next = None;
-        match (&asked.op, &result.outcome) {
-            (Op::CreateExpectation(e), Outcome::Done) => {
-                self.on_expectation_created(e, is_commit);
-                next = e.timeout.map(|_| Op::UpdateExpectation(*e));
-            }
-            (Op::CreateExpectation(e), Outcome::Failed(KernelError::Exists)) => {
-                if let Some(commit) = self.commit.as_mut().filter(|_| is_commit) {
-                    commit.updated += 1;
-                }
-                if !is_commit
-                    && let Some(expectations) = &mut self.expectations
-                    && let Some(entry) = expectations.external.get_mut(&e.key())
-                {
-                    entry.mark(marks::IN_KERNEL, 0);
-                }
-                // One that packets have made is left alone; ours gets its new timeout.
-                next = (!is_commit && e.timeout.is_some()).then_some(Op::UpdateExpectation(*e));
-            }
-            // Its master may still be on its way.
-            (Op::CreateExpectation(_), Outcome::Failed(KernelError::NotFound))
-                if asked.step + 1 < STEPS_MAX =>
-            {
-                next = Some(asked.op);
-            }
-            (Op::CreateExpectation(e), Outcome::Failed(error)) => {
-                if let Some(expectations) = &mut self.expectations {
-                    expectations.external_stats.create_failed += u64::from(!is_commit);
-                }
-                if let Some(commit) = self.commit.as_mut().filter(|_| is_commit) {
-                    commit.failed += 1;
-                }
-                self.events.push_back(Event::ExpectationRefused {
-                    expectation: e.key(),
-                    error: *error,
-                });
-            }
-            (Op::DeleteExpectation(_), outcome) => {
-                if let Some(expectations) = &mut self.expectations
-                    && *outcome == Outcome::Done
-                {
-                    expectations.external_stats.destroyed += 1;
-                }
-            }
-            _ => {}
-        }
-        match next {
-            Some(op) => {
-                let step = asked.step + 1;
-                self.requests.push_back(request(asked.purpose, step, op));
-            }
-            None => {
-                if let Some(commit) = self.commit.as_mut().filter(|_| is_commit) {
-                    commit.in_flight -= 1;
-                }
-            }
-        }
-    }
-
-    fn on_expectation_created(&mut self, e: &Expectation, is_commit: bool) {
-        let now = self.now.tick();
-        let caches = self.settings.internal_cache;
-        let Some(expectations) = &mut self.expectations else {
-            return;
-        };
-        if !is_commit {
-            expectations.external_stats.created += 1;
-            if let Some(entry) = expectations.external.get_mut(&e.key()) {
-                entry.mark(marks::IN_KERNEL, 0);
-            }
-            return;
-        }
-        if let Some(commit) = &mut self.commit {
-            commit.created += 1;
-        }
-        // It is ours from now on; the peer knows it.
-        if caches
-            && expectations.store_internal(e, now)
-            && let Some(entry) = expectations.internal.get_mut(&e.key())
-        {
-            entry.mark(marks::SILENT, 0);
-        }
-    }
-}
-
-fn request(purpose: Purpose, step: u8, op: Op) -> KernelRequest {
-    KernelRequest {
-        purpose,
-        subject: Subject::Expectation,
-        step,
-        op,
-    }
-}
-
-/// What the peer said, with what is left of its timeout, at most `most` seconds.
-fn with_what_is_left(entry: &ExpectEntry, now: Tick, most: Option<u32>) -> Expectation {
-    let left = entry.left(now).map(|t| t.max(1));
-    let most = most.unwrap_or(u32::MAX);
-    let timeout = match left {
-        Some(left) => Some(left.min(most)),
-        None => (most != u32::MAX).then_some(most),
-    };
-    Expectation {
-        timeout,
-        ..entry.expectation
     }
 }

@@ -34,14 +34,9 @@ impl Replica {
             self.flush.purge_at = None;
             self.clear_internal();
         }
-        if external
-            && self.settings.external_cache
-            && let Some(expectations) = &mut self.expectations
-        {
-            expectations.clear(Which::External);
-        }
         // With injection the external cache is the ledger of what the kernel has from us.
         if external && self.settings.external_cache {
+            self.expectations.clear(Which::External);
             self.clear_external();
             // A late message must not bring back what was known better.
             for peer in &mut self.peers {
@@ -160,9 +155,7 @@ impl Replica {
     fn clear_internal(&mut self) {
         self.give_up_bulk();
         self.ledger.clear();
-        if let Some(expectations) = &mut self.expectations {
-            expectations.clear(Which::Internal);
-        }
+        self.expectations.clear(Which::Internal);
         self.sweeps.set_whole(false);
     }
 
@@ -172,7 +165,7 @@ impl Replica {
         self.stats.kernel_flushes += 1;
         self.events
             .push_back(Event::FlushingKernel { scheduled: false });
-        if objects.has_expectations() && self.expectations.is_some() {
+        if objects.has_expectations() && self.settings.expectations.is_some() {
             self.flush_request(Op::FlushExpectations);
         }
         if objects.has_flows() {

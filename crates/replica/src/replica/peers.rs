@@ -240,9 +240,7 @@ impl Replica {
 
     fn on_peer_restart(&mut self, from: PeerId) {
         self.peer_mut(from).restarted();
-        if let Some(expectations) = &mut self.expectations {
-            expectations.on_peer_restart();
-        }
+        self.expectations.on_peer_restart();
         self.stats.peer_restarts += 1;
         self.events.push_back(Event::PeerRestarted {
             unconfirmed: self.unconfirmed(),

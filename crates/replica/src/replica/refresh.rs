@@ -10,10 +10,8 @@ impl Replica {
     pub(crate) fn next_paced(&mut self) -> Option<Slot> {
         let alarm = self.protocol.alarm_mut()?;
         let slot = alarm.next(&mut self.ledger);
-        if alarm.take_round_over()
-            && let Some(expectations) = &mut self.expectations
-        {
-            expectations.owe_all(&self.ledger, false);
+        if alarm.take_round_over() {
+            self.expectations.owe_all(&self.ledger, false);
         }
         slot
     }

@@ -44,9 +44,8 @@ impl Replica {
 
     /// Number of objects that wait to be sent, but for those of a bulk update.
     pub fn owed(&self) -> usize {
-        let expectations = self.expectations.as_ref().map_or(0, |e| e.owed());
         let flows = self.flows_owed() + self.stream.direct.len();
-        flows + expectations + self.stream.controls.len()
+        flows + self.expectations.owed() + self.stream.controls.len()
     }
 
     /// Number of flows of the internal cache that wait to be sent, but for those of a bulk
@@ -319,9 +318,7 @@ impl Replica {
         match message.about {
             About::Flow(ticket) => self.ledger.forget_message(ticket, message.version),
             About::Expectation => {
-                if let Some(expectations) = &mut self.expectations {
-                    expectations.forget_message(message.version);
-                }
+                self.expectations.forget_message(message.version);
             }
             // This costs the peer its entry in a list of numbers, and nothing else.
             About::Control(_) => {}

@@ -21,7 +21,7 @@ impl Replica {
         self.events.push_back(Event::Resync);
         if objects.has_flows() {
             self.sweeps.owe(Reason::Resync, DumpScope::All);
-        } else if self.expectations.is_some() {
+        } else if self.settings.expectations.is_some() {
             self.sweeps.owe(Reason::Resync, DumpScope::Expectations);
         }
         Answer::Done
@@ -47,10 +47,9 @@ impl Replica {
                 .protocol
                 .expires()
                 .then_some(self.settings.cache_timeout);
-            if let Some(expectations) = &mut self.expectations
-                && self.commit.is_none()
-            {
-                expectations.expire(now.tick(), limit.map(|l| l.as_secs()));
+            if self.commit.is_none() {
+                let limit = limit.map(|l| l.as_secs());
+                self.expectations.expire(now.tick(), limit);
             }
         }
     }
@@ -228,7 +227,7 @@ impl Replica {
             dump.reason,
             Reason::Flush(_) | Reason::Purge | Reason::CalledOff
         );
-        if dump.scope == DumpScope::All && self.expectations.is_some() && !is_flush {
+        if dump.scope == DumpScope::All && self.settings.expectations.is_some() && !is_flush {
             self.sweeps.owed.push_front(Dump {
                 scope: DumpScope::Expectations,
                 ..dump
