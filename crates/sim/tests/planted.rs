@@ -20,7 +20,7 @@ const BUGS: &[Bug] = &[
     Bug {
         what: "a late update revives a flow that has ended",
         file: "replica/src/replica/deliver.rs",
-        sound: "None => kind != StateKind::Delete && self.peer.ended_before(seq),",
+        sound: "None => kind != StateKind::Delete && self.peer_mut(from).ended_before(seq),",
         broken: "None => kind != StateKind::Delete,",
         found_as: "no resurrection",
     },
