@@ -13,7 +13,7 @@ struct Bug {
     file: &'static str,
     sound: &'static str,
     broken: &'static str,
-    found_as: &'static str,
+    found_as: &'static [&'static str],
 }
 
 const BUGS: &[Bug] = &[
@@ -22,7 +22,7 @@ const BUGS: &[Bug] = &[
         file: "replica/src/replica/deliver.rs",
         sound: "None => kind != StateKind::Delete && self.peer_mut(from).ended_before(seq),",
         broken: "None => kind != StateKind::Delete,",
-        found_as: "no resurrection",
+        found_as: &["no resurrection"],
     },
     Bug {
         what: "an acknowledgement frees what the peer has missed",
@@ -30,21 +30,22 @@ const BUGS: &[Bug] = &[
         sound: "let settled = ftfw.acknowledged(self.now, from, to);",
         broken: "let settled = ftfw.acknowledged(self.now, from, to);
                  self.stream.retain_missed(|_, _| false);",
-        found_as: "liveness",
+        found_as: &["liveness"],
     },
     Bug {
         what: "an injected flow is announced as our own",
         file: "replica/src/replica/ingest.rs",
         sound: "if event.origin != Origin::Traffic {",
         broken: "if event.origin == Origin::Commit {",
-        found_as: "no echo",
+        found_as: &["no echo"],
     },
     Bug {
         what: "a scheduled flush deletes the only copy of a flow",
         file: "replica/src/replica/flush.rs",
         sound: "if !is_held && !has_ended {",
         broken: "if !is_held && !has_ended && self.stats.purge_spared == u64::MAX {",
-        found_as: "acknowledged means kept",
+        // The flow may also be missed at the end, if the seed has no takeover in between.
+        found_as: &["acknowledged means kept", "liveness"],
     },
     Bug {
         what: "a committed expectation has lost its translation",
@@ -54,14 +55,14 @@ const BUGS: &[Bug] = &[
         broken: "        timeout,
         nat: None,
         ..entry.expectation",
-        found_as: "no invention",
+        found_as: &["no invention"],
     },
     Bug {
         what: "an expectation that the peer has missed is not sent again",
         file: "replica/src/expectations.rs",
         sound: "self.missed.push_back(version);",
         broken: "let _ = version;",
-        found_as: "expectation",
+        found_as: &["expectation"],
     },
 ];
 
@@ -123,8 +124,8 @@ fn each_planted_bug_is_found() {
         let out = sim.args(["--seeds", "300", "--stop"]).output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout);
         assert!(
-            !out.status.success() && text.contains(bug.found_as),
-            "{} is not found as `{}`:\n{text}",
+            !out.status.success() && bug.found_as.iter().any(|words| text.contains(words)),
+            "{} is not found as {:?}:\n{text}",
             bug.what,
             bug.found_as
         );
