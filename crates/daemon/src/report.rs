@@ -6,8 +6,8 @@ use control::reply::{
 };
 use control::rows::StatusRow;
 use counters::{CacheStats, DaemonStats};
-use replica::{PeerId, Which};
-use wire::v1::{Control, Flags, Mode, Role};
+use replica::{Mode, PeerId, Role, Which};
+use wire::v1::{Control, Flags};
 
 use crate::sysctl;
 use crate::turn::Loop;
@@ -101,7 +101,7 @@ impl Loop {
 
     /// Only FT-FW has one. The flows in it are counted, not listed: they may be millions.
     fn resend_queue(&self) -> String {
-        if self.core.replica.settings().mode != wire::v1::Mode::Ftfw {
+        if self.core.replica.settings().mode != replica::Mode::Ftfw {
             return String::new();
         }
         let (flows, controls) = self.core.replica.unacknowledged();

@@ -5,8 +5,7 @@
 
 use control::call::{Call, Committed, Flush, Head, Outcome, Table, Tail, Task};
 use control::{CacheKind, Object, Query, Request, StatsKind};
-use replica::{Answer, Command, CommandId, DumpScope, Instant, Objects, Which};
-use wire::v1::Mode;
+use replica::{Answer, Command, CommandId, DumpScope, Instant, Mode, Objects, Which};
 
 use crate::clients::ClientId;
 use crate::dump::{Dump, Form};

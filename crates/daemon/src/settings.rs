@@ -5,8 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use config::{Config, Mode, Sync, Transport};
-use replica::{LinkSettings, Settings};
-use wire::v1::{Epoch, Seq, TableId};
+use replica::{Epoch, LinkSettings, Seq, Settings, TableId};
 
 use crate::sysctl;
 
@@ -28,11 +27,11 @@ pub(crate) fn sync_section(config: &Config) -> Result<&Sync> {
 }
 
 /// The mode; a file that names none means FTFW.
-fn mode(sync: &Sync) -> wire::v1::Mode {
+fn mode(sync: &Sync) -> replica::Mode {
     match sync.mode {
-        Some(Mode::Notrack) => wire::v1::Mode::Notrack,
-        Some(Mode::Alarm) => wire::v1::Mode::Alarm,
-        Some(Mode::Ftfw) | None => wire::v1::Mode::Ftfw,
+        Some(Mode::Notrack) => replica::Mode::Notrack,
+        Some(Mode::Alarm) => replica::Mode::Alarm,
+        Some(Mode::Ftfw) | None => replica::Mode::Ftfw,
     }
 }
 

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use flow::Proto;
 use wire::v1::{
-    Bulk, BulkState, Control, Epoch, Flags, FlowOptions, Role, Seq, StateKind, Trailer,
-    encode_alive, encode_control, encode_flow,
+    Bulk, BulkState, Control, Flags, FlowOptions, Trailer, encode_alive, encode_control,
+    encode_flow,
 };
+use wire::{Epoch, Role, Seq, StateKind};
 
 use crate::bench;
 use crate::daemon::{Daemon, Kind, Mode, Settings};

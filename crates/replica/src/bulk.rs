@@ -10,7 +10,7 @@
 //! offer what it does not own itself, and does not take it for certain.
 
 use cache::Slot;
-use wire::v1::Seq;
+use wire::Seq;
 
 /// The latest bulk update.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use cache::{ExpectEntry, ExpectTable, Tick};
 use flow::{ExpectKey, Expectation};
-use wire::v1::Seq;
+use wire::Seq;
 
 use crate::command::Which;
 use crate::ledger::Ledger;

@@ -20,7 +20,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use wire::v1::{Control, Flags, Seq};
+use wire::Seq;
+use wire::v1::{Control, Flags};
 
 use crate::receive::{Accepted, Follows, Received};
 use crate::settings::Settings;

@@ -44,6 +44,7 @@ mod ftfw;
 mod kernel;
 mod ledger;
 mod link;
+mod mode;
 mod peer;
 mod protocol;
 mod receive;
@@ -64,8 +65,10 @@ pub use kernel::{
     KernelResult, Op, Origin, Outcome, Purpose, Subject,
 };
 pub use link::LinkId;
+pub use mode::{Mode, Verdict, verdict};
 pub use receive::{Accepted, Follows, PeerId, Received, Receiver};
 pub use replica::Replica;
 pub use settings::{LinkSettings, Settings};
 pub use stats::{CacheStats, ReceiveStats, Stats};
 pub use time::Instant;
+pub use wire::{Epoch, Role, Seq, TableId};

@@ -14,7 +14,8 @@
 use std::time::Duration;
 
 use cache::Position;
-use wire::v1::{Epoch, Holdings, Role, Seq, TableId};
+use wire::v1::Holdings;
+use wire::{Epoch, Role, Seq, TableId};
 
 use crate::entry::External;
 use crate::receive::Receiver;

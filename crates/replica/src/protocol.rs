@@ -7,10 +7,12 @@
 //! | what is lost | a bulk update brings it | the next round brings it | it is sent again |
 //! | late messages | dropped near the last one | applied | used as far as they are news |
 
-use wire::v1::{Flags, Mode, Seq};
+use wire::Seq;
+use wire::v1::Flags;
 
 use crate::alarm::Alarm;
 use crate::ftfw::Ftfw;
+use crate::mode::Mode;
 use crate::settings::Settings;
 use crate::time::Instant;
 use crate::under_way::Message;

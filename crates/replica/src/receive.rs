@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use flow::{Expectation, Flow};
 use wire::v1::{
-    Control, Epoch, Flags, FrameError, Header, Message, Mode, ObjectKind, Seq, StateKind, Trailer,
-    Verdict, decode_expectation, decode_flow, verdict,
+    Control, Flags, FrameError, Header, Message, Trailer, decode_expectation, decode_flow,
 };
+use wire::{Epoch, ObjectKind, Seq, StateKind};
 
+use crate::mode::{Mode, Verdict, verdict};
 use crate::stats::ReceiveStats;
 use crate::time::Instant;
 use epochs::Epochs;

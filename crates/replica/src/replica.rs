@@ -23,7 +23,8 @@ use std::collections::VecDeque;
 use cache::{Cache, List, Note, Position, Slot};
 use counters::Counters;
 use flow::Flow;
-use wire::v1::{Control, Role, StateKind, messages};
+use wire::v1::{Control, messages};
+use wire::{Role, StateKind};
 
 use crate::bulk::BulkUpdate;
 use crate::command::{Age, Command, CommandId, Objects, Progress, Which};

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use flow::Filter;
-use wire::v1::{Epoch, Mode, Seq, TableId};
+use wire::{Epoch, Seq, TableId};
+
+use crate::mode::Mode;
 
 /// One dedicated link.
 #[derive(Clone, Debug)]

@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use cache::{Slot, Ticket};
 use flow::{Expectation, Flow};
-use wire::v1::{Batch, Control, Mode, Seq, StateKind};
+use wire::v1::{Batch, Control};
+use wire::{Seq, StateKind};
 
+use crate::mode::Mode;
 use crate::settings::Settings;
 use crate::time::Instant;
 

@@ -8,7 +8,8 @@
 use std::collections::VecDeque;
 
 use cache::Ticket;
-use wire::v1::{Control, Seq};
+use wire::Seq;
+use wire::v1::Control;
 
 /// Most messages under way. Each takes 32 bytes.
 const MAX: usize = 65_536;

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use replica::{Instant, ReceiveStats, Receiver};
+use replica::{Instant, Mode, ReceiveStats, Receiver, Seq};
 use serde_json::Value;
-use wire::v1::{Mode, Seq, messages};
+use wire::v1::messages;
 
 fn counters(s: &ReceiveStats) -> BTreeMap<&'static str, u64> {
     BTreeMap::from([

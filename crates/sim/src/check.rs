@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flow::{ExpectKey, Expectation, Flow, FlowKey, L4, Mark, Status};
-use wire::v1::Seq;
+use replica::Seq;
 
 use crate::network::Edges;
 

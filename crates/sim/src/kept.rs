@@ -20,8 +20,8 @@ use std::fmt;
 use std::time::Duration;
 
 use flow::{ExpectKey, Expectation, Flow, FlowKey};
-use replica::Instant;
-use wire::v1::{Seq, StateKind};
+use replica::{Instant, Seq};
+use wire::StateKind;
 
 use crate::check::{expectation_version, version};
 use crate::network::{Edge, Edges};

@@ -9,9 +9,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use flow::{ExpectKey, Flow, FlowKey};
-use replica::{Change, Command, Instant, KernelEvent, KernelRequest, Op, Origin};
-use replica::{KernelError, Outcome, Purpose, Subject};
-use wire::v1::{Control, Flags, Mode, Seq, StateKind};
+use replica::{
+    Change, Command, Instant, KernelError, KernelEvent, KernelRequest, Mode, Op, Origin, Outcome,
+    Purpose, Seq, Subject,
+};
+use wire::StateKind;
+use wire::v1::{Control, Flags};
 
 use expectations::Expectations;
 pub use expectations::committed;

@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use wire::v1::Mode;
+use replica::Mode;
 
 use crate::network::Edges;
 use crate::random::Random;

@@ -32,8 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use flow::FlowKey;
-use replica::Instant;
-use wire::v1::Mode;
+use replica::{Instant, Mode};
 
 use crate::check::{Check, Truth, Violation};
 use crate::kept::Kept;

@@ -7,3 +7,6 @@
 //! that the caller can count it by reason.
 
 pub mod v1;
+mod words;
+
+pub use words::{Epoch, ObjectKind, Role, Seq, StateKind, TableId};

@@ -8,10 +8,10 @@ use flow::{
 };
 use proptest::prelude::*;
 use wire::v1::{
-    Flags, FlowOptions, Mode, NotCarried, Seq, StateKind, Stream, check_carried,
-    check_expectation_carried, decode_expectation, decode_flow, encode_expectation, encode_flow,
-    messages, verdict,
+    Flags, FlowOptions, NotCarried, Stream, check_carried, check_expectation_carried,
+    decode_expectation, decode_flow, encode_expectation, encode_flow, messages,
 };
+use wire::{Seq, StateKind};
 
 fn arb_addrs() -> impl Strategy<Value = Addrs> {
     prop_oneof![
@@ -100,11 +100,7 @@ fn arb_expectation() -> impl Strategy<Value = Expectation> {
 proptest! {
     #[test]
     fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        for message in messages(&bytes).flatten() {
-            for mode in [Mode::Notrack, Mode::Alarm, Mode::Ftfw] {
-                let _ = verdict(mode, &message.header);
-            }
-        }
+        let _ = messages(&bytes).flatten().count();
         let _ = decode_flow(&bytes);
         let _ = decode_expectation(&bytes);
         let _ = Stream::new().push(&bytes, |_| ());

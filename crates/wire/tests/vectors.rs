@@ -10,9 +10,10 @@ use flow::{
 };
 use serde_json::Value;
 use wire::v1::{
-    Control, Flags, FlowOptions, MessageType, ObjectKind, Seq, StateKind, Stream,
-    decode_expectation, decode_flow, encode_control, encode_expectation, encode_flow, messages,
+    Control, Flags, FlowOptions, MessageType, Stream, decode_expectation, decode_flow,
+    encode_control, encode_expectation, encode_flow, messages,
 };
+use wire::{ObjectKind, Seq, StateKind};
 
 const OPTIONS: FlowOptions = FlowOptions {
     timeout: true,

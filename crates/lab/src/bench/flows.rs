@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use flow::{Addrs, Flow, L4, Proto, ProtoInfo, Status, TcpInfo, TcpState, Tuple};
-use wire::v1::{Batch, Flags, FlowOptions, Seq, StateKind, encode_flow};
+use wire::v1::{Batch, Flags, FlowOptions, encode_flow};
+use wire::{Seq, StateKind};
 
 use super::{Program, external_flows};
 use crate::daemon::{Daemon, Mode, Settings};

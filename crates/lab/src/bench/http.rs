@@ -45,7 +45,7 @@ fn many_connections(lab: &Lab) -> Result<()> {
 
 /// GET of 4 KB, a new connection each, FT-FW with external cache. The flows stay in TIME_WAIT for
 /// longer than the measurement, so that both firewalls hold them all when it ends; what an end
-/// costs is measured by [`super::events`].
+/// costs is measured by `bench events`.
 pub fn http(world: &World, plan: &Plan) -> Result<()> {
     let count = plan.flows(CONNECTIONS);
     let title = format!("HTTP, FT-FW, external cache: GET of 4 KB, {count} connections a rate");

@@ -1,6 +1,6 @@
 //! Measurements beside conntrackd: the same work, alternating, in one run.
 //!
-//! [`alternate`] is the one loop. Each kind of measurement is a file that gives the loop its
+//! `alternate` is the one loop. Each kind of measurement is a file that gives the loop its
 //! contenders, its goals, and a function that measures one contender once. The machine may be
 //! shared: read the figures as ratios, and see the spread.
 

@@ -14,7 +14,8 @@ use lab::daemon::{Daemon, Kind, Mode, Settings, Transport};
 use lab::topology::{Lab, Options, SERVER};
 use lab::wait;
 use lab::world::World;
-use wire::v1::{Control, Flags, Seq, encode_control};
+use wire::Seq;
+use wire::v1::{Control, Flags, encode_control};
 
 use crate::Scenario;
 use crate::pair::{Pair, SOON, notrack};

@@ -6,7 +6,7 @@
 //! is under way, and what changes meanwhile is noted and looked at when that is answered.
 
 use cache::Note;
-use wire::v1::Seq;
+use wire::Seq;
 
 use crate::receive::PeerId;
 

@@ -4,7 +4,7 @@ use super::*;
 
 fn settings() -> Settings {
     Settings {
-        mode: wire::v1::Mode::Ftfw,
+        mode: crate::Mode::Ftfw,
         internal_cache: true,
         external_cache: true,
         limit: 1,
@@ -24,8 +24,8 @@ fn settings() -> Settings {
         sweep_short: Duration::from_secs(5),
         sweep_full: Duration::from_secs(15),
         first_seq: Seq(1),
-        epoch: wire::v1::Epoch(1),
-        table: wire::v1::TableId(1),
+        epoch: wire::Epoch(1),
+        table: wire::TableId(1),
         trailer: false,
     }
 }

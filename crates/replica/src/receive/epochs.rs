@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use wire::v1::{Epoch, Seq};
+use wire::{Epoch, Seq};
 
 use crate::time::Instant;
 

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use wire::v1::{Control, Seq};
+use wire::Seq;
+use wire::v1::Control;
 
 use super::{Follows, LATE_COPY_MAX};
 use crate::time::Instant;

@@ -2,7 +2,8 @@
 //! the peer lacks, what is sent again.
 
 use cache::Slot;
-use wire::v1::{Control, Flags, Seq};
+use wire::Seq;
+use wire::v1::{Control, Flags};
 
 use super::Replica;
 use crate::ftfw::Effect;

@@ -1,6 +1,7 @@
 //! Bulk updates: when one begins, what its cursor sends, and what our ALIVE claims of it.
 
-use wire::v1::{Bulk, BulkState, Seq};
+use wire::Seq;
+use wire::v1::{Bulk, BulkState};
 
 use super::Replica;
 use crate::bulk::{BulkUpdate, Found, Passed};

@@ -2,7 +2,7 @@
 
 use cache::{Position, Slot, Ticket};
 use flow::Flow;
-use wire::v1::Role;
+use wire::Role;
 
 use super::{REQUESTS_MAX, Replica};
 use crate::command::{CommandId, Objects};

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use cache::{List, Slot};
 use flow::{Flow, Status};
-use wire::v1::{Seq, StateKind};
+use wire::{Seq, StateKind};
 
 use super::Replica;
 use super::inject::with_timeout;

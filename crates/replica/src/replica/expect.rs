@@ -5,7 +5,8 @@ mod write;
 
 use cache::{Slot, Tick};
 use flow::{ExpectKey, Expectation, Flow, FlowKey};
-use wire::v1::{StateKind, check_expectation_carried, encode_expectation};
+use wire::StateKind;
+use wire::v1::{check_expectation_carried, encode_expectation};
 
 use super::{REQUESTS_MAX, Replica};
 use crate::command::{Age, Which};

@@ -1,7 +1,7 @@
 //! Flushes of the caches and of the kernel's table: what is deleted, and what is spared.
 
 use flow::Flow;
-use wire::v1::Role;
+use wire::Role;
 
 use super::Replica;
 use crate::command::{CommandId, Objects, Which};

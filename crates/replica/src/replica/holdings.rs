@@ -16,7 +16,8 @@
 use std::time::Duration;
 
 use cache::Position;
-use wire::v1::{Bulk, BulkState, Control, Holdings, StateKind, TableId, Trailer};
+use wire::v1::{Bulk, BulkState, Control, Holdings, Trailer};
+use wire::{StateKind, TableId};
 
 use super::Replica;
 use crate::entry::External;

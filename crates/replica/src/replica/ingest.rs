@@ -6,7 +6,8 @@
 
 use cache::Slot;
 use flow::Flow;
-use wire::v1::{StateKind, check_carried};
+use wire::StateKind;
+use wire::v1::check_carried;
 
 use super::Replica;
 use crate::entry::{Effect, Step};

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use cache::Slot;
-use wire::v1::{Epoch, Role, Seq, Trailer};
+use wire::v1::Trailer;
+use wire::{Epoch, Role, Seq};
 
 use super::Replica;
 use crate::entry::External;

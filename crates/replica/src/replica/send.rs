@@ -3,9 +3,9 @@
 use cache::Slot;
 use flow::{Expectation, Flow};
 use wire::v1::{
-    Control, Flags, FlowOptions, Seq, StateKind, encode_alive, encode_control, encode_expectation,
-    encode_flow,
+    Control, Flags, FlowOptions, encode_alive, encode_control, encode_expectation, encode_flow,
 };
+use wire::{Seq, StateKind};
 
 use super::Replica;
 use crate::bulk::Passed;

@@ -2,7 +2,8 @@
 
 use cache::{Position, Slot, Ticket};
 use flow::{Flow, Labels};
-use wire::v1::{StateKind, check_carried};
+use wire::StateKind;
+use wire::v1::check_carried;
 
 use super::{REQUESTS_MAX, Replica};
 use crate::command::Objects;

@@ -1,7 +1,6 @@
 //! ALARM: everything is sent again and again, and nothing is acknowledged.
 
-use replica::{Command, Settings, Which};
-use wire::v1::Mode;
+use replica::{Command, Mode, Settings, Which};
 
 use crate::flows::tcp;
 use crate::pairs::settings;

@@ -1,8 +1,9 @@
 //! How commands end: what their clients are answered.
 
-use replica::{Answer, Command, CommandId, DumpEnd, Event, Instant, KernelResult, Objects};
-use replica::{Outcome, Replica, Settings, Shortfall};
-use wire::v1::Mode;
+use replica::{
+    Answer, Command, CommandId, DumpEnd, Event, Instant, KernelResult, Mode, Objects, Outcome,
+    Replica, Settings, Shortfall,
+};
 
 use crate::flows::tcp;
 use crate::pairs::{injecting, settings};

@@ -1,7 +1,7 @@
 //! Replicas that start again: their peers keep what is certain, and ask for the rest.
 
-use replica::{Command, Objects, PeerId, Settings, Which};
-use wire::v1::{Control, Epoch, Flags, Mode, Role, Seq, TableId};
+use replica::{Command, Epoch, Mode, Objects, PeerId, Role, Seq, Settings, TableId, Which};
+use wire::v1::{Control, Flags};
 
 use crate::flows::tcp;
 use crate::pairs::{learned, reborn};

@@ -1,8 +1,7 @@
 //! Expectations: they follow their masters in everything.
 
 use flow::{Direction, ExpectNat, Expectation, L4, Name, SeqAdj, SeqAdjPair, Status};
-use replica::{Change, Command, Event, Objects, Op, Settings, Which};
-use wire::v1::{Epoch, Mode};
+use replica::{Change, Command, Epoch, Event, Mode, Objects, Op, Settings, Which};
 
 use crate::flows::tcp;
 use crate::pairs::settings;

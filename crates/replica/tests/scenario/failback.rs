@@ -2,8 +2,7 @@
 //! that follows them.
 
 use flow::Flow;
-use replica::{Answer, Command, Event, Instant, Objects, Settings, Shortfall, Which};
-use wire::v1::{Epoch, Mode};
+use replica::{Answer, Command, Epoch, Event, Instant, Mode, Objects, Settings, Shortfall, Which};
 
 use crate::flows::tcp;
 use crate::pairs::settings;

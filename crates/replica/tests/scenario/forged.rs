@@ -1,10 +1,9 @@
 //! Datagrams of one message, as the peer or somebody in its place sends them.
 
 use flow::Flow;
-use replica::{LinkId, PeerId};
-use wire::v1::{
-    Control, Flags, FlowOptions, Seq, StateKind, Trailer, encode_alive, encode_control, encode_flow,
-};
+use replica::{LinkId, PeerId, Seq};
+use wire::StateKind;
+use wire::v1::{Control, Flags, FlowOptions, Trailer, encode_alive, encode_control, encode_flow};
 
 use crate::world::World;
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use flow::TcpState;
 use replica::{
-    Accepted, Change, Command, DumpEnd, Instant, KernelEvent, LinkId, Origin, PeerId, Receiver,
-    Replica, Settings, Which,
+    Accepted, Change, Command, DumpEnd, Instant, KernelEvent, LinkId, Mode, Origin, PeerId,
+    Receiver, Replica, Seq, Settings, Which,
 };
-use wire::v1::{BulkState, Control, Flags, Mode, Seq, messages};
+use wire::v1::{BulkState, Control, Flags, messages};
 
 use crate::flows::{in_state, tcp};
 use crate::pairs::{equal, ftfw};

@@ -2,7 +2,8 @@
 
 use flow::TcpState;
 use replica::{Command, LinkId, Objects, Op, PeerId, Purpose, Which};
-use wire::v1::{Flags, StateKind};
+use wire::StateKind;
+use wire::v1::Flags;
 
 use crate::flows::{in_state, tcp, udp};
 use crate::pairs::{injecting, replicated, settings};

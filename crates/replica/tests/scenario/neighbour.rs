@@ -1,7 +1,8 @@
 //! What a hostile or broken neighbour costs: it sends what it likes, from the peer's address.
 
-use replica::{Event, Settings, Which};
-use wire::v1::{Control, Flags, Mode, StateKind};
+use replica::{Event, Mode, Settings, Which};
+use wire::StateKind;
+use wire::v1::{Control, Flags};
 
 use crate::flows::tcp;
 use crate::pairs::{learned, settings};

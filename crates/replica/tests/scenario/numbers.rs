@@ -1,10 +1,9 @@
 //! Sequence numbers that lead astray: late, of a former epoch, forged, or of another program.
 
 use flow::{Flow, TcpState};
-use replica::{Event, LinkId, PeerId, Settings, Which};
-use wire::v1::{
-    Bulk, BulkState, Control, Epoch, Flags, Mode, Role, Seq, StateKind, Trailer, messages,
-};
+use replica::{Epoch, Event, LinkId, Mode, PeerId, Role, Seq, Settings, Which};
+use wire::StateKind;
+use wire::v1::{Bulk, BulkState, Control, Flags, Trailer, messages};
 
 use crate::flows::{in_state, tcp};
 use crate::pairs::{equal, ftfw, learned};

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flow::{Filter, Flow, FlowKey};
-use replica::{Answer, Event, LinkSettings, Settings, Which};
-use wire::v1::{Epoch, Mode, Seq, TableId};
+use replica::{Answer, Epoch, Event, LinkSettings, Mode, Seq, Settings, TableId, Which};
 
 use crate::flows::tcp;
 use crate::world::World;

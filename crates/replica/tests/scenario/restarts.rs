@@ -1,8 +1,7 @@
 //! Daemons that start again, in any order: equality without a command.
 
 use flow::Flow;
-use replica::{PeerId, Settings, Which};
-use wire::v1::{Epoch, Mode, Seq, TableId};
+use replica::{Epoch, Mode, PeerId, Seq, Settings, TableId, Which};
 
 use crate::flows::tcp;
 use crate::pairs::settings;

@@ -1,9 +1,8 @@
 //! Two peers that send to the same replica, each with numbers and epochs of its own.
 
-use replica::{Instant, LinkId, PeerId, Replica, Settings, Which};
-use wire::v1::{
-    Bulk, BulkState, Epoch, Flags, Holdings, Mode, Role, Seq, StateKind, TableId, Trailer,
-};
+use replica::{Epoch, Instant, LinkId, Mode, PeerId, Replica, Role, Seq, Settings, TableId, Which};
+use wire::StateKind;
+use wire::v1::{Bulk, BulkState, Flags, Holdings, Trailer};
 
 use crate::flows::tcp;
 use crate::forged;

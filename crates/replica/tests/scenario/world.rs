@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flow::{Flow, FlowKey};
-use replica::{Answer, Command, CommandId, Event, Instant, LinkId, Replica, Settings, Which};
+use replica::{
+    Answer, Command, CommandId, Epoch, Event, Instant, LinkId, Replica, Settings, Which,
+};
 use sim::host::{Happened, Host, Pace, Sockets, Turn};
 use sim::kernel::Kernel;
 use sim::network::Datagram;
 use sim::random::Random;
-use wire::v1::{Epoch, Message, MessageType, messages};
+use wire::v1::{Message, MessageType, messages};
 
 use crate::pairs::settings;
 

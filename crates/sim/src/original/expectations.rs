@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use flow::{ExpectKey, Expectation};
-use replica::{Change, ExpectationEvent, Instant, Origin, Which};
-use wire::v1::{Seq, StateKind, encode_expectation};
+use replica::{Change, ExpectationEvent, Instant, Origin, Seq, Which};
+use wire::StateKind;
+use wire::v1::encode_expectation;
 
 use super::{Element, Original};
 

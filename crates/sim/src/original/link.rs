@@ -1,11 +1,12 @@
 //! The original's sessions: numbers, greetings, acknowledgements and what it sends again.
 
 use flow::Flow;
-use replica::Instant;
+use replica::{Instant, Mode, Seq, Verdict, verdict};
 use wire::v1::{
-    Batch, Control, Flags, FlowOptions, Mode, ObjectKind, Seq, StateKind, Verdict,
-    decode_expectation, decode_flow, encode_control, encode_flow, messages, verdict,
+    Batch, Control, Flags, FlowOptions, decode_expectation, decode_flow, encode_control,
+    encode_flow, messages,
 };
+use wire::{ObjectKind, StateKind};
 
 use super::{ALIVE, Element, Hello, Original};
 

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use flow::FlowKey;
-use replica::{Instant, Which};
-use wire::v1::Mode;
+use replica::{Instant, Mode, Which};
 
 use crate::check::{Check, check_bound, content, predicted, version};
 use crate::network::Edge;

@@ -7,8 +7,8 @@
 use std::ops::Sub;
 use std::time::Duration;
 
-use replica::Instant;
-use wire::v1::{Control, Flags, Seq, encode_control};
+use replica::{Instant, Seq};
+use wire::v1::{Control, Flags, encode_control};
 
 use crate::check::{Check, check_bound};
 use crate::plan::Fault;

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use flow::{Expectation, Flow, FlowKey};
-use replica::{Command, Objects, Which};
-use wire::v1::{Control, ObjectKind, Verdict, decode_expectation, decode_flow, messages, verdict};
+use replica::{Command, Objects, Verdict, Which, verdict};
+use wire::ObjectKind;
+use wire::v1::{Control, decode_expectation, decode_flow, messages};
 
 use crate::check::{Check, Violation, predicted};
 use crate::kept::{Subject, Told};

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use flow::{ExpectKey, Expectation, Filter, Flow, FlowKey};
-use replica::{Age, Command, CommandId, Instant, LinkSettings, Replica, Settings, Which};
-use wire::v1::{Epoch, Seq, TableId};
+use replica::{
+    Age, Command, CommandId, Epoch, Instant, LinkSettings, Replica, Seq, Settings, TableId, Which,
+};
 
 use crate::host::Sockets;
 use crate::kernel::Kernel;

@@ -1,8 +1,7 @@
 //! Operators: commands at any moment, and the scripts in which commands wait for each other.
 
 use flow::Flow;
-use replica::{Command, CommandId, Objects, Which};
-use wire::v1::Mode;
+use replica::{Command, CommandId, Mode, Objects, Which};
 
 use crate::kept::Subject;
 use crate::plan::Fault;

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use replica::{Change, Event, KernelError, KernelRequest, LinkId, Op, Outcome, Purpose, Which};
-use wire::v1::{
-    Control, Decoded, ObjectKind, StateKind, Verdict, decode_expectation, decode_flow, messages,
+use replica::{
+    Change, Event, KernelError, KernelRequest, LinkId, Op, Outcome, Purpose, Verdict, Which,
     verdict,
 };
+use wire::v1::{Control, Decoded, decode_expectation, decode_flow, messages};
+use wire::{ObjectKind, StateKind};
 
 use crate::check::{Check, check_bound, expectation_version, version};
 use crate::host::{Happened, Host, Pace, Turn};

@@ -22,7 +22,8 @@ use super::attr::{
     Attrs, PayloadError, TupleParts, put_addrs, put_name, put_ports, put_u8, put_u32,
 };
 use super::flow::{NotCarried, sends_ports};
-use super::header::{Flags, MessageType, ObjectKind, Seq, StateKind, finish, start};
+use super::header::{Flags, MessageType, finish, start};
+use crate::{ObjectKind, Seq, StateKind};
 
 /// Longest names with their NUL; see `flow.rs` for the helper's.
 const HELPER_NAME_MAX: usize = 16;

@@ -41,8 +41,9 @@ use super::attr::{
     Attrs, PayloadError, TupleParts, put_addrs, put_name, put_ports, put_swapped_u16, put_u8,
     put_u16, put_u32, put_u32s,
 };
-use super::header::{Flags, MessageType, ObjectKind, Seq, StateKind, finish, start};
+use super::header::{Flags, MessageType, finish, start};
 use super::{Decoded, attr};
+use crate::{ObjectKind, Seq, StateKind};
 
 /// Longest helper name with its NUL that is accepted: the kernel's `NF_CT_HELPER_NAME_LEN`.
 /// The original accepts 12 and rejects the message beyond, so no more are sent to it.

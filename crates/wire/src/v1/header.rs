@@ -1,42 +1,14 @@
-//! Message headers, framing within a datagram, control messages, and each mode's verdict.
-
-use std::fmt;
+//! Message headers, framing within a datagram, control messages.
 
 use thiserror::Error;
 
 use super::Trailer;
+use crate::{ObjectKind, Seq, StateKind};
 
 const VERSION: u8 = 1;
 const TYPE_CONTROL: u8 = 10;
 const HEADER_LEN: usize = 8;
 const RANGE_LEN: usize = 16;
-
-/// Sequence number of a message. It wraps, and only this type compares them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Seq(pub u32);
-
-impl Seq {
-    /// The one that follows.
-    pub fn next(self) -> Seq {
-        Seq(self.0.wrapping_add(1))
-    }
-
-    /// How far `self` is ahead of `other`; negative if behind (RFC 1982 arithmetic).
-    pub fn ahead_of(self, other: Seq) -> i32 {
-        self.0.wrapping_sub(other.0) as i32
-    }
-
-    /// True if `self` comes before `other`.
-    pub fn before(self, other: Seq) -> bool {
-        self.ahead_of(other) < 0
-    }
-}
-
-impl fmt::Display for Seq {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// Flag bits of a header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,7 +31,8 @@ impl Flags {
     pub const HELLO_BACK: Flags = Flags(0x40);
 
     const RANGE: Flags = Flags(Self::RESYNC.0 | Self::NACK.0 | Self::ACK.0);
-    const GREETING: Flags = Flags(Self::HELLO.0 | Self::HELLO_BACK.0);
+    /// Both flags of the greeting.
+    pub const GREETING: Flags = Flags(Self::HELLO.0 | Self::HELLO_BACK.0);
 
     /// True if any bit of `other` is set.
     pub fn intersects(self, other: Flags) -> bool {
@@ -71,29 +44,10 @@ impl Flags {
         Flags(self.0 | other.0)
     }
 
-    fn without(self, other: Flags) -> Flags {
+    /// Without the bits of `other`.
+    pub fn without(self, other: Flags) -> Flags {
         Flags(self.0 & !other.0)
     }
-}
-
-/// Whether a state message is about a flow or an expectation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ObjectKind {
-    /// Types 0 to 2.
-    Flow,
-    /// Types 3 to 5.
-    Expectation,
-}
-
-/// What happened to the object of a state message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StateKind {
-    /// First announcement. A receiver may miss it and see an update first.
-    New,
-    /// Its present state.
-    Update,
-    /// The sender's kernel has destroyed it.
-    Delete,
 }
 
 /// Type of a message.
@@ -286,75 +240,6 @@ pub enum Control {
     Resync,
     /// No content; the sender is alive.
     Alive,
-}
-
-/// The three synchronisation modes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Best effort.
-    Notrack,
-    /// Periodic repetition.
-    Alarm,
-    /// Acknowledged and repeated.
-    Ftfw,
-}
-
-/// What a mode does with a message, judged by its header alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// A state message to be applied.
-    Data(ObjectKind, StateKind),
-    /// A control message to be obeyed.
-    Control(Control),
-    /// Passed over in silence (ALARM: any flag).
-    Ignored,
-    /// Counted as a malformed header.
-    BadHeader,
-    /// Counted as a bad type (ALARM).
-    BadType,
-}
-
-/// Judges a header as the original's mode does (wire protocol specification, section 5).
-///
-/// If several of ACK, NACK, RESYNC and ALIVE are set, the first in that order wins.
-pub fn verdict(mode: Mode, header: &Header) -> Verdict {
-    if mode == Mode::Alarm {
-        return match header.kind {
-            _ if header.flags != Flags::NONE => Verdict::Ignored,
-            MessageType::State(object, state) => Verdict::Data(object, state),
-            _ => Verdict::BadType,
-        };
-    }
-    match header.kind {
-        MessageType::State(object, state)
-            if header.flags.without(Flags::GREETING) == Flags::NONE =>
-        {
-            Verdict::Data(object, state)
-        }
-        MessageType::Control => {
-            let acknowledges = mode == Mode::Ftfw;
-            match header.range {
-                Some((from, to)) if header.flags.intersects(Flags::ACK) => {
-                    if !acknowledges || to.before(from) {
-                        Verdict::BadHeader
-                    } else {
-                        Verdict::Control(Control::Ack(from, to))
-                    }
-                }
-                Some((from, to)) if header.flags.intersects(Flags::NACK) => {
-                    if !acknowledges || to.before(from) {
-                        Verdict::BadHeader
-                    } else {
-                        Verdict::Control(Control::Nack(from, to))
-                    }
-                }
-                Some(_) => Verdict::Control(Control::Resync),
-                None if header.flags.intersects(Flags::ALIVE) => Verdict::Control(Control::Alive),
-                None => Verdict::BadHeader,
-            }
-        }
-        _ => Verdict::BadHeader,
-    }
 }
 
 /// Starts a message; the length is filled in by [`finish`].

@@ -2,7 +2,7 @@
 //!
 //! A datagram holds messages laid end to end ([`messages`]). Each is checked in
 //! the original's order, so that the same counters move: framing, version
-//! ([`FrameError`]), the mode's verdict ([`verdict`]), the type, the attributes
+//! ([`FrameError`]), the mode's verdict (its receiver's), the type, the attributes
 //! ([`decode_flow`], [`decode_expectation`]).
 //!
 //! Hard case: three values (translated ports, ICMP id) are little-endian in a
@@ -21,11 +21,11 @@ pub use batch::Batch;
 pub use expectation::{check_expectation_carried, decode_expectation, encode_expectation};
 pub use flow::{FlowOptions, NotCarried, check_carried, decode_flow, encode_flow};
 pub use header::{
-    Control, Flags, FrameError, Header, Message, MessageType, Messages, Mode, ObjectKind, Seq,
-    StateKind, Verdict, encode_alive, encode_control, messages, verdict,
+    Control, Flags, FrameError, Header, Message, MessageType, Messages, encode_alive,
+    encode_control, messages,
 };
 pub use stream::{Stream, StreamError};
-pub use trailer::{Bulk, BulkState, Epoch, Holdings, Role, TableId, Trailer, TrailerError};
+pub use trailer::{Bulk, BulkState, Holdings, Trailer, TrailerError};
 
 /// What an attribute area decoded to, and how many unknown attributes were skipped.
 ///

@@ -54,7 +54,8 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::v1::{Control, Flags, Seq, encode_control};
+    use crate::Seq;
+    use crate::v1::{Control, Flags, encode_control};
 
     #[test]
     fn messages_survive_any_split() {

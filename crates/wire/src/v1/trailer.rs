@@ -8,24 +8,7 @@
 
 use thiserror::Error;
 
-use super::Seq;
-
-/// A replica's life from start to end: a random number that is drawn at the start. A new
-/// epoch means that the replica has lost its memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Epoch(pub u32);
-
-/// The role that the HA manager last gave a replica, as far as its commands show.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Role {
-    /// None yet, or a number unknown here.
-    #[default]
-    Unknown,
-    /// It was asked to commit.
-    Primary,
-    /// It was asked to schedule a kernel flush.
-    Backup,
-}
+use crate::{Epoch, Role, Seq, TableId};
 
 /// How far the latest bulk update has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,11 +34,6 @@ pub struct Bulk {
     /// How far it has come.
     pub state: BulkState,
 }
-
-/// Identifies a kernel's table of flows: the same number as long as the machine has not
-/// started again and the network namespace is the same. 0: not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TableId(pub u32);
 
 /// What each replica holds of the other's flows, and of which epoch and table they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

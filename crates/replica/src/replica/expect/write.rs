@@ -2,7 +2,7 @@
 
 use cache::{ExpectEntry, Tick};
 use flow::{ExpectKey, Expectation};
-use wire::v1::{Seq, StateKind};
+use wire::{Seq, StateKind};
 
 use crate::commit::{Commit, RUN_DOWN_SECS};
 use crate::conversation::STEPS_MAX;
