@@ -48,7 +48,7 @@ pub enum Command {
     RequestResync,
 }
 
-/// Whether [`Replica::advance`] should be called again at once.
+/// Whether [`crate::Replica::advance`] should be called again at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// Nothing is under way.
@@ -60,9 +60,9 @@ pub enum Progress {
 /// Which of the two caches is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// Flows that our kernel told of.
+    /// Flows that our kernel reported.
     Internal,
-    /// Flows that the peer told of.
+    /// Flows that the peer announced.
     External,
 }
 
@@ -73,7 +73,7 @@ pub struct Age {
     pub active_secs: u32,
     /// ALARM, external cache: seconds until it expires unless it is sent again.
     pub expires_secs: Option<u32>,
-    /// Internal cache: the flow is ours, and the peer has been told or is about to be.
-    /// External cache: the present run of the peer has told of it.
+    /// Internal cache: the flow is ours, and the peer has been sent it or is about to be.
+    /// External cache: the peer has announced it in its present epoch.
     pub is_announced: bool,
 }

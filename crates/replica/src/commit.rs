@@ -1,8 +1,8 @@
 //! Commit: the external cache → kernel, at a takeover.
 //!
 //! A cursor walks the external cache twice: first the flows without a master, then the
-//! others, whose masters then exist; expectations come last. [`crate::conversation`] says
-//! what is asked after each outcome.
+//! others, whose masters then exist; expectations come last. [`crate::conversation`]
+//! decides what is asked after each outcome.
 //!
 //! A peer that lives goes on announcing meanwhile. What it announces of an entry that the
 //! cursor has passed is *late*: it is committed in another round, and if it comes before

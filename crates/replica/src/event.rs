@@ -102,7 +102,7 @@ pub enum Event {
     },
     /// The peer has lost its memory.
     PeerRestarted {
-        /// Flows that only its former run has told of.
+        /// Flows that it announced only in a former epoch.
         unconfirmed: usize,
     },
 }

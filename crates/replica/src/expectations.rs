@@ -5,7 +5,7 @@
 //! after them. They are few, so walks over all of them are at once.
 //!
 //! Hard cases: the helper that predicts a flow may change the length of a segment of the
-//! master, and no event tells of the sequence adjustment that follows: the master is read
+//! master, and no event reports the sequence adjustment that follows: the master is read
 //! again whenever an expectation appears. The kernel's messages name no zone: a master is
 //! looked for in the default zone, and version 1 could not carry another one. The kernel
 //! gives what it creates the timeout of the helper's policy: what is left is set after.
@@ -23,11 +23,11 @@ use crate::stats::CacheStats;
 
 /// What is noted in the marks of an entry.
 pub(crate) mod marks {
-    /// It has ended; the entry waits until that has been said.
+    /// It has ended; the entry waits until that has been announced.
     pub(crate) const DEAD: u8 = 1;
     /// It is in the queue of what is owed to the kernel.
     pub(crate) const OWED: u8 = 2;
-    /// Found in the kernel at the start or committed: nobody is told before a bulk update.
+    /// Found in the kernel at the start or committed: it is not announced before a bulk update.
     pub(crate) const SILENT: u8 = 4;
     /// The last comparison with the kernel did not see it.
     pub(crate) const DOUBTED: u8 = 8;
@@ -130,7 +130,7 @@ impl Expectations {
             return;
         }
         self.internal_stats.destroyed += 1;
-        // Nobody has been told of a silent one.
+        // A silent one has not been announced.
         if is_announced && !entry.has(marks::SILENT) {
             entry.mark(marks::DEAD, 0);
             self.owe(*key);
@@ -283,7 +283,7 @@ impl Expectations {
         }
     }
 
-    /// Drops what the peer said of expectations whose time is over.
+    /// Drops the peer's expectations whose time is over.
     pub(crate) fn expire(&mut self, now: Tick, cache_timeout: Option<u64>) {
         self.external.retain(|e| {
             let age = u64::from(now.seconds_since(e.updated));

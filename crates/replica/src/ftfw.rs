@@ -6,7 +6,7 @@
 //!    └──missed, or the peer has started again; unless it has changed meanwhile
 //! ```
 //!
-//! A retransmission gets a new sequence number and says the flow's present state.
+//! A retransmission gets a new sequence number and carries the flow's present state.
 //! Control messages are numbered and acknowledged like the others, so a lost NACK
 //! shows as a gap in its sender's numbers.
 //!
@@ -270,7 +270,7 @@ impl Ftfw {
             self.greeting.note_missed();
         }
         if hello {
-            // Answered at once: until then the peer says HELLO in every message.
+            // Answered at once: until then the peer sets HELLO in every message.
             self.hello_back_due = true;
             self.timers.set(Timer::Ack, now);
             if self.has_trailer {

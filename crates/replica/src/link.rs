@@ -37,7 +37,7 @@ impl Links {
         (link != self.current && link.0 < self.names.len()).then(|| self.choose(link))
     }
 
-    /// The system says whether `link` is usable (switched on and with a carrier).
+    /// The system reports whether `link` is usable (switched on and with a carrier).
     pub(crate) fn on_state(&mut self, link: LinkId, usable: bool) -> Option<Event> {
         *self.usable.get_mut(link.0)? = usable;
         if usable || link != self.current {

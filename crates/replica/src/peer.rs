@@ -91,7 +91,7 @@ pub(crate) struct Peer {
     pub(crate) last_end: Option<Seq>,
     /// It has sent an ALIVE without trailer.
     pub(crate) plain: bool,
-    /// What it last said of holdings.
+    /// What it last reported of holdings.
     pub(crate) holdings: Option<Holdings>,
     /// The epoch in which it has been sent, or is about to be, what we have.
     pub(crate) greeted: Option<Epoch>,

@@ -307,7 +307,7 @@ impl Receiver {
         received
     }
 
-    /// The sender's numbers are what a message says that seemed late.
+    /// The sender's numbers go on from a message that seemed late.
     fn follow_anew(&mut self, received: &mut Received) {
         let surely = self.epochs.surely_up_to();
         received.last = self.numbers.follow_anew(received.seq, surely);

@@ -330,7 +330,7 @@ impl Replica {
         }
     }
 
-    /// The system says whether a link is usable.
+    /// The system reports whether a link is usable.
     pub fn handle_link(&mut self, now: Instant, link: LinkId, usable: bool) {
         self.now = now;
         self.events.extend(self.links.on_state(link, usable));

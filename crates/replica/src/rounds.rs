@@ -4,7 +4,7 @@
 //! copy at the peer has run down: within a quarter of its timeout ([`Rounds::note`]). That is
 //! all that makes a look urgent, and it makes the protocols with short timeouts urgent only
 //! while they have flows. Apart from it the whole table is looked at for flows that no event
-//! has told of, the more rarely the less there was to find, and as its size allows.
+//! has reported, the more rarely the less there was to find, and as its size allows.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub(crate) struct Rounds {
     /// Flows of the last dump of the whole table, and of the caches at the last turn.
     table: usize,
     held: usize,
-    /// False if looks are all that tells of flows: then they come as often as they may.
+    /// False if flows are found by looks alone: then they come as often as they may.
     has_events: bool,
     /// Looks at the whole table in a row that found nothing new.
     fruitless: u32,
@@ -86,7 +86,7 @@ impl Rounds {
         *part = Some(part.map_or(at, |due| due.min(at)));
     }
 
-    /// The look under way has found what no event has told: such things come in numbers.
+    /// The look under way has found what no event has reported: such things come in numbers.
     pub(crate) fn found(&mut self, flow: &FlowKey) {
         // Of the short-lived ones timeouts are found refreshed all the time.
         self.has_found |= part_of(flow).is_none();
@@ -109,7 +109,7 @@ impl Rounds {
         self.fruitless = if has_found { 0 } else { self.fruitless + 1 };
     }
 
-    /// Something is not known that events would have told.
+    /// Something is not known that events would have reported.
     pub(crate) fn doubt(&mut self) {
         self.fruitless = 0;
     }

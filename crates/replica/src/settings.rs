@@ -1,4 +1,4 @@
-//! What a replica is told at its start. The driver makes it from the configuration.
+//! What a replica is given at its start. The driver makes it from the configuration.
 
 use std::time::Duration;
 

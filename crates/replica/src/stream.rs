@@ -6,7 +6,7 @@
 //! missed, the live cursor, the paced cursor (ALARM), the catch-up cursor, the bulk
 //! cursor, expectations.
 //!
-//! A datagram of offers begins with an ALIVE that says so; nothing else is in it.
+//! A datagram of offers begins with an ALIVE that marks it as such; nothing else is in it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::mode::Mode;
 use crate::settings::Settings;
 use crate::time::Instant;
 
-/// A replica that has sent nothing for this long says that it is alive.
+/// A replica that has sent nothing for this long sends an ALIVE.
 pub(crate) const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Most events that wait without an internal cache: about 20 MiB. Then the oldest

@@ -1,5 +1,5 @@
 //! Dumps of the kernel table: at the start, on command, after an overrun, for a
-//! flush or a bulk update, and the paced sweeps that find what no event tells.
+//! flush or a bulk update, and the paced sweeps that find what no event reports.
 //!
 //! Some flows are silent: one created while nobody listened may never emit an
 //! event, and packets refresh a timer without one. A sweep compares the table with
@@ -131,7 +131,7 @@ impl Sweeps {
         }
     }
 
-    /// When [`Replica::sweeps_due`] has something to do.
+    /// When the sweeps have something to do.
     pub(crate) fn next_due(&self) -> Instant {
         let due = self.rounds.next_due().min(self.expire_at);
         self.repair_at.map_or(due, |at| at.min(due))

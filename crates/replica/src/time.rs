@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cache::Tick;
 
-/// A point in time, as the driver tells it.
+/// A point in time, as the driver gives it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant(u64);
 

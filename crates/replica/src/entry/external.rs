@@ -1,4 +1,4 @@
-//! What is noted about an entry of the external cache: what the peer last said of the flow,
+//! What is noted about an entry of the external cache: what the peer last sent of the flow,
 //! whose it is since, and how far the kernel has it.
 //!
 //! Without injection an entry is what the peer holds, and only a commit writes it. With

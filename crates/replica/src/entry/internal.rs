@@ -97,7 +97,7 @@ const BULK: u8 = 4;
 /// The kernel is asked whether it still has the flow, and no event has come since.
 const DOUBTED: u8 = 8;
 /// `Taken`, and a sweep has noted the kernel's timeout: a longer one is evidence of traffic
-/// from here on. The copy of a former owner may live longer than its last event says, so
+/// from here on. The copy of a former owner may live longer than its last event shows, so
 /// the first look is none.
 const NOTED: u8 = 16;
 /// `Taken`, and the owner has announced its end: our kernel's copy is of no use any more.
@@ -186,7 +186,7 @@ impl Internal {
         }
     }
 
-    /// Changes the note by one step and says what follows.
+    /// Changes the note by one step and returns what follows.
     pub(crate) fn step(&mut self, step: Step) -> Effect {
         match (step, self.life) {
             (Step::Created, _) => {

@@ -132,5 +132,8 @@ fn a_peer_that_misses_what_it_had_acknowledged_has_gone_back() {
     assert!(!missed.went_back);
     let missed = ftfw.missed(Seq(2), Seq(3));
     assert!(missed.messages.is_empty() && missed.went_back);
-    assert!(!ftfw.missed(Seq(2), Seq(3)).went_back, "that is said once");
+    assert!(
+        !ftfw.missed(Seq(2), Seq(3)).went_back,
+        "that is noticed once"
+    );
 }

@@ -32,7 +32,7 @@ pub(super) struct Epochs {
     datagram_is_current: bool,
 }
 
-/// What an ALIVE says of epochs.
+/// What an ALIVE names.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Named {
     pub(super) epoch: Option<Epoch>,

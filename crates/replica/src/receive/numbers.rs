@@ -26,7 +26,7 @@ const HELLO_AHEAD_MAX: i32 = 1 << 16;
 const HELLO_LATE_MAX: Duration = Duration::from_millis(500);
 
 /// Only late messages have come since then. Either they are late copies, or a message of
-/// the sender's former epoch had led us astray and its numbers are what they say. Two
+/// the sender's former epoch had led us astray and the sender's numbers are those of the late ones. Two
 /// things are no late copy: an acknowledgement of what we have sent since, and an ALIVE
 /// that names the present epoch under a number that none of them had, [`LATE_COPY_MAX`] on.
 #[derive(Clone, Copy, Debug)]
@@ -143,7 +143,7 @@ impl Numbers {
         self.astray.is_some_and(is_long)
     }
 
-    /// The sender's numbers are what a message says that seemed late. `surely`: the highest
+    /// The sender's numbers go on from a message that seemed late. `surely`: the highest
     /// one that has come of the present epoch, which must not be taken for new again.
     pub(super) fn follow_anew(&mut self, seq: Seq, surely: Option<Seq>) -> Seq {
         self.astray = None;

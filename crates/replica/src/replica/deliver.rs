@@ -1,11 +1,11 @@
 //! Message of the peer → external cache, or the queue of injections.
 //!
 //! With injection the external cache is the ledger of what we put into the
-//! kernel: what the peer said last, and when. It decides later whether a flow has
+//! kernel: what the peer sent last, and when. It decides later whether a flow has
 //! seen traffic here since, and so is ours (see `inject`).
 //!
 //! An offer is a flow that the peer has only found in its kernel. It never takes a flow
-//! of ours, and our kernel, if it has kept its table, is not told of it: the offer may be
+//! of ours, and our kernel, if it has kept its table, is not given it: the offer may be
 //! the old copy of a flow that has ended here while our daemon was down.
 
 use std::time::Duration;
@@ -36,10 +36,10 @@ impl Replica {
                 let is_of_this_epoch = self.is_mentioned(slot) || note.has_ended();
                 !is_of_this_epoch || note.seq.before(seq)
             }
-            // No flow at all has ended since this was said.
+            // No flow at all has ended since this was sent.
             None => kind != StateKind::Delete && self.peer_mut(from).ended_before(seq),
         };
-        // Of a flow that is ours only the end matters: what the peer had said is over.
+        // Of a flow that is ours only the end matters: what the peer had announced is over.
         if is_news && (!is_ours || kind == StateKind::Delete) {
             self.peer_mut(from).receiver.stats.late_used += 1;
             self.deliver(from, kind, flow, seq);
@@ -158,7 +158,7 @@ impl Replica {
     }
 
     /// The owner of a flow is the replica whose kernel sees its packets. What the
-    /// peer says of a flow makes it the peer's, until our kernel sees traffic again.
+    /// peer announces of a flow makes it the peer's, until our kernel sees traffic again.
     /// Returns true if the flow is ours.
     fn note_ownership(&mut self, from: PeerId, kind: StateKind, flow: &Flow) -> bool {
         let Some(slot) = self.ledger.find(&flow.key()) else {
@@ -178,7 +178,7 @@ impl Replica {
     }
 
     /// True if the peer's announcement crosses a bulk update of ours with the same flow:
-    /// both replicas have been told at once to take over. The higher epoch keeps the flow;
+    /// both replicas were made to take over at once. The higher epoch keeps the flow;
     /// otherwise each would take the other one for its owner.
     fn wins(&self, from: PeerId, own: Slot) -> bool {
         let note = self.ledger.note(own);

@@ -133,7 +133,7 @@ impl Replica {
         let slot = self.ledger.find(&master);
         let slot = slot.filter(|s| !self.ledger.note(*s).has_ended());
         if event.change == Change::Destroy {
-            // Of a master that the peer has taken over, the peer speaks.
+            // The peer announces the expectations of a master that it has taken over.
             let is_ours = slot.is_none_or(|s| !self.ledger.note(s).is_taken());
             self.expectations.end(&e.key(), is_ours);
             return;
@@ -154,7 +154,7 @@ impl Replica {
         }
     }
 
-    /// A master is no longer ours to speak of: nor is what it has predicted, which the
+    /// A master is not ours to announce any more. Nor is what it has predicted, which the
     /// kernel is about to end.
     pub(crate) fn forget_expectations_of(&mut self, master: &Flow) {
         // Only a helper predicts.

@@ -17,7 +17,7 @@ impl Replica {
     /// Empties caches; nothing is sent. Refused while a commit reads the external cache.
     ///
     /// The original flushes the kernel table here if there is no internal cache;
-    /// the command says caches, so this does not.
+    /// the command names caches, so this does not.
     pub(crate) fn flush_caches(&mut self, asked: Caches) -> Answer {
         let internal = asked != Caches::External;
         // What was late leaves the external cache by itself as it is committed.

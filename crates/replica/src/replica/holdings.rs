@@ -43,12 +43,12 @@ impl Replica {
         }
     }
 
-    /// True if the peer tells offers from announcements, and our trailer says which they are.
+    /// True if the peer distinguishes offers from announcements, and our trailer names them.
     pub(crate) fn takes_offers(&self) -> bool {
         self.settings.trailer && self.first_peer().holdings.is_some()
     }
 
-    /// What a trailer says of the peer's table, and of what it wants.
+    /// What a trailer reports of the peer's table, and what it asks for.
     fn on_holdings(&mut self, from: PeerId, trailer: &Trailer) {
         let Some(holdings) = trailer.holdings else {
             return;
@@ -71,7 +71,7 @@ impl Replica {
         }
     }
 
-    /// What a trailer says of a bulk update.
+    /// What a trailer reports of a bulk update.
     fn on_bulk_state(&mut self, from: PeerId, trailer: &Trailer, received: &Received) {
         let bulk = &trailer.bulk;
         let offered = trailer.holdings.map_or(0, |h| h.offered as usize);

@@ -1,7 +1,7 @@
 //! Kernel event → internal cache → owed to the peer.
 //!
 //! Hard cases: a DESTROY can come after the NEW of the flow that took its tuple
-//! (the kernel's id tells them apart); a flow that the peer has taken over ends in
+//! (the kernel's id distinguishes them); a flow that the peer has taken over ends in
 //! our kernel too, and that must not be announced; our own requests cause events.
 
 use cache::Slot;
@@ -26,7 +26,7 @@ impl Replica {
         }
         let known = self.ledger.find(&flow.key());
         // The end of a flow that is known always counts, whatever a filter of
-        // states says of its last state: its entry would stay for ever.
+        // states makes of its last state: its entry would stay for ever.
         let ends_known = event.change == Change::Destroy && known.is_some();
         if !ends_known && !self.settings.filter.keeps(flow) {
             self.stats.events_filtered += 1;
@@ -137,7 +137,7 @@ impl Replica {
         self.end_entry(slot);
     }
 
-    /// Removes an entry of which the peer is not told.
+    /// Removes an entry; its end is not announced.
     pub(crate) fn remove_internal(&mut self, slot: Slot) {
         let flow = self.ledger.flow(slot);
         self.forget_expectations_of(&flow);

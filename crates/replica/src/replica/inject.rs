@@ -1,6 +1,6 @@
 //! Direct injection: entries of the external cache → kernel, as they come.
 //!
-//! [`crate::conversation`] says what is asked after each outcome. An entry has one request
+//! [`crate::conversation`] decides what is asked after each outcome. An entry has one request
 //! under way at most; what comes meanwhile is noted, and built from the entry's state when
 //! the request is over.
 
@@ -122,7 +122,7 @@ impl Replica {
                 if let (Op::Update(update), Outcome::Found(held)) = (&op, &result.outcome)
                     && update.timeout.is_none()
                 {
-                    // It stays the kernel's: nothing tells a longer one from traffic.
+                    // It stays the kernel's: nothing distinguishes a longer one from traffic.
                     let timeout = held.timeout;
                     let kept = Flow { timeout, ..wanted };
                     self.external.store(slot, &kept, self.now.tick());
@@ -188,7 +188,7 @@ impl Replica {
     }
 
     /// True if the kernel's entry will live longer than what we injected allows. Of an
-    /// entry that is not as the peer said it last, nothing can be said.
+    /// entry that is not as the peer sent it last, nothing is known.
     pub(crate) fn has_seen_traffic(&self, slot: Slot, held: &Flow) -> bool {
         let note = self.external.note(slot);
         if note.is_ours() || note.is_unwritten() {
@@ -207,7 +207,7 @@ impl Replica {
         !self.settings.external_cache && injected.is_some_and(|s| !self.has_seen_traffic(s, held))
     }
 
-    /// The kernel has no copy any more, but the peer may have said something newer since.
+    /// The kernel has no copy any more, but the peer may have sent something newer since.
     pub(crate) fn injected_ended(&mut self, flow: &FlowKey) {
         if self.settings.external_cache {
             return;

@@ -246,7 +246,7 @@ impl Replica {
         self.events.push_back(Event::PeerRestarted {
             unconfirmed: self.unconfirmed(),
         });
-        // Whoever is told to be the backup knows that what the peer has is the peer's.
+        // A replica that the HA manager made the backup knows that what the peer has is the peer's.
         if self.role == Role::Backup && self.protocol.has_control() {
             self.request_resync();
         }

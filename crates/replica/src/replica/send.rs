@@ -247,7 +247,7 @@ impl Replica {
         true
     }
 
-    /// Appends an ALIVE, with what it says of itself; `offers`: what follows are offers.
+    /// Appends an ALIVE, with our trailer; `offers`: what follows are offers.
     fn push_alive(&mut self, offers: bool) -> bool {
         let flags = self.protocol.flags();
         let trailer = self.trailer(offers);
@@ -274,7 +274,7 @@ impl Replica {
 
     fn control_sent(&mut self, seq: Seq, control: Control) {
         self.count_sent();
-        // An ALIVE is not repeated: the next one says more.
+        // An ALIVE is not repeated: the next one carries newer numbers.
         if control != Control::Alive {
             let about = About::Control(control);
             self.message_sent(seq, Message { about, version: 0 });

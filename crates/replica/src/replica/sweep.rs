@@ -120,14 +120,14 @@ impl Replica {
         {
             let is_newer = self.external.times(slot).updated >= self.sweeps.began.tick();
             if reason == Reason::Start || is_newer || note.has_ended() {
-                // What the peer has told of since is a copy; what it has ended is about to go.
+                // What the peer has announced since is a copy; what it has ended is about to go.
                 return;
             }
-            // The operator says that this replica is the one that knows.
+            // The operator has decided that this replica is the one that knows.
             self.disown(&flow.key());
         }
         match self.ledger.find(&flow.key()) {
-            // An event has told something newer while the dump ran.
+            // An event has brought something newer while the dump was read.
             Some(_) if reason == Reason::Start => {}
             Some(slot) => {
                 if self.ledger.note(slot).has_ended() {
@@ -200,7 +200,7 @@ impl Replica {
         is_new && !is_injected()
     }
 
-    /// A flow that no event has told of.
+    /// A flow that no event has reported.
     fn on_silent_flow(&mut self, flow: &Flow) {
         if self.is_copy(flow) {
             return;

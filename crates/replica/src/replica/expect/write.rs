@@ -232,7 +232,7 @@ fn request(purpose: Purpose, step: u8, op: Op) -> KernelRequest {
     }
 }
 
-/// What the peer said, with what is left of its timeout, at most `most` seconds.
+/// What the peer sent, with what is left of its timeout, at most `most` seconds.
 fn with_what_is_left(entry: &ExpectEntry, now: Tick, most: Option<u32>) -> Expectation {
     let left = entry.left(now).map(|t| t.max(1));
     let most = most.unwrap_or(u32::MAX);
