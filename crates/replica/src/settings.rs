@@ -63,7 +63,7 @@ pub struct Settings {
     pub sweep_full: Duration,
     /// Sequence number of the first message. The original takes the Unix time.
     pub first_seq: Seq,
-    /// This run: a random number.
+    /// This life of the replica: a random number.
     pub epoch: Epoch,
     /// The kernel's table that this replica reads and writes.
     pub table: TableId,

@@ -85,7 +85,7 @@ impl Replica {
         if late && (is_told || !note.seq.before(seq)) {
             return;
         }
-        // What a former run of the peer has announced is now known to live.
+        // What the peer announced in a former epoch is now known to live.
         if !is_told && !note.is_ours() {
             self.merge_external(slot, &flow);
             if !self.settings.external_cache && !note.is_held() {
