@@ -284,7 +284,7 @@ impl Ledger {
 
     // ---- tombstones ----
 
-    /// A tombstone has been sent and waits for its acknowledgement. For an absent peer
+    /// A tombstone has been sent for the first time and waits for its acknowledgement. For an absent peer
     /// they would fill the cache: beyond `max` of them the oldest go. Returns how many have.
     pub(crate) fn bury(&mut self, slot: Slot, max: usize) -> u64 {
         let ticket = self.ticket(slot);

@@ -218,7 +218,7 @@ impl Replica {
                 Source::Paced => self.paced_sent(slot),
                 Source::CatchUp | Source::Bulk => self.stream.use_allowance(),
             }
-            self.flow_sent(slot, seq);
+            self.flow_sent(slot, seq, source == Source::Live);
             next = self.next_flow();
         }
         true
@@ -281,13 +281,14 @@ impl Replica {
         }
     }
 
-    /// A message about an entry of the internal cache has been sent under `seq`.
-    fn flow_sent(&mut self, slot: Slot, seq: Seq) {
+    /// A message about an entry of the internal cache has been sent under `seq`; `is_first`:
+    /// the first one with its latest state.
+    fn flow_sent(&mut self, slot: Slot, seq: Seq, is_first: bool) {
         let version = self.ledger.sent(slot);
         let about = About::Flow(self.ledger.ticket(slot));
         if self.message_sent(seq, Message { about, version }) {
             self.flow_acknowledged(slot);
-        } else if self.ledger.note(slot).has_ended() {
+        } else if is_first && self.ledger.note(slot).has_ended() {
             self.bound_tombstones(slot);
         }
     }
