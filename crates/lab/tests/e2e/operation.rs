@@ -382,7 +382,9 @@ fn startup_resync(world: &World) -> Result<()> {
     let pattern = format!("dport={PORT} ");
     pair.wait_external(&pattern, 500)?;
     pair.restart(1)?;
-    pair.wait_external(&pattern, 500)
+    // NOTRACK repeats nothing. If the answer to the first request is lost, the next may begin
+    // 10 s later.
+    pair.wait_external_for(&pattern, 500, Duration::from_secs(15))
 }
 
 fn scheduled_flush(world: &World) -> Result<()> {

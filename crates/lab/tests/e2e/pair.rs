@@ -117,9 +117,18 @@ impl Pair {
 
     /// Waits until FW2's external cache has `count` lines with `pattern`.
     pub(crate) fn wait_external(&self, pattern: &str, count: usize) -> Result<()> {
+        self.wait_external_for(pattern, count, SOON)
+    }
+
+    pub(crate) fn wait_external_for(
+        &self,
+        pattern: &str,
+        count: usize,
+        limit: Duration,
+    ) -> Result<()> {
         let what = format!("{count} flows with `{pattern}` in FW2's external cache");
         let mut last = 0;
-        wait::until(&what, SOON, || {
+        wait::until(&what, limit, || {
             last = self.fw2.external(pattern).map_or(usize::MAX, |l| l.len());
             last == count
         })
