@@ -163,10 +163,11 @@ impl Expectations {
                 unversioned.push(entry.expectation.key());
             }
         }
-        for key in unversioned {
+        // A new version each: an acknowledgement that is on its way is about the former one.
+        let sent: Vec<ExpectKey> = self.order.values().copied().collect();
+        for key in sent.into_iter().chain(unversioned) {
             self.owe(key);
         }
-        self.sent = 0;
     }
 
     /// Number of those that wait to be sent.
@@ -239,8 +240,12 @@ impl Expectations {
 
     /// The peer answers: what has left the ring is sent once more.
     pub(crate) fn catch_up(&mut self) {
-        if let Some(from) = self.catch_up.take() {
-            self.sent = self.sent.min(from);
+        let Some(from) = self.catch_up.take().filter(|from| *from < self.sent) else {
+            return;
+        };
+        let again = self.order.range(from + 1..=self.sent);
+        for key in again.map(|(_, key)| *key).collect::<Vec<_>>() {
+            self.owe(key);
         }
     }
 

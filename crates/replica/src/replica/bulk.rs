@@ -84,7 +84,11 @@ impl Replica {
     /// What a message sent now may claim of it.
     pub(crate) fn bulk_state(&self) -> Bulk {
         let bulk = &self.bulk;
-        let is_open = bulk.found.is_some() || self.flows_owed() > 0 || !self.is_bulk_acknowledged();
+        // What has left the ring unacknowledged may be a part of it.
+        let is_open = bulk.found.is_some()
+            || self.flows_owed() > 0
+            || self.ledger.has_to_catch_up()
+            || !self.is_bulk_acknowledged();
         let state = match bulk.first {
             _ if bulk.given_up || bulk.number == 0 => BulkState::None,
             // The message is the one that begins it.

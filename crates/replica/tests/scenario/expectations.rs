@@ -425,3 +425,75 @@ fn removed_expectations_do_not_wait_to_be_sent() {
     replica.handle_expectation(now, &event(Change::New, &predicted(1)));
     assert_eq!(replica.owed(), before + 1);
 }
+
+#[test]
+fn the_end_of_an_expectation_during_a_bulk_update_is_sent() {
+    use replica::Seq;
+    use replica::{
+        CommandId, DumpEnd, ExpectationEvent, Instant, KernelEvent, LinkId, Origin, PeerId, Replica,
+    };
+    use wire::v1::{Control, Flags, MessageType, messages};
+    use wire::{ObjectKind, StateKind};
+    let mut r = Replica::new(with_expectations(Mode::Ftfw));
+    let now = Instant::START;
+    let first = r.settings().first_seq;
+    let mut last = first;
+    while r.poll_dump().is_some() {
+        r.handle_dump_end(now, DumpEnd::Complete);
+    }
+    let ev = |change, n| ExpectationEvent {
+        change,
+        origin: Origin::Traffic,
+        expectation: predicted(n),
+    };
+    for n in 1..=40 {
+        r.handle_events(
+            now,
+            &[KernelEvent {
+                change: Change::New,
+                origin: Origin::Traffic,
+                flow: tcp(n),
+            }],
+        );
+        r.handle_expectation(now, &ev(Change::New, n));
+    }
+    let poll = |r: &mut Replica, last: &mut Seq| -> Option<Vec<MessageType>> {
+        let (_, b) = r.poll_transmit()?;
+        let kinds: Vec<MessageType> = messages(b)
+            .flatten()
+            .map(|m| {
+                *last = m.header.seq;
+                m.header.kind
+            })
+            .collect();
+        Some(kinds)
+    };
+    while poll(&mut r, &mut last).is_some() {}
+    r.handle_command(now, CommandId(1), Command::Bulk);
+    r.advance(now, 1000);
+    let mut datagrams = 0;
+    while let Some(kinds) = poll(&mut r, &mut last) {
+        datagrams += 1;
+        if kinds
+            .iter()
+            .any(|k| matches!(k, MessageType::State(ObjectKind::Expectation, _)))
+        {
+            break;
+        }
+    }
+    assert!(datagrams > 0);
+    for n in 1..=40 {
+        r.handle_expectation(now, &ev(Change::Destroy, n));
+    }
+    let ack = crate::forged::control(Control::Ack(first, last), Flags::NONE, 7);
+    r.handle_datagram(now, PeerId::FIRST, LinkId(0), &ack);
+    r.advance(now, 1000);
+    let mut ends = 0;
+    while let Some(kinds) = poll(&mut r, &mut last) {
+        ends += kinds
+            .iter()
+            .filter(|k| **k == MessageType::State(ObjectKind::Expectation, StateKind::Delete))
+            .count();
+    }
+    assert_eq!(ends, 40);
+}
