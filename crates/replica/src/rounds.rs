@@ -114,6 +114,12 @@ impl Rounds {
         self.fruitless = 0;
     }
 
+    /// Events were left out on purpose: what they would have reported is looked for.
+    pub(crate) fn events_left_out(&mut self, now: Instant) {
+        self.doubt();
+        self.failed(now, DumpScope::All);
+    }
+
     /// A look at this part has failed.
     pub(crate) fn failed(&mut self, now: Instant, scope: DumpScope) {
         match SHORT_LIVED.iter().position(|part| scope_of(part) == scope) {

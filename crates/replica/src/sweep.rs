@@ -147,6 +147,11 @@ impl Sweeps {
         self.rounds.note(now, flow);
     }
 
+    /// A commit is over during which the group of NEW events was left.
+    pub(crate) fn events_left_out(&mut self, now: Instant) {
+        self.rounds.events_left_out(now);
+    }
+
     pub(crate) fn is_whole(&self) -> bool {
         self.whole && self.repair_at.is_none()
     }

@@ -116,12 +116,14 @@ impl Replica {
                 commit.at = Some(At::Expectations(None));
             }
             (true, _) if commit.id.is_none() => {
+                self.hear_again(&commit);
                 if let Some((id, objects)) = self.commit_next.take() {
                     self.start_commit(id, objects);
                 }
                 return self.commit.is_some();
             }
             (true, Pass::WithMaster | Pass::Expectations) => {
+                self.hear_again(&commit);
                 let answer = Answer::Committed {
                     created: commit.created,
                     updated: commit.updated,
@@ -137,6 +139,13 @@ impl Replica {
         let walks = commit.at.is_some() && self.requests.len() < REQUESTS_MAX;
         self.commit = Some(commit);
         pass_over || walks
+    }
+
+    /// A commit is over. During a large one the driver leaves the group of NEW events.
+    fn hear_again(&mut self, commit: &Commit) {
+        if commit.is_large() {
+            self.sweeps.events_left_out(self.now);
+        }
     }
 
     /// The next requests about flows, for up to `items` entries from a position on.
@@ -277,6 +286,8 @@ impl Replica {
     /// Our kernel has the flow of an entry from us.
     fn is_committed(&mut self, commit: &Commit, slot: Option<Slot>, flow: &Flow) {
         self.own_committed(flow);
+        // No event of it may come: it is looked at before its timeout has run down.
+        self.sweeps.note(self.now, flow);
         let Some(slot) = slot else { return };
         if !self.settings.external_cache {
             self.external.change(slot, External::committed_held);

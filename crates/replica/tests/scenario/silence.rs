@@ -124,3 +124,28 @@ fn a_full_cache_counts_what_it_does_not_take() {
     assert_eq!(w.nodes[FW1].replica.len(Which::Internal), 5);
     assert_eq!(w.nodes[FW1].replica.stats().internal.create_failed, 3);
 }
+
+/// Goal: what a large commit makes is looked at as soon as what events report.
+/// Method: UDP flows that traffic refreshes silently on the new primary. During a commit
+/// of 256 flows or more the driver leaves the group of NEW events.
+#[test]
+fn flows_of_a_large_commit_are_looked_at_within_a_quarter_of_their_timeout() {
+    const FLOWS: u16 = 3000;
+    let mut w = World::with(settings(), settings());
+    for n in 1..=FLOWS {
+        w.traffic(FW1, &udp(n, 180));
+    }
+    w.run(10.0);
+    w.nodes[FW1].mute = true;
+    w.command(FW2, Command::Commit(Objects::All));
+    w.run(1.0);
+    assert_eq!(w.nodes[FW2].kernel.len(), usize::from(FLOWS));
+    for _ in 0..50 {
+        for n in 1..=FLOWS {
+            let now = w.now;
+            w.nodes[FW2].kernel.refresh(now, &udp(n, 0).key(), 180);
+        }
+        w.run(1.0);
+    }
+    assert_eq!(w.nodes[FW2].announced(), usize::from(FLOWS));
+}
