@@ -130,7 +130,7 @@ fn a_full_cache_counts_what_it_does_not_take() {
 /// of 256 flows or more the driver leaves the group of NEW events.
 #[test]
 fn flows_of_a_large_commit_are_looked_at_within_a_quarter_of_their_timeout() {
-    const FLOWS: u16 = 3000;
+    const FLOWS: u16 = 9000;
     let mut w = World::with(settings(), settings());
     for n in 1..=FLOWS {
         w.traffic(FW1, &udp(n, 180));
