@@ -5,7 +5,7 @@
 //! the live cursor and needs no second message. A full ring forgets nothing: what leaves it
 //! at its old end goes back to the cursors of the ledger.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 use cache::Ticket;
 use wire::Seq;
@@ -33,14 +33,21 @@ pub(crate) struct Message {
     pub(crate) version: u64,
 }
 
+impl Message {
+    fn is_about_object(&self) -> bool {
+        !matches!(self.about, About::Control(_))
+    }
+}
+
 /// The ring.
 #[derive(Debug, Default)]
 pub(crate) struct UnderWay {
-    /// `None`: taken out, and not yet at the old end.
-    ring: VecDeque<(Seq, Option<Message>)>,
+    /// By number, counted on beyond 32 bits: what is taken out leaves no gap to be walked over.
+    messages: BTreeMap<i64, Message>,
+    /// The latest number, as it was sent and counted on.
+    latest: (Seq, i64),
     /// Messages about flows and expectations.
     objects: usize,
-    controls: usize,
 }
 
 impl UnderWay {
@@ -50,82 +57,67 @@ impl UnderWay {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.objects + self.controls == 0
+        self.messages.is_empty()
     }
 
     /// True if a message about a flow or an expectation up to number `last` is under way.
     pub(crate) fn has_object_until(&self, last: Seq) -> bool {
-        let until = self.ring.iter().take_while(|(seq, _)| !last.before(*seq));
-        let mut messages = until.filter_map(|(_, message)| message.as_ref());
-        messages.any(|message| !matches!(message.about, About::Control(_)))
+        let mut until = self.messages.range(..=self.counted_on(last));
+        until.any(|(_, message)| message.is_about_object())
     }
 
     /// All messages, oldest first.
     pub(crate) fn messages(&self) -> impl Iterator<Item = &Message> {
-        self.ring.iter().filter_map(|(_, message)| message.as_ref())
+        self.messages.values()
     }
 
     /// The control messages.
     pub(crate) fn controls(&self) -> impl Iterator<Item = (Seq, Control)> {
-        self.ring.iter().filter_map(|(seq, message)| match message {
-            Some(Message {
-                about: About::Control(control),
-                ..
-            }) => Some((*seq, *control)),
-            _ => None,
-        })
+        let control = |(number, message): (&i64, &Message)| match message.about {
+            About::Control(control) => Some((Seq(*number as u32), control)),
+            About::Flow(_) | About::Expectation => None,
+        };
+        self.messages.iter().filter_map(control)
     }
 
-    fn count(&mut self, message: &Message) -> &mut usize {
-        match message.about {
-            About::Control(_) => &mut self.controls,
-            About::Flow(_) | About::Expectation => &mut self.objects,
-        }
+    fn counted_on(&self, seq: Seq) -> i64 {
+        self.latest.1 + i64::from(seq.ahead_of(self.latest.0))
     }
 
     /// Adds the latest message. Returns the oldest if there is no room for both.
     pub(crate) fn push(&mut self, seq: Seq, message: Message) -> Option<Message> {
-        self.ring.push_back((seq, Some(message)));
-        *self.count(&message) += 1;
-        if self.ring.len() <= MAX {
+        let number = match self.messages.is_empty() {
+            true => i64::from(seq.0),
+            false => self.counted_on(seq),
+        };
+        self.latest = (seq, number);
+        self.messages.insert(number, message);
+        self.objects += usize::from(message.is_about_object());
+        if self.messages.len() <= MAX {
             return None;
         }
-        let (_, oldest) = self.ring.pop_front()?;
-        if let Some(oldest) = &oldest {
-            *self.count(oldest) -= 1;
-        }
-        self.drop_gaps();
-        oldest
+        let (_, oldest) = self.messages.pop_first()?;
+        self.objects -= usize::from(oldest.is_about_object());
+        Some(oldest)
     }
 
     /// Takes the messages from number `from` to number `to` out, oldest first.
     pub(crate) fn take(&mut self, from: Seq, to: Seq) -> Vec<Message> {
-        let first = self.ring.partition_point(|(seq, _)| seq.before(from));
-        let mut taken = Vec::new();
-        for (seq, message) in self.ring.range_mut(first..) {
-            if to.before(*seq) {
-                break;
-            }
-            taken.extend(message.take());
+        let (from, to) = (self.counted_on(from), self.counted_on(to));
+        if from > to {
+            return Vec::new();
         }
-        for message in &taken {
-            *self.count(message) -= 1;
-        }
-        self.drop_gaps();
+        let numbers: Vec<i64> = self.messages.range(from..=to).map(|(n, _)| *n).collect();
+        let taken = numbers.iter().filter_map(|n| self.messages.remove(n));
+        let taken: Vec<Message> = taken.collect();
+        self.objects -= taken.iter().filter(|m| m.is_about_object()).count();
         taken
     }
 
     /// Takes all of them out, oldest first.
     pub(crate) fn take_all(&mut self) -> Vec<Message> {
-        let taken = self.ring.drain(..).filter_map(|(_, m)| m).collect();
-        (self.objects, self.controls) = (0, 0);
-        taken
-    }
-
-    fn drop_gaps(&mut self) {
-        while self.ring.front().is_some_and(|(_, m)| m.is_none()) {
-            self.ring.pop_front();
-        }
+        self.objects = 0;
+        std::mem::take(&mut self.messages).into_values().collect()
     }
 }
 
@@ -170,7 +162,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_taken_out_makes_room_and_evicts_nothing() {
+        let mut ring = UnderWay::default();
+        let of = |version| Message {
+            about: About::Expectation,
+            version,
+        };
+        for n in 0..MAX as u32 {
+            ring.push(Seq(n), of(u64::from(n)));
+        }
+        // All but the oldest are acknowledged.
+        assert_eq!(ring.take(Seq(1), Seq(MAX as u32 - 1)).len(), MAX - 1);
+        for n in 0..1000 {
+            assert_eq!(ring.push(Seq(MAX as u32 + n), of(1)), None);
+        }
+        assert_eq!(ring.objects(), 1001);
+    }
+
+    #[test]
     fn a_message_takes_no_more_than_is_said() {
-        assert!(size_of::<(Seq, Option<Message>)>() <= 32);
+        assert!(size_of::<(i64, Message)>() <= 32);
     }
 }
