@@ -41,6 +41,7 @@ impl Replica {
             self.stats.not_carried += 1;
             return;
         }
+        let is_unheard_of = known.is_none() && self.external.find(&flow.key()).is_none();
         if event.change == Change::Destroy {
             self.injected_ended(&flow.key());
         } else {
@@ -59,7 +60,12 @@ impl Replica {
             (Change::Destroy, None) => {}
             (Change::Destroy, Some(slot)) => self.on_destroy(slot, flow),
             (Change::New, Some(slot)) => self.reuse_entry(slot, flow),
-            (Change::New | Change::Update, None) => self.insert_internal(flow, Step::Created),
+            (Change::New | Change::Update, None) => {
+                self.insert_internal(flow, Step::Created);
+                if event.change == Change::Update && is_unheard_of {
+                    self.doubt_late_update(&flow.key());
+                }
+            }
             (Change::Update, Some(slot)) => self.on_update(slot, flow),
         }
     }

@@ -7,7 +7,7 @@
 use cache::{List, Slot, Ticket};
 use flow::{Flow, FlowKey};
 
-use super::Replica;
+use super::{REQUESTS_MAX, Replica};
 use crate::conversation::{self, Attempt, Next, NextOfEnd};
 use crate::entry::{External, Step};
 use crate::event::Event;
@@ -93,6 +93,18 @@ impl Replica {
             self.remove_internal(slot);
         } else {
             // What came meanwhile may have been about this flow, or about the next one.
+            self.verify(slot);
+        }
+    }
+
+    /// An UPDATE of a flow that nothing knows. It may have waited in the socket while we
+    /// deleted the flow by injection, and no event of that comes: the kernel is asked.
+    pub(crate) fn doubt_late_update(&mut self, flow: &FlowKey) {
+        // Beyond the bound, the next look at the table finds it.
+        if self.settings.external_cache || self.requests.len() >= REQUESTS_MAX {
+            return;
+        }
+        if let Some(slot) = self.ledger.find(flow) {
             self.verify(slot);
         }
     }

@@ -1,7 +1,10 @@
 //! Injection without an external cache, and who owns a flow.
 
 use flow::TcpState;
-use replica::{Command, LinkId, Objects, Op, PeerId, Purpose, Which};
+use replica::{
+    Change, Command, DumpEnd, Instant, KernelError, KernelEvent, KernelResult, LinkId, Objects, Op,
+    Origin, Outcome, PeerId, Purpose, Replica, Which,
+};
 use wire::StateKind;
 use wire::v1::Flags;
 
@@ -131,4 +134,50 @@ fn an_injection_over_an_equal_flow_updates_it() {
         })
         .collect();
     assert_eq!(ops, ["create", "get", "update"]);
+}
+
+/// Goal: an event that was older than a delete by injection, and is read after its result,
+/// leaves nothing behind. No event of our own requests corrects it.
+#[test]
+fn an_update_that_is_read_after_the_result_of_a_delete_leaves_no_entry() {
+    for lives in [false, true] {
+        let mut replica = Replica::new(injecting());
+        let now = Instant::START;
+        while replica.poll_dump().is_some() {
+            replica.handle_dump_end(now, DumpEnd::Complete);
+        }
+        let mut in_kernel = true;
+        let mut answer = |replica: &mut Replica| {
+            let mut requests = Vec::new();
+            replica.poll_kernel(10, &mut requests);
+            for request in requests {
+                let outcome = match request.op {
+                    Op::Get(_) if in_kernel => Outcome::Found(Box::new(tcp(1))),
+                    Op::Get(_) => Outcome::Failed(KernelError::NotFound),
+                    _ => Outcome::Done,
+                };
+                if matches!(request.op, Op::Delete(..)) {
+                    in_kernel = lives;
+                }
+                replica.handle_results(now, &[KernelResult { request, outcome }]);
+            }
+        };
+        for (seq, kind) in [(0, StateKind::New), (1, StateKind::Delete)] {
+            let bytes = forged::flow(kind, Flags::NONE, seq, &tcp(1));
+            replica.handle_datagram(now, PeerId::FIRST, LinkId(0), &bytes);
+            for _ in 0..3 {
+                answer(&mut replica);
+            }
+        }
+        assert_eq!(replica.stats().external.destroyed, 1, "it has been deleted");
+        let late = KernelEvent {
+            change: Change::Update,
+            origin: Origin::Traffic,
+            flow: in_state(&tcp(1), TcpState::FIN_WAIT),
+        };
+        replica.handle_events(now, &[late]);
+        answer(&mut replica);
+        // A flow that has begun anew stays.
+        assert_eq!(replica.len(Which::Internal), usize::from(lives));
+    }
 }
