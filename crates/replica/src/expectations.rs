@@ -252,6 +252,9 @@ impl Expectations {
     /// For an absent peer, those that have ended would fill the table: beyond `max` the
     /// oldest are removed. True if any is.
     pub(crate) fn bound_ended(&mut self, max: usize) -> bool {
+        if self.order.len() <= max {
+            return false;
+        }
         let is_sent = |(_, key): &(&u64, &ExpectKey)| {
             let entry = self.internal.get(key);
             entry.is_some_and(|e| e.has(marks::DEAD))

@@ -1,6 +1,7 @@
-//! Messages that have been sent and are not acknowledged, in a ring of bounded size.
+//! Messages that have been sent and are not acknowledged: the ring of messages under way, whose
+//! size is bounded.
 //!
-//! The ring is in the order of sequence numbers. A message about a flow or an expectation
+//! It is in the order of sequence numbers. A message about a flow or an expectation
 //! names the entry and the version that it carried: what has changed since is ahead of
 //! the live cursor and needs no second message. A full ring forgets nothing: what leaves it
 //! at its old end goes back to the cursors of the ledger.

@@ -121,10 +121,6 @@ impl Replica {
     /// Lets the second cursors go on. True if there is more to do at once.
     pub(crate) fn advance_bulk(&mut self, items: usize) -> bool {
         if self.bulk.found.is_none() {
-            let is_sent = self.bulk.first.is_some() && self.flows_owed() == 0;
-            if self.bulk.last.is_none() && is_sent {
-                self.bulk.last = Some(Seq(self.stream.next_seq().0.wrapping_sub(1)));
-            }
             self.announce_end();
         }
         if !self.bulk_goes_on() && !self.catches_up() {
@@ -135,6 +131,15 @@ impl Replica {
         let is_blocked = self.stream.has_allowance();
         self.stream.allow(items);
         !is_blocked
+    }
+
+    /// A datagram is filled. When nothing is left, the last number of the bulk update is known.
+    /// Under a load that never ends something is owed again before the next turn.
+    pub(crate) fn note_bulk_sent(&mut self) {
+        let is_sent = self.bulk.found.is_none() && self.bulk.first.is_some();
+        if is_sent && self.bulk.last.is_none() && self.flows_owed() == 0 {
+            self.bulk.last = Some(Seq(self.stream.next_seq().0.wrapping_sub(1)));
+        }
     }
 
     /// A resync that was asked for before the bulk update must be over: the bulk is to see

@@ -227,10 +227,10 @@ impl Replica {
     /// Until the peer has acknowledged our epoch, every datagram begins with an ALIVE
     /// that carries it.
     fn leads_with_alive(&self, next: Option<Next>) -> bool {
-        let unknown = self.protocol.is_greeting();
-        let first = self.stream.controls.front();
-        let is_owed = self.owed() > 0 || next.is_some();
-        unknown && self.settings.trailer && first != Some(&Control::Alive) && is_owed
+        self.protocol.is_greeting()
+            && self.settings.trailer
+            && self.stream.controls.front() != Some(&Control::Alive)
+            && (next.is_some() || self.owed() > 0)
     }
 
     /// Appends a control message; false if the datagram is full.
@@ -321,12 +321,15 @@ impl Replica {
             About::Expectation => {
                 self.expectations.forget_message(message.version);
             }
-            // This costs the peer its entry in a list of numbers, and nothing else.
+            // What nobody has received is asked for again.
+            About::Control(Control::Resync) => self.stream.owe(Control::Resync),
+            // The numbers that these are about have long left the peer's ring, too.
             About::Control(_) => {}
         }
     }
 
     fn datagram_ready(&mut self) {
+        self.note_bulk_sent();
         let is_sent = !self.stream.batch.bytes().is_empty();
         if self.stream.alive_at.is_some() && is_sent && !self.settings.trailer {
             self.stream.alive_at = Some(self.now + ALIVE_INTERVAL);
