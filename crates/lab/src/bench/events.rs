@@ -39,6 +39,17 @@ fn load(count: u32) -> Load {
     }
 }
 
+/// At most this much of conntrackd, in every phase.
+fn goals(sender: f64, receiver: f64) -> Vec<Goal> {
+    let of = |(_, phase): &(_, &str)| {
+        [
+            Goal::beside(format!("sender, {phase}"), sender),
+            Goal::beside(format!("receiver, {phase}"), receiver),
+        ]
+    };
+    PHASES.iter().flat_map(of).collect()
+}
+
 /// FT-FW with both caches.
 pub fn events(world: &World, plan: &Plan) -> Result<()> {
     let count = plan.flows(FLOWS);
@@ -46,11 +57,7 @@ pub fn events(world: &World, plan: &Plan) -> Result<()> {
         "CPU time per event, FT-FW, external cache: {}",
         load_text(count)
     );
-    let mut goals = Vec::new();
-    for (_, phase) in PHASES {
-        goals.push(Goal::beside(format!("sender, {phase}"), 0.5));
-        goals.push(Goal::beside(format!("receiver, {phase}"), 0.7));
-    }
+    let goals = goals(0.5, 0.7);
     let lab = Lab::build(Options::default())?;
     let settings = Settings::new(Mode::Ftfw);
     alternate(
@@ -69,11 +76,7 @@ pub fn events_without_caches(world: &World, plan: &Plan) -> Result<()> {
         "CPU time per event, NOTRACK, no caches: {}",
         load_text(count)
     );
-    let mut goals = Vec::new();
-    for (_, phase) in PHASES {
-        goals.push(Goal::beside(format!("sender, {phase}"), 0.7));
-        goals.push(Goal::beside(format!("receiver, {phase}"), 0.7));
-    }
+    let goals = goals(0.7, 0.7);
     let lab = Lab::build(Options::default())?;
     let settings = Settings {
         mode_lines: "DisableInternalCache on\nDisableExternalCache on".into(),

@@ -76,6 +76,14 @@ fn listed(w: &World, n: usize, which: Which) -> Vec<Expectation> {
     all
 }
 
+/// What the original's script asks of a replica that takes over.
+const TAKE_OVER: [Command; 4] = [
+    Command::Commit(Objects::All),
+    Command::FlushCaches,
+    Command::Resync(Objects::All),
+    Command::Bulk,
+];
+
 #[test]
 fn a_backup_predicts_what_the_primary_predicted() {
     for mode in [Mode::Notrack, Mode::Alarm, Mode::Ftfw] {
@@ -268,12 +276,7 @@ fn a_bulk_update_leaves_out_what_the_peers_flows_have_predicted() {
     let mut w = pair(both(), both());
     tell(&mut w, FW1, Change::New, &predicted(1));
     w.run(0.5);
-    for command in [
-        Command::Commit(Objects::All),
-        Command::FlushCaches,
-        Command::Resync(Objects::All),
-        Command::Bulk,
-    ] {
+    for command in TAKE_OVER {
         w.command(FW2, command);
         w.run(0.5);
     }
@@ -291,12 +294,7 @@ fn two_that_take_over_at_once_keep_no_expectation_of_each_other() {
     let mut w = pair(both(), both());
     tell(&mut w, FW1, Change::New, &predicted(1));
     w.run(0.5);
-    for command in [
-        Command::Commit(Objects::All),
-        Command::FlushCaches,
-        Command::Resync(Objects::All),
-        Command::Bulk,
-    ] {
+    for command in TAKE_OVER {
         w.command(FW1, command);
         w.command(FW2, command);
         w.run(0.1);
