@@ -1,6 +1,6 @@
 //! Caches of flows: packed records, an index, lists threaded through the records, walks.
 //!
-//! A [`Cache`] knows no link, no mode and no clock: `replica` says what is inserted
+//! A [`Cache`] knows no link, no mode and no clock: `replica` decides what is inserted
 //! when, and keeps a [`Note`] of its own in each entry.
 //!
 //! Hard cases: outsiders choose the tuples, so the index is keyed; growing a

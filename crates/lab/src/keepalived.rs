@@ -24,7 +24,7 @@ const SCRIPT: &str = "/usr/share/doc/conntrackd/examples/sync/primary-backup.sh"
 /// Longest change of state: three advertisements missed, addresses, the script.
 const CHANGE_MAX: Duration = Duration::from_secs(10);
 
-/// What keepalived has told the script to make of this firewall.
+/// The state that keepalived has last given to the script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// It has the virtual addresses.
@@ -53,7 +53,7 @@ pub struct Keepalived {
 
 impl Keepalived {
     /// Starts it on firewall `n` (0 or 1) for the daemon that runs there, and waits until the
-    /// script has run. FW1 wins unless it is told to lose. The virtual addresses are
+    /// script has run. FW1 wins unless its priority is set lower. The virtual addresses are
     /// keepalived's from now on: drop them first.
     pub fn start(lab: &Lab, n: usize, daemon: Option<&Daemon>, state: State) -> Result<Keepalived> {
         let fw = &lab.fw[n];
@@ -116,7 +116,7 @@ impl Keepalived {
         Ok(())
     }
 
-    /// Waits until the script has made this firewall what `state` says, since the last
+    /// Waits until the script has brought this firewall into `state` since the last
     /// change was asked for, without an error.
     pub fn wait(&self, state: State) -> Result<()> {
         let mut states = Vec::new();
@@ -133,7 +133,7 @@ impl Keepalived {
         Ok(())
     }
 
-    /// Ends it with SIGKILL; its child, which speaks VRRP, then ends itself.
+    /// Ends it with SIGKILL; its child, which sends VRRP, then ends itself.
     pub fn kill(&mut self) {
         self.process.kill();
     }

@@ -22,7 +22,7 @@ pub fn update(node: &Node, flows: &[Flow]) -> Result<()> {
     })
 }
 
-/// Does what a request says, once for each of some flows.
+/// Executes one kind of request for each of some flows.
 pub fn each(node: &Node, flows: &[Flow], write: fn(Request<'_>, &Flow)) -> Result<()> {
     let flows = flows.to_vec();
     node.inside(move || {

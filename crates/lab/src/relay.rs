@@ -2,7 +2,7 @@
 //!
 //! Each daemon sends to an address on its own firewall, where the relay listens; the
 //! relay passes the payload on inside the other firewall. So faults are those of a
-//! link, chosen by a seed, and everything that is said can be counted.
+//! link, chosen by a seed, and every message can be counted.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -54,7 +54,7 @@ pub struct Passed {
 #[derive(Clone, Debug)]
 pub struct Relay {
     faults: Arc<Mutex<Faults>>,
-    /// What is added to the numbers of FW1's messages; `None` until the first tells.
+    /// What is added to the numbers of FW1's messages; `None` until the first one shows them.
     shift: Arc<Mutex<Option<u32>>>,
     /// By direction: from FW1, from FW2.
     pub passed: [Arc<Passed>; 2],
@@ -178,7 +178,7 @@ impl Direction {
         }
     }
 
-    /// Shifts the numbers of FW1's messages, and what FW2 says of them back.
+    /// Shifts the numbers of FW1's messages, and back again in FW2's acknowledgements of them.
     fn renumber(&self, bytes: &mut [u8]) {
         let mut shift = self.shift.lock().expect("no thread panics with it");
         let mut at = 0;
@@ -225,7 +225,7 @@ impl Direction {
     }
 }
 
-/// Flag bits of a control message that speaks of the other end's numbers.
+/// Flag bits of a control message about the other end's numbers.
 const ACK: u8 = 0x08;
 const NACK: u8 = 0x04;
 

@@ -1,7 +1,7 @@
 //! A real SSH session from A to B that prints a counter, and what was seen of it.
 //!
 //! Where the system does not let sshd run (some user namespaces), a plain TCP
-//! server that prints the same counter stands in, and the caller says so.
+//! server that prints the same counter stands in, and the caller names it.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -129,7 +129,7 @@ impl Lab {
         self.wait_link()
     }
 
-    /// Firewall `n` (0 or 1) takes the virtual addresses and says so to its neighbours.
+    /// Firewall `n` (0 or 1) takes the virtual addresses and announces them to its neighbours.
     pub fn take_addresses(&self, n: usize) -> Result<()> {
         let fw = &self.fw[n];
         for (dev, net) in [("eth0", 1), ("eth1", 0)] {

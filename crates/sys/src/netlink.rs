@@ -116,7 +116,7 @@ impl Netlink {
     /// each event in a datagram of its own.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error that the system reports.
     pub fn ignore(&self, what: Option<Ignored>) -> io::Result<()> {
         match what {
             Some(ignored) => filter::attach(&self.fd, &ignored.program()),

@@ -1,4 +1,4 @@
-//! What every version of the protocol speaks of: numbers, epochs, roles, tables, states.
+//! What every version of the protocol carries: numbers, epochs, roles, tables, states.
 
 use std::fmt;
 

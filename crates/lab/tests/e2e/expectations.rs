@@ -64,7 +64,7 @@ fn with_mode_lines(lines: &str) -> Settings {
 /// on before, one after.
 type Outcome = Vec<(String, Result<()>)>;
 
-/// Both ways over both families, as far as `wanted` says; FW1 dies in between.
+/// Both ways over both families, as far as `wanted` asks; FW1 dies in between.
 fn failover(world: &World, kinds: [Kind; 2], settings: &Settings, ways: &[Way]) -> Result<Outcome> {
     let lab = Lab::build(Options {
         ftp: true,

@@ -13,7 +13,7 @@ use crate::Scenario;
 use crate::pair::{PORT, SOON, address};
 
 const COUNT: usize = 500;
-/// Far above what repair takes: how fast it is, the model's test says.
+/// Far above what repair takes: the model's test measures how fast it is.
 const LIMIT: Duration = Duration::from_secs(15);
 
 pub(crate) const SCENARIOS: &[Scenario] = &[

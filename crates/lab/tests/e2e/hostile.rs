@@ -59,7 +59,7 @@ fn bounded(world: &World, attack: Attack) -> Result<()> {
 }
 
 /// Goal: a copy of the peer's flow is the peer's, whatever its timeout.
-/// Method: an injecting FW2 without a peer gets flows whose timeout is not said; two sweeps of
+/// Method: an injecting FW2 without a peer gets flows without a timeout; two sweeps of
 /// the whole table later it must not have sent a message about any flow.
 fn announced(world: &World, mode: Mode) -> Result<()> {
     const COUNT: u32 = 6;

@@ -63,7 +63,7 @@ fn short_udp_timeouts(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A UDP flow from A to B that is answered four times a second until told to stop.
+/// A UDP flow from A to B that is answered four times a second until stopped.
 struct Talk {
     a: UdpSocket,
     b: Arc<UdpSocket>,
@@ -98,7 +98,7 @@ impl Talk {
         })
     }
 
-    /// A says nothing more; true if B, which speaks first, still reaches it.
+    /// A sends nothing more; true if B, which sends first, still reaches it.
     fn b_reaches_a(&self) -> bool {
         self.quiet.store(true, Ordering::Relaxed);
         thread::sleep(Duration::from_millis(600));
@@ -115,7 +115,7 @@ impl Talk {
 
 /// Goal: the end of FW1's copy must not end the flow that lives on FW2.
 /// Method: with direct injection, move the addresses without any command, wait
-/// until FW1's copy has expired, and let B speak first through FW2. FW1 is deaf
+/// until FW1's copy has expired, and let B send first through FW2. FW1 is deaf
 /// on the link meanwhile: else FW2, which sees the traffic, keeps its copy young.
 fn moved_flow(world: &World) -> Result<()> {
     let settings = Settings {
@@ -150,7 +150,7 @@ fn moved_flow(world: &World) -> Result<()> {
 
 /// Goal: a backup's copy of a UDP flow stays young, though packets refresh the
 /// flow without events.
-/// Method: talk for three timeouts, kill FW1, let B speak first through FW2.
+/// Method: talk for three timeouts, kill FW1, let B send first through FW2.
 fn live_udp(world: &World, kind: Kind, mode_lines: &str) -> Result<()> {
     let settings = Settings {
         mode_lines: mode_lines.into(),
@@ -219,7 +219,7 @@ fn dead_daemon(world: &World) -> Result<()> {
 }
 
 /// Goal: what was lost in an overrun is found, and what ended meanwhile removed,
-/// with zones told apart.
+/// with zones kept apart.
 /// Method: a small event buffer, the daemon stopped while flows come and go.
 fn overrun(world: &World) -> Result<()> {
     let settings = Settings {

@@ -38,7 +38,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     }),
 ];
 
-/// No event says that the last label has been cleared: the next comparison with the whole
+/// No event reports that the last label has been cleared: the next comparison with the whole
 /// table finds it.
 const SWEEP: Duration = Duration::from_secs(25);
 
@@ -202,7 +202,7 @@ fn bring_over(pair: &Pair, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Compares until both are equal, or says how they differ.
+/// Compares until both are equal, or returns how they differ.
 fn compare(pair: &Pair, count: usize) -> Result<Vec<Flow>> {
     let [fw1, fw2] = &pair.lab.fw;
     let tables = || -> Result<[Vec<Flow>; 2]> {
@@ -338,7 +338,7 @@ fn masks_and_ranges(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// Goal: what the original never says itself, that no label is left, it understands.
+/// Goal: the original understands a message that no label is left, though it never sends one.
 fn cleared_at_the_originals(world: &World) -> Result<()> {
     let lab = Lab::build(Options::default())?;
     make_room_for_labels(&lab)?;

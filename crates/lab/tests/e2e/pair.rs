@@ -40,7 +40,7 @@ pub(crate) fn known(lab: &Lab, n: usize, daemon: &Daemon) -> Result<BTreeSet<Str
     let mut lines = lab.flows(n, &format!("-p tcp --orig-port-dst {PORT}"))?;
     lines.extend(daemon.external(&format!("dport={PORT} "))?);
     if daemon.kind() == Kind::Ftfw {
-        // Also what an injecting one holds for a commit: offers, which its kernel is not told of.
+        // Also what an injecting one holds for a commit: offers, which do not go to its kernel.
         let held = daemon.own(&["flows", "external", &format!("dport={PORT}")])?;
         lines.extend(held.lines().map(str::to_owned));
     }

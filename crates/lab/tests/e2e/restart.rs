@@ -104,7 +104,7 @@ fn takeover(mut pair: Pair, open: &mut Connections, count: usize) -> Result<()> 
     Ok(())
 }
 
-/// Goal: a backup that has lost what its peer counts on says so, and gets it.
+/// Goal: a backup that has lost what its peer counts on announces that, and gets it.
 fn lack(world: &World) -> Result<()> {
     let (pair, [mut open]) = start(world, CACHED, [COUNT])?;
     pair.fw2.ask(&["-f", "external"])?;
@@ -112,7 +112,7 @@ fn lack(world: &World) -> Result<()> {
     pair.wait_held(COUNT, REPAIR)?;
     let asked = format!("the peer counts on {COUNT} flows here, and 0 are held");
     ensure!(pair.fw2.log().contains(&asked), "{}", pair.fw2.log());
-    // FW1 has been told that they are there.
+    // FW1 knows that they are there.
     wait::until("FW1 says that its flows are held", SOON, || {
         let status = pair.fw1.own(&["status"]).unwrap_or_default();
         status.contains(&format!("the peer holds {COUNT} of our {COUNT} flows"))
@@ -147,7 +147,7 @@ fn restarts(world: &World, mode_lines: &str, restart: fn(&mut Pair) -> Result<()
     takeover(pair, &mut open, COUNT)
 }
 
-/// Opens connections until told to stop, and closes nine of ten after a second. Returns those
+/// Opens connections until stopped, and closes nine of ten after a second. Returns those
 /// that are then open.
 fn churn(server: SocketAddr, stop: &AtomicBool) -> Result<Vec<TcpStream>> {
     const PER_SECOND: u32 = 300;
@@ -229,7 +229,7 @@ fn ended(world: &World) -> Result<()> {
     takeover(pair, &mut open, COUNT - ENDED)
 }
 
-/// The control of the above: FW1 comes back with an empty table, whose silence says nothing.
+/// The control of the above: FW1 comes back with an empty table, whose silence proves nothing.
 fn reboot(world: &World) -> Result<()> {
     let (mut pair, [mut open]) = start(world, CACHED, [COUNT])?;
     pair.kill(0);

@@ -87,7 +87,7 @@ fn compare(pair: &Pair, filter: &str, count: usize) -> Result<()> {
     if pair.settings.mode_lines.contains("DisableExternalCache") {
         pair.wait_kernel(filter, count)?;
     } else {
-        // ICMP, and flows of the other family, are not told apart here: ask for all.
+        // ICMP, and flows of the other family, are not distinguished here: ask for all.
         let known = || pair.fw2.external("src=").map_or(0, |l| l.len());
         lab::wait::until("FW2 knows the flows", crate::pair::SOON, || {
             known() >= count

@@ -2,7 +2,7 @@
 //!
 //! The original reads the header of an ALIVE, ignores the bytes behind it, and counts
 //! nothing (seen with 1.4.7 for 4 to 1000 bytes). The trailer carries the sender's epoch,
-//! and the begin and the end of its latest bulk update. With it a receiver tells a restart
+//! and the begin and the end of its latest bulk update. With it a receiver distinguishes a restart
 //! from loss, and flows that a bulk update did not contain from flows that were lost on the
 //! way. Nothing else is added to version 1.
 
