@@ -43,7 +43,7 @@ fn flow6(n: u32) -> Flow {
 }
 
 /// Flow number `n`: established TCP, translated to 192.168.1.100 and another port.
-pub(crate) fn flow(n: u32) -> Flow {
+pub fn flow(n: u32) -> Flow {
     let src = [10, (n >> 16) as u8, (n >> 8) as u8, n as u8];
     let mut flow = Flow::new(Tuple {
         addrs: Addrs::V4 {

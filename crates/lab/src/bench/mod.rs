@@ -31,7 +31,7 @@ pub use commit::commit;
 pub use events::{events, events_without_caches, inject};
 pub use external::{listing, memory};
 pub use flows::Family;
-pub(crate) use flows::flow;
+pub use flows::flow;
 pub use hostile::hostile;
 pub use http::{connections, http};
 pub use idle::{idle, idle_tcp};

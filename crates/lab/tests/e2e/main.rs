@@ -25,6 +25,7 @@ mod pair;
 mod restart;
 mod tables;
 mod trouble;
+mod weak_points;
 
 use std::env;
 use std::ffi::OsString;
@@ -63,6 +64,7 @@ fn scenarios() -> Vec<Scenario> {
         operation::SCENARIOS,
         command_line::SCENARIOS,
         trouble::SCENARIOS,
+        weak_points::SCENARIOS,
     ]
     .concat()
 }
