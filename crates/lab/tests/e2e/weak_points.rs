@@ -12,8 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use flow::{L4, Proto, Status};
 use lab::daemon::{Daemon, Kind, Mode, Settings, Transport};
 use lab::hostile;
+use lab::kernel;
 use lab::topology::{Lab, Options, SERVER, SERVER6};
 use lab::traffic::ftp::{self, Client, Way};
 use lab::wait;
@@ -47,6 +49,7 @@ pub(crate) const SCENARIOS: &[Scenario] = probes! {
     "2_acknowledgements_cause_acknowledgements": storms,
     "3_nothing_is_flushed_after_a_commit": flush_is_refused,
     "5_a_second_commit_makes_flows_again": commits_destructively,
+    "6_flows_of_a_zone_end_in_a_repair": repairs_destructively,
     "7_an_update_makes_an_ipv6_flow_again": updates_destructively,
     "8_no_expectation_without_internal_cache": loses_expectations,
     "11_too_many_are_counted_as_lost": miscounts,
@@ -54,6 +57,7 @@ pub(crate) const SCENARIOS: &[Scenario] = probes! {
     "13_a_long_helper_name_loses_the_flow": refuses_long_names,
     "14_an_unknown_attribute_loses_the_flow": refuses_attributes,
     "16_events_wait_in_the_buffer": delays,
+    "17_flows_with_keys_become_one": confuses_keys,
     "26_what_ended_while_the_peer_was_dead_stays": keeps_the_dead,
     "30_datagrams_over_ipv6_are_fragmented": fragments,
     "34_a_silent_client_stops_it": stops_for_a_client,
@@ -211,6 +215,39 @@ fn commits_destructively(world: &World, kind: Kind) -> Result<bool> {
     Ok(ended > 0)
 }
 
+/// After lost events each flow is asked for without its zone, and is taken as gone.
+fn repairs_destructively(world: &World, kind: Kind) -> Result<bool> {
+    const COUNT: usize = 3000;
+    let settings = Settings {
+        general_lines:
+            "NetlinkBufferSize 65536\nNetlinkBufferSizeMaxGrowth 65536\nNetlinkOverrunResync 1"
+                .into(),
+        ..notrack()
+    };
+    let pair = Pair::of(world, kind, settings, Options::default())?;
+    let line = |n: usize| {
+        format!(
+            "-I -p udp -w 5 -s 10.9.0.1 -d 10.8.0.1 --sport {} --dport 9 -t 600 -u SEEN_REPLY\n",
+            1000 + n
+        )
+    };
+    let file = world.dir().join("flows");
+    fs::write(&file, (0..COUNT).map(line).collect::<String>())?;
+    let pid = Pid::from_raw(pair.fw1.pid().cast_signed()).context("a process id")?;
+    kill_process(pid, Signal::STOP)?;
+    pair.lab.fw[0].run(&format!("conntrack -R {}", file.display()))?;
+    kill_process(pid, Signal::CONT)?;
+    wait::until("lost events are counted", SOON, || {
+        Pair::counter(&pair.fw1, &["-s", "runtime"], "netlink overrun:").is_ok_and(|n| n > 0)
+    })?;
+    // The repair begins a second after the loss, and takes less than another one.
+    let repaired = pair.wait_external("dport=9 ", COUNT);
+    let held = pair.lab.count_flows(0, "-p udp --orig-port-dst 9")?;
+    ensure!(held == COUNT, "FW1's kernel has {held}");
+    let ended = external(&pair.fw2, "connections destroyed:").context("no counter")?;
+    Ok(repaired.is_err() || ended > 0)
+}
+
 /// IPv6 addresses of a translation stay in the update request, which the kernel refuses.
 fn updates_destructively(world: &World, kind: Kind) -> Result<bool> {
     let settings = settings(Mode::Notrack, "DisableExternalCache on");
@@ -280,10 +317,7 @@ fn breaks_listings(world: &World, kind: Kind) -> Result<bool> {
         &lab,
         vec![forged(1, |out| out.truncate(8))?, forged(2, |_| {})?],
     )?;
-    let held = || {
-        fw2.ask(&["-s"])
-            .is_ok_and(|t| external_created(&t).is_some_and(|n| n > 0))
-    };
+    let held = || external(&fw2, "connections created:").is_some_and(|n| n > 0);
     wait::until("the second one is known", SOON, held)?;
     fw2.ask(&["-e"])?;
     thread::sleep(Duration::from_millis(300));
@@ -291,13 +325,12 @@ fn breaks_listings(world: &World, kind: Kind) -> Result<bool> {
     Ok(crashed > 0)
 }
 
-/// Flows that were created in the external cache, of the answer to `-s`.
-fn external_created(text: &str) -> Option<u64> {
+/// The first number of a line about the external cache, of the answer to `-s`.
+fn external(daemon: &Daemon, line: &str) -> Option<u64> {
+    let text = daemon.ask(&["-s"]).ok()?;
     let block = text.split("cache external:").nth(1)?;
-    let line = block
-        .lines()
-        .find(|l| l.starts_with("connections created:"))?;
-    line.split_whitespace().nth(2)?.parse().ok()
+    let line = block.lines().find(|l| l.starts_with(line))?;
+    line.split_whitespace().find_map(|w| w.parse().ok())
 }
 
 /// Number of the attribute that names a flow's helper.
@@ -342,7 +375,34 @@ fn delays(world: &World, kind: Kind) -> Result<bool> {
     Ok(waits[3] > Duration::from_millis(250))
 }
 
-/// Nothing tells the backup which flows have ended while the primary's daemon was dead.
+/// The keys of GRE are not sent: two flows of the same hosts are one for the peer. Ours sends
+/// none of them and counts that.
+fn confuses_keys(world: &World, kind: Kind) -> Result<bool> {
+    let pair = Pair::of(world, kind, notrack(), Options::default())?;
+    let flow = |key: u16| {
+        let mut flow = lab::bench::flow(1);
+        for (tuple, key) in [(&mut flow.orig, key), (&mut flow.reply, key + 1)] {
+            tuple.proto = Proto::GRE;
+            tuple.l4 = L4::Gre {
+                src_key: 0,
+                dst_key: key,
+            };
+        }
+        flow.reply.addrs = flow.orig.addrs.swapped();
+        flow.status = Status::SEEN_REPLY.with(Status::CONFIRMED);
+        flow.proto_info = None;
+        flow
+    };
+    kernel::create(&pair.lab.fw[0], &[flow(1), flow(5)])?;
+    // What is sent after them has come.
+    let _open = pair.connect(SERVER, 1)?;
+    pair.wait_external(&format!("dport={PORT} "), 1)?;
+    let known = pair.fw2.external("gre ")?.len();
+    ensure!(known < 2, "{known} of two flows");
+    Ok(known == 1)
+}
+
+/// Nothing shows the backup which flows have ended while the primary's daemon was dead.
 fn keeps_the_dead(world: &World, kind: Kind) -> Result<bool> {
     let mut pair = Pair::of(world, kind, settings(Mode::Ftfw, ""), Options::default())?;
     pair.lab.forget_ended_soon(0)?;
