@@ -20,6 +20,7 @@ const NUMBERED_PORT: u16 = 7;
 const BULK_PORT: u16 = 5001;
 /// 16 KiB each, one every 5 ms: outlasts the failover.
 const BULK_CHUNKS: usize = 800;
+const BULK_PACE: Duration = Duration::from_millis(5);
 /// A session that has printed nothing for this long hangs. TCP repeats after
 /// 0.2, 0.6, 1.4 and 3 s, so a living one has had four chances.
 const HANG: Duration = Duration::from_secs(4);
@@ -116,7 +117,8 @@ pub fn run(
         "{name} from A to B prints a counter every {} ms",
         TICK.as_millis()
     ));
-    let transfer = bulk::Transfer::start(&lab.a, &lab.b, address(BULK_PORT), BULK_CHUNKS)?;
+    let transfer =
+        bulk::Transfer::start(&lab.a, &lab.b, address(BULK_PORT), BULK_CHUNKS, BULK_PACE)?;
     t.say("a bulk transfer from B to A runs");
     thread::sleep(Duration::from_secs(2));
     if let Some(fw2) = &fw2 {

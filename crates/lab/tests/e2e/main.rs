@@ -26,6 +26,7 @@ mod restart;
 mod tables;
 mod trouble;
 mod weak_points;
+mod windows;
 
 use std::env;
 use std::ffi::OsString;
@@ -65,6 +66,7 @@ fn scenarios() -> Vec<Scenario> {
         command_line::SCENARIOS,
         trouble::SCENARIOS,
         weak_points::SCENARIOS,
+        windows::SCENARIOS,
     ]
     .concat()
 }
