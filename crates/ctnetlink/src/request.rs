@@ -47,9 +47,8 @@ pub(crate) const AF_INET6: u8 = 10;
 /// How TCP flows are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpOptions {
-    /// The kernel shall not check windows of this flow (`IP_CT_TCP_FLAG_BE_LIBERAL`): the
-    /// kernel has no window data of a flow whose packets it has not seen.
-    pub liberal: bool,
+    /// The kernel gets the window scales that are known, and the flag that marks them as valid.
+    pub window_scale: bool,
 }
 
 /// Addresses of one family, and ports, from which a translation is chosen. The kernel calls

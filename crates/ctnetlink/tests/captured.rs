@@ -161,7 +161,7 @@ fn what_each_kind_of_flow_has_of_its_own() {
 fn a_flow_with_a_zone_per_direction_is_written_as_it_was_read() {
     for (flow, _, said) in flows() {
         let mut out = Vec::new();
-        let options = ctnetlink::TcpOptions { liberal: false };
+        let options = ctnetlink::TcpOptions { window_scale: true };
         Request::new(&mut out, 7, true).create(&flow, options);
         let Message::Flow { flow: again, .. } = decoded(&out) else {
             panic!("{said}");

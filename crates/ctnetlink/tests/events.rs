@@ -71,7 +71,7 @@ fn a_create_request_says_the_flow_again() {
     for (bytes, said) in events() {
         let (_, flow, _) = decoded(&bytes);
         let mut out = Vec::new();
-        Request::new(&mut out, 7, true).create(&flow, TcpOptions { liberal: false });
+        Request::new(&mut out, 7, true).create(&flow, TcpOptions { window_scale: true });
         let message = messages(&out).next().unwrap().unwrap();
         assert_eq!(message.seq, 7);
         let again = decode_flow(&message.payload[4..]).unwrap();

@@ -205,7 +205,7 @@ fn start(config: &Config, mut log: Log, background: bool) -> Result<(Core, Clien
     // Before the writer's thread, so that it has them blocked too.
     let signals = Signals::open().context("signals")?;
     let writer = Writer::start(TcpOptions {
-        liberal: !sync.window_tracking,
+        window_scale: sync.window_tracking,
     })?;
     set_scheduler(config, &mut log);
     let (door, socket) = open_control(config)?;

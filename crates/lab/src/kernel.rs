@@ -11,14 +11,24 @@ use crate::node::Node;
 /// Creates flows, as a program other than a replica does.
 pub fn create(node: &Node, flows: &[Flow]) -> Result<()> {
     each(node, flows, |request, flow| {
-        request.create(flow, TcpOptions { liberal: true });
+        request.create(
+            flow,
+            TcpOptions {
+                window_scale: false,
+            },
+        );
     })
 }
 
 /// Changes flows.
 pub fn update(node: &Node, flows: &[Flow]) -> Result<()> {
     each(node, flows, |request, flow| {
-        request.update(flow, TcpOptions { liberal: true });
+        request.update(
+            flow,
+            TcpOptions {
+                window_scale: false,
+            },
+        );
     })
 }
 

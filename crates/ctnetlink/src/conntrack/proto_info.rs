@@ -101,22 +101,22 @@ fn decode_dccp(a: Attr<'_>) -> Result<Option<ProtoInfo>, DecodeError> {
 /// Appends the attributes inside `CTA_PROTOINFO`.
 ///
 /// The kernel accepts window scales only together with the flag that marks them as valid.
-/// The original leaves the flag out, and the kernel then checks windows with scale 0.
+///
+/// Every TCP flow gets `IP_CT_TCP_FLAG_BE_LIBERAL`: what is outside the window passes. No request
+/// can give the kernel the sequence numbers of a flow whose packets it has not seen. It takes them
+/// from the first packet, and if that is a retransmission, the acknowledgement of what the receiver
+/// has already got behind the gap is "ACKed data not seen yet": a strict kernel drops it for ever.
 pub(crate) fn put_proto_info(out: &mut Vec<u8>, info: &ProtoInfo, options: TcpOptions) {
     match info {
         ProtoInfo::Tcp(tcp) => put_nest(out, CTA_PROTOINFO_TCP, |out| {
             put_u8(out, CTA_PROTOINFO_TCP_STATE, tcp.state.0);
-            let scale = tcp.window_scale.filter(|_| !options.liberal);
-            let mut flags = 0;
-            if let Some((orig, reply)) = scale {
+            let mut flags = IP_CT_TCP_FLAG_BE_LIBERAL;
+            if let Some((orig, reply)) = tcp.window_scale.filter(|_| options.window_scale) {
                 flags |= IP_CT_TCP_FLAG_WINDOW_SCALE;
                 put_u8(out, CTA_PROTOINFO_TCP_WSCALE_ORIGINAL, orig);
                 put_u8(out, CTA_PROTOINFO_TCP_WSCALE_REPLY, reply);
             }
-            // Without a scale a strict window check would drop what it should pass.
-            if options.liberal || scale.is_none() {
-                flags |= IP_CT_TCP_FLAG_BE_LIBERAL;
-            }
+            // Value and mask.
             put(out, CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &[flags, flags]);
             put(out, CTA_PROTOINFO_TCP_FLAGS_REPLY, &[flags, flags]);
         }),

@@ -117,7 +117,9 @@ impl Spent {
 }
 
 fn write(request: Request<'_>, action: Action, flow: &Flow) {
-    let options = TcpOptions { liberal: true };
+    let options = TcpOptions {
+        window_scale: false,
+    };
     match action {
         Action::Create => request.create(&half_open(flow), options),
         Action::Update => request.update(flow, options),

@@ -304,7 +304,9 @@ fn masks_and_ranges(world: &World) -> Result<()> {
             addrs: ([192, 168, 1, 100].into(), [192, 168, 1, 103].into()),
             ports: Some((5000, 5001)),
         };
-        let options = ctnetlink::TcpOptions { liberal: true };
+        let options = ctnetlink::TcpOptions {
+            window_scale: false,
+        };
         request.create_in_ranges(flow, Some(range), None, options);
     })?;
     let mut v6 = sctp_over_ipv6();
@@ -316,7 +318,9 @@ fn masks_and_ranges(world: &World) -> Result<()> {
             addrs: (first, last),
             ports: Some((6000, 6003)),
         };
-        let options = ctnetlink::TcpOptions { liberal: true };
+        let options = ctnetlink::TcpOptions {
+            window_scale: false,
+        };
         request.create_in_ranges(flow, Some(range), None, options);
     })?;
     let table = kernel::dump(fw)?;
