@@ -13,13 +13,16 @@
 //!    evidence against which the peer's messages are weighed.
 //! 4. **Back-pressure.** No datagram is read while [`Replica::is_congested`], no part of
 //!    a dump while [`Replica::is_dump_congested`]: what waits stays in the socket, where
-//!    its loss is counted. No datagram is polled while the link takes none, because what
-//!    is polled counts as sent. No request is polled while the writer has no room.
-//! 5. **Results come in the order of the requests**, in a later turn than the requests.
-//!    An event that a request has caused may be read before or after its result.
+//!    its loss is counted. No datagram is polled while the current link takes none, because
+//!    what is polled counts as sent. No request is polled while the writer has no room.
+//! 5. **Results come in the order of the requests**, in a later turn or, if the host executes
+//!    a batch at once, in the same one. An event that a request has caused may be read before
+//!    or after its result; so may older events that have not been read yet.
 //! 6. **One dump at a time.** It is started when the replica asks, read a part a turn,
 //!    and ended with [`Replica::handle_dump_end`], also if it could not be started.
-//! 7. **One [`Replica::advance`] a turn**, after all inputs and before all outputs.
+//! 7. **One [`Replica::advance`] a turn**, after all inputs and before all outputs, and one
+//!    after each batch of requests, because there is room again where requests wait.
+//!    Requests go out before datagrams, so that what they change is sent in the same turn.
 //! 8. **Deafness to NEW.** Before requests are handed over, the host leaves the group
 //!    of new flows while [`Replica::is_deaf_to_new`], and joins it again afterwards.
 //! 9. **Events for the operator are drained** after each datagram and at the end of the
@@ -71,6 +74,8 @@ pub trait Host {
     const ITEMS: usize;
     /// Requests that are handed to the kernel's writer together.
     const BATCH: usize;
+    /// Batches in one turn.
+    const BATCHES: usize;
 
     /// The next report of the kernel.
     fn report(&mut self) -> Option<Report<'_>>;
@@ -90,8 +95,8 @@ pub trait Host {
     /// The next part of the dump that is under way.
     fn dumped(&mut self) -> Option<Part<'_>>;
 
-    /// True if the links take another datagram.
-    fn may_send(&mut self) -> bool;
+    /// True if `link`, the current one, takes another datagram.
+    fn may_send(&mut self, link: LinkId) -> bool;
 
     /// Sends a datagram.
     fn send(&mut self, link: LinkId, bytes: &[u8]);
@@ -102,8 +107,9 @@ pub trait Host {
     /// True if the writer takes another batch.
     fn may_write(&self) -> bool;
 
-    /// Hands a batch to the writer.
-    fn write(&mut self, batch: Vec<KernelRequest>);
+    /// Takes a batch that is not empty. Returns the results if it is executed at once, and
+    /// otherwise has the writer execute it.
+    fn write(&mut self, batch: &mut Vec<KernelRequest>) -> Option<Vec<KernelResult>>;
 
     /// Something for the operator.
     fn on_event(&mut self, event: Event);
@@ -129,23 +135,37 @@ pub fn turn<H: Host>(replica: &mut Replica, host: &mut H, now: Instant) -> Progr
     }
     read_dump(replica, host, now);
     replica.handle_timeout(now);
-    let progress = replica.advance(now, H::ITEMS);
-    while host.may_send()
+    let mut progress = replica.advance(now, H::ITEMS);
+    host.listen_to_new(!replica.is_deaf_to_new());
+    if write(replica, host, now) == Progress::More {
+        progress = Progress::More;
+    }
+    while host.may_send(replica.current_link())
         && let Some((link, bytes)) = replica.poll_transmit()
     {
         host.send(link, bytes);
     }
-    host.listen_to_new(!replica.is_deaf_to_new());
-    while host.may_write() {
-        let mut batch = Vec::with_capacity(H::BATCH);
-        replica.poll_kernel(H::BATCH, &mut batch);
-        if batch.is_empty() {
-            break;
-        }
-        host.write(batch);
-    }
     drain_events(replica, host);
     progress
+}
+
+/// Hands over what the kernel shall do; more if there may be.
+fn write<H: Host>(replica: &mut Replica, host: &mut H, now: Instant) -> Progress {
+    let mut batch = Vec::new();
+    for _ in 0..H::BATCHES {
+        if host.may_write() {
+            replica.poll_kernel(H::BATCH, &mut batch);
+        }
+        if batch.is_empty() {
+            return Progress::Idle;
+        }
+        if let Some(results) = host.write(&mut batch) {
+            replica.handle_results(now, &results);
+        }
+        batch.clear();
+        replica.advance(now, H::BATCH);
+    }
+    Progress::More
 }
 
 fn read_dump<H: Host>(replica: &mut Replica, host: &mut H, now: Instant) {

@@ -22,6 +22,8 @@ use crate::random::Random;
 
 /// Requests that the writer holds at once, unanswered ones included.
 const WRITER_MAX: usize = 256;
+/// Most requests that are executed at once.
+const FEW: usize = 16;
 /// Datagrams that are sent in one turn.
 const SENDS_MAX: usize = 64;
 
@@ -30,7 +32,7 @@ const SENDS_MAX: usize = 64;
 pub struct Pace {
     /// Entries of a dump that one turn reads.
     pub dump_part: usize,
-    /// Requests are executed now before, now after the events of the turn are read.
+    /// Requests are executed now at once, now before, now after the events of the turn are read.
     pub varies: bool,
     /// Results come up to this time late.
     pub lateness: Duration,
@@ -158,6 +160,19 @@ impl Host<'_> {
         Ok(())
     }
 
+    /// The replica's own thread executes a few requests itself: their results come before
+    /// whatever its kernel has reported meanwhile and before.
+    fn execute_at_once(&mut self) -> Vec<KernelResult> {
+        let requests = std::mem::take(&mut self.sockets.handed_over);
+        let execute = |request: KernelRequest| {
+            let outcome = self.kernel.execute(self.now, request);
+            self.record
+                .push(Happened::Executed(request, outcome.clone()));
+            KernelResult { request, outcome }
+        };
+        requests.into_iter().map(execute).collect()
+    }
+
     fn execute_all(&mut self) {
         while let Some(request) = self.sockets.handed_over.pop_front() {
             let outcome = self.kernel.execute(self.now, request);
@@ -179,6 +194,7 @@ impl Host<'_> {
 impl driver::Host for Host<'_> {
     const ITEMS: usize = 100;
     const BATCH: usize = 64;
+    const BATCHES: usize = 4;
 
     fn report(&mut self) -> Option<Report<'_>> {
         let turn = &mut self.turn;
@@ -256,7 +272,7 @@ impl driver::Host for Host<'_> {
         })
     }
 
-    fn may_send(&mut self) -> bool {
+    fn may_send(&mut self, _link: LinkId) -> bool {
         !self.pace.is_blocked && self.turn.sends < SENDS_MAX
     }
 
@@ -273,13 +289,18 @@ impl driver::Host for Host<'_> {
         self.sockets.unanswered() < WRITER_MAX
     }
 
-    fn write(&mut self, batch: Vec<KernelRequest>) {
-        self.sockets.handed_over.extend(batch);
+    fn write(&mut self, batch: &mut Vec<KernelRequest>) -> Option<Vec<KernelResult>> {
+        let may_do_itself = self.sockets.unanswered() == 0 && batch.len() <= FEW;
+        self.sockets.handed_over.extend(batch.drain(..));
+        if may_do_itself && self.pace.varies && self.random.chance(0.5) {
+            return Some(self.execute_at_once());
+        }
         // The events of what is executed now are read before the results, those of what
         // is executed when results are read, after them.
         if !self.pace.varies || self.random.chance(0.5) {
             self.execute_all();
         }
+        None
     }
 
     fn on_event(&mut self, event: Event) {

@@ -1,6 +1,6 @@
 //! Commit: the requests of a pass over the external cache, and what follows their results.
 
-use cache::{Position, Slot, Ticket};
+use cache::{List, Position, Slot, Ticket};
 use flow::Flow;
 use wire::Role;
 
@@ -170,6 +170,7 @@ impl Replica {
             }
             let flow = self.with_commit_timeout(slot, flow);
             self.external.change(slot, External::committing);
+            self.external.change(slot, External::asked);
             commit.in_flight += 1;
             self.requests.push_back(KernelRequest {
                 purpose: Purpose::Commit,
@@ -237,18 +238,37 @@ impl Replica {
                 commit.created += 1;
                 commit.in_flight -= 1;
                 self.is_committed(&commit, slot, &flow);
+                self.commit_answered(ticket);
             }
             Next::Updated(flow) | Next::Kept(flow) => {
                 commit.updated += 1;
                 commit.in_flight -= 1;
                 self.is_committed(&commit, slot, &flow);
+                self.commit_answered(ticket);
             }
             Next::Clash | Next::Refused(_) | Next::GivenUp => {
                 commit.failed += 1;
                 commit.in_flight -= 1;
+                self.commit_answered(ticket);
             }
         }
         self.commit = Some(commit);
+    }
+
+    /// The last request of a commit about an entry is over: what waited for that follows.
+    fn commit_answered(&mut self, ticket: Ticket) {
+        let Some(slot) = self.external.redeem(ticket) else {
+            return;
+        };
+        if !self.external.change(slot, External::answered) {
+            return;
+        }
+        if !self.settings.external_cache {
+            self.external.link(slot, List::Unwritten);
+        } else if self.external.note(slot).is_ours() {
+            // The peer has acknowledged that the flow is ours.
+            self.remove_external(slot);
+        }
     }
 
     /// What follows a result about the entry `slot`; counts and reports what is noteworthy.

@@ -251,7 +251,7 @@ impl Replica {
         if !self.settings.internal_cache || note.has_ended() {
             return self.remove_external(slot);
         }
-        let slot = if note.is_asked() {
+        let slot = if note.is_asked() && !self.settings.external_cache {
             self.renew(slot)
         } else {
             slot

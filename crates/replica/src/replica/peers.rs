@@ -165,7 +165,8 @@ impl Replica {
             // Whether it took the flow for ours before, or refused the end of its own
             // flow, nobody knows.
             self.doubt_external(slot);
-        } else {
+        } else if !self.settings.external_cache || self.external.change(slot, External::changed) {
+            // What a commit is writing may be newer than what our kernel has.
             self.remove_external(slot);
         }
     }
