@@ -244,13 +244,23 @@ impl Events {
 
     /// All events in the kernel's order.
     pub(crate) fn runs(&self) -> impl Iterator<Item = Run<'_>> {
-        let mut done = 0;
-        let before = self.expectations.iter().flat_map(move |(at, event)| {
-            let flows = &self.flows[std::mem::replace(&mut done, *at)..*at];
-            [Run::Flows(flows), Run::Expectation(event)]
-        });
-        let last = self.expectations.last().map_or(0, |(at, _)| *at);
-        before.chain([Run::Flows(&self.flows[last..])])
+        (0..).map_while(|n| self.run(n))
+    }
+
+    /// The run with a number: runs of flows, which may be empty, and expectations take turns.
+    pub(crate) fn run(&self, n: usize) -> Option<Run<'_>> {
+        let at = |n: usize| self.expectations.get(n).map(|(at, _)| *at);
+        let nth = n / 2;
+        if n % 2 == 1 {
+            let (_, event) = self.expectations.get(nth)?;
+            return Some(Run::Expectation(event));
+        }
+        let begin = match nth.checked_sub(1) {
+            Some(before) => at(before)?,
+            None => 0,
+        };
+        let end = at(nth).unwrap_or(self.flows.len());
+        Some(Run::Flows(&self.flows[begin..end]))
     }
 }
 

@@ -8,8 +8,9 @@
 //!  signals      ─┘
 //! ```
 //!
-//! [`run()`] starts and ends it; `turn` is the loop; `writer` has the only other
-//! lasting thread, which waits for the kernel and owns no state.
+//! [`run()`] starts and ends it; `turn` is the loop, which waits and serves clients; `host` is
+//! what the core is driven with (`replica::driver`), the same way as in the simulator; `writer`
+//! has the only other lasting thread, which waits for the kernel and owns no state.
 
 mod channel;
 mod clients;
@@ -17,6 +18,7 @@ mod door;
 mod dump;
 mod follow;
 mod fullness;
+mod host;
 mod kernel;
 mod limit;
 mod links;

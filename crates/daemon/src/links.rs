@@ -292,13 +292,13 @@ impl Link {
         Some((Level::Notice, line))
     }
 
-    /// Receives one datagram; `None` if there is none.
-    pub(crate) fn receive<'a>(&mut self, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    /// Receives one datagram; yields its length, `None` if there is none.
+    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> Option<usize> {
         match self.channel.receive(buffer) {
             Ok(n) => {
                 self.received.bytes += n as u64;
                 self.received.packets += 1;
-                Some(&buffer[..n])
+                Some(n)
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => None,
             Err(_) => {

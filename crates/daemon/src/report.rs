@@ -34,7 +34,7 @@ impl Loop {
     }
 
     fn report(&self) -> Report {
-        let replica = &self.core.replica;
+        let replica = &self.replica;
         let stats = replica.stats();
         let settings = replica.settings();
         let cache =
@@ -44,7 +44,7 @@ impl Loop {
             internal: cache(settings.internal_cache, Which::Internal, stats.internal),
             external: cache(settings.external_cache, Which::External, stats.external),
             traffic: (stats.traffic_bytes, stats.traffic_packets),
-            links: (self.core.links.list.iter().enumerate())
+            links: (self.host.links.list.iter().enumerate())
                 .map(|(n, link)| link.report(n == current))
                 .collect(),
             network: NetworkReport {
@@ -56,7 +56,7 @@ impl Loop {
 
     /// The caches of expectations, if they are replicated.
     fn expectations(&self) -> Option<(CacheReport, CacheReport)> {
-        let replica = &self.core.replica;
+        let replica = &self.replica;
         let (internal, external) = replica.expectation_stats()?;
         let settings = replica.settings();
         let active = |which| replica.expectations_len(which) as u64;
@@ -67,7 +67,7 @@ impl Loop {
     }
 
     fn peer(&self) -> PeerReport {
-        let replica = &self.core.replica;
+        let replica = &self.replica;
         let stats = replica.stats();
         let (epoch, role) = replica.epoch_and_role_of(PeerId::FIRST);
         let held = replica.held_by(PeerId::FIRST);
@@ -86,7 +86,7 @@ impl Loop {
     }
 
     fn queues(&self) -> QueueReport {
-        let replica = &self.core.replica;
+        let replica = &self.replica;
         let settings = replica.settings();
         let (flows, controls) = replica.unacknowledged();
         let unacknowledged = (
@@ -101,10 +101,10 @@ impl Loop {
 
     /// Only FT-FW has one. The flows in it are counted, not listed: they may be millions.
     fn resend_queue(&self) -> String {
-        if self.core.replica.settings().mode != replica::Mode::Ftfw {
+        if self.replica.settings().mode != replica::Mode::Ftfw {
             return String::new();
         }
-        let (flows, controls) = self.core.replica.unacknowledged();
+        let (flows, controls) = self.replica.unacknowledged();
         let controls = controls.iter().map(|(seq, control)| {
             let flags = match control {
                 Control::Resync => Flags::RESYNC,
@@ -118,38 +118,38 @@ impl Loop {
     }
 
     fn runtime(&self) -> RuntimeReport {
-        let events = self.core.events.as_ref();
+        let events = self.host.events.as_ref();
         RuntimeReport {
-            uptime_secs: self.core.start.elapsed().as_secs(),
-            stats: self.core.replica.stats(),
+            uptime_secs: self.start.elapsed().as_secs(),
+            stats: self.replica.stats(),
             daemon: self.daemon_stats(),
             buffer_bytes: events.map_or(0, |e| e.buffer_bytes() as u64),
         }
     }
 
     fn daemon_stats(&self) -> DaemonStats {
-        let events = self.core.events.as_ref();
+        let events = self.host.events.as_ref();
         DaemonStats {
             events_unknown: events.map_or(0, |e| e.unknown),
             events_failed: events.map_or(0, |e| e.failed),
             local_read_failed: self.local_read_failed,
             local_unknown: self.local_unknown,
-            accept_failed: self.clients.accept_failed,
-            clients_refused: self.clients.refused,
-            clients_dropped: self.clients.dropped,
+            accept_failed: self.host.clients.accept_failed,
+            clients_refused: self.host.clients.refused,
+            clients_dropped: self.host.clients.dropped,
         }
     }
 
     /// Our own status.
     pub(crate) fn status(&self) -> StatusRow {
         let report = self.report();
-        let replica = &self.core.replica;
+        let replica = &self.replica;
         let (stats, settings) = (replica.stats(), replica.settings());
         let expectations = self.expectations();
         StatusRow {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
-            uptime: self.core.start.elapsed().as_secs(),
+            uptime: self.start.elapsed().as_secs(),
             mode: match settings.mode {
                 Mode::Notrack => "NOTRACK",
                 Mode::Alarm => "ALARM",

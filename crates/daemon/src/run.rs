@@ -23,6 +23,7 @@ use sys::signal::Signals;
 
 use crate::clients::Clients;
 use crate::door::Door;
+use crate::host::Host;
 use crate::kernel::{DumpSocket, EventSocket};
 use crate::links::Links;
 use crate::log::Log;
@@ -95,14 +96,14 @@ fn serve(
         };
     }
     let log_file = config.log_file.as_deref();
-    let (core, clients, guards) = started.inspect_err(|e| report(log_file, config, e))?;
+    let (core, guards) = started.inspect_err(|e| report(log_file, config, e))?;
     if config.systemd.unwrap_or(true) {
         let _ = sd_notify::notify(&[
             sd_notify::NotifyState::MainPid(std::process::id()),
             sd_notify::NotifyState::Ready,
         ]);
     }
-    let result = turn::run(core, clients).inspect_err(|e| report(log_file, config, e));
+    let result = turn::run(core).inspect_err(|e| report(log_file, config, e));
     if config.systemd.unwrap_or(true) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     }
@@ -194,7 +195,7 @@ impl Drop for Removed {
     }
 }
 
-fn start(config: &Config, mut log: Log, background: bool) -> Result<(Core, Clients, Guards)> {
+fn start(config: &Config, mut log: Log, background: bool) -> Result<(Core, Guards)> {
     log.notice(if background {
         "-- starting in daemon mode --"
     } else {
@@ -210,7 +211,7 @@ fn start(config: &Config, mut log: Log, background: bool) -> Result<(Core, Clien
     set_scheduler(config, &mut log);
     let (door, socket) = open_control(config)?;
     let clients = Clients::new(door)?;
-    let (links, link_settings) = Links::open(sync)?;
+    let (mut links, link_settings) = Links::open(sync)?;
     for link in &links.list {
         if !link.channel.buffers_granted() {
             log.warning("socket buffers are smaller than configured: forcing them needs root");
@@ -230,38 +231,37 @@ fn start(config: &Config, mut log: Log, background: bool) -> Result<(Core, Clien
     if events.is_none() {
         replica = replica.without_events();
     }
-    let start = Instant::now();
-    let mut core = Core {
-        replica,
+    for (n, usable) in links.refresh().into_iter().enumerate() {
+        let id = replica::LinkId(n);
+        replica.handle_link(replica::Instant::START, id, usable);
+    }
+    log.notice("initialization completed");
+    let host = Host::new(
         log,
         links,
         writer,
         events,
         dump,
+        clients,
+        config.event_iteration_limit,
+    );
+    let core = Core {
+        replica,
+        host,
         signals,
         watch,
         watchdog: sd_notify::watchdog_enabled()
             .filter(|_| config.systemd.unwrap_or(true))
             .map(|interval| interval / 2),
-        event_limit: config.event_iteration_limit,
-        start,
+        start: Instant::now(),
     };
-    for (n, usable) in core.links.refresh().into_iter().enumerate() {
-        let id = replica::LinkId(n);
-        core.replica
-            .handle_link(replica::Instant::START, id, usable);
-    }
-    core.log.notice("initialization completed");
-    Ok((
-        core,
-        clients,
-        Guards {
-            _events: events_setting,
-            _socket: socket,
-            _lock: lock,
-            _lock_file: lock_file,
-        },
-    ))
+    let guards = Guards {
+        _events: events_setting,
+        _socket: socket,
+        _lock: lock,
+        _lock_file: lock_file,
+    };
+    Ok((core, guards))
 }
 
 /// Takes the lock. A file left by a dead process is no obstacle: what counts is who

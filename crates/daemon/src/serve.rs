@@ -10,10 +10,11 @@ use replica::{Answer, Command, CommandId, DumpScope, Instant, Mode, Objects, Whi
 use crate::clients::ClientId;
 use crate::dump::{Dump, Form};
 use crate::follow::Follow;
+use crate::host::Cause;
 use crate::kernel::DumpSocket;
 use crate::listing::{self, Listing};
 use crate::session::{Asked, State};
-use crate::turn::{Cause, Loop};
+use crate::turn::Loop;
 
 /// What is wrong and what helps: nothing can be resynchronized with the kernel.
 const NO_INTERNAL_CACHE: (&str, &str) = (
@@ -28,7 +29,7 @@ const NO_CONTROL: (&str, &str) = (
 
 impl Loop {
     pub(crate) fn serve(&mut self, id: ClientId, now: Instant) {
-        let Some(session) = self.clients.get(id) else {
+        let Some(session) = self.host.clients.get(id) else {
             return;
         };
         match session.read() {
@@ -57,7 +58,7 @@ impl Loop {
             | Request::Dump {
                 object: Object::Expectations,
                 ..
-            } if self.core.replica.settings().expectations.is_none() => return,
+            } if self.replica.settings().expectations.is_none() => return,
             Request::Stats(StatsKind::Process) => return,
             Request::Commit(object) => Command::Commit(to_objects(object)),
             Request::FlushCache(None) => Command::FlushCaches,
@@ -74,7 +75,7 @@ impl Loop {
             }
             Request::Stats(kind) => {
                 let text = self.stats(kind);
-                if let Some(session) = self.clients.get(id) {
+                if let Some(session) = self.host.clients.get(id) {
                     session.reply(text.as_bytes());
                 }
                 return;
@@ -89,16 +90,16 @@ impl Loop {
     fn start_command(&mut self, id: ClientId, now: Instant, command: Command, is_call: bool) {
         let command_id = CommandId(self.next_command);
         self.next_command += 1;
-        if let Some(session) = self.clients.get(id) {
+        if let Some(session) = self.host.clients.get(id) {
             session.state = State::Waiting {
                 id: command_id,
                 is_call,
             };
         }
-        // What has been said before is not about the command.
-        self.hear(Cause::Anybody);
-        self.core.replica.handle_command(now, command_id, command);
-        self.hear(Cause::Command);
+        // What was reported before is not about the command.
+        self.report_events(Cause::Anybody);
+        self.replica.handle_command(now, command_id, command);
+        self.report_events(Cause::Command);
     }
 
     fn start_dump(
@@ -109,7 +110,7 @@ impl Loop {
         object: Object,
         xml: bool,
     ) {
-        let settings = self.core.replica.settings();
+        let settings = self.replica.settings();
         let is_expectations = object == Object::Expectations;
         let which = match cache {
             CacheKind::Internal if settings.internal_cache => Which::Internal,
@@ -125,7 +126,7 @@ impl Loop {
             CacheKind::External => return,
         };
         // The client's protocol has no word for a refusal: the connection is closed.
-        if self.clients.admit_reader(id, now).is_ok() {
+        if self.host.clients.admit_reader(id, now).is_ok() {
             let form = if xml { Form::Xml } else { Form::Line };
             self.dump(id, which, is_expectations, form);
         }
@@ -133,22 +134,22 @@ impl Loop {
 
     /// Its own conversation with the kernel, so it gets its own thread.
     fn list_as_the_original(&mut self, id: ClientId, now: Instant, scope: DumpScope) {
-        let Ok(reserved) = self.clients.admit_listing(id, now) else {
+        let Ok(reserved) = self.host.clients.admit_listing(id, now) else {
             return;
         };
         match DumpSocket::open() {
             Ok(socket) => {
-                if let Some(session) = self.clients.take(id) {
+                if let Some(session) = self.host.clients.take(id) {
                     reserved
                         .start(move || listing::as_the_original(&session.stream, socket, scope));
                 }
             }
-            Err(e) => drop(self.clients.refuse_reader(&format!("{e:#}"))),
+            Err(e) => drop(self.host.clients.refuse_reader(&format!("{e:#}"))),
         }
     }
 
     fn dump(&mut self, id: ClientId, which: Which, is_expectations: bool, form: Form) {
-        if let Some(session) = self.clients.get(id) {
+        if let Some(session) = self.host.clients.get(id) {
             session.state = State::Dumping(Dump::new(which, is_expectations, form));
         }
     }
@@ -156,7 +157,7 @@ impl Loop {
     // ---- our own protocol ----
 
     fn refuse(&mut self, id: ClientId, head: &Head) {
-        if let Some(session) = self.clients.get(id) {
+        if let Some(session) = self.host.clients.get(id) {
             session.reply_json(head);
         }
     }
@@ -177,7 +178,7 @@ impl Loop {
         let command = match call.task {
             Task::Status => {
                 let status = self.status();
-                if let Some(session) = self.clients.get(id) {
+                if let Some(session) = self.host.clients.get(id) {
                     session.reply_json(&Head::ok());
                     session.reply_json(&status);
                     session.reply_tail(&Tail::ok(1));
@@ -203,9 +204,9 @@ impl Loop {
             Task::Events { filter } => {
                 let query = query(&filter)?;
                 let everything = filter.is_empty();
-                self.clients.admit_reader(id, now)?;
+                self.host.clients.admit_reader(id, now)?;
                 self.greet(id);
-                if let Some(session) = self.clients.get(id) {
+                if let Some(session) = self.host.clients.get(id) {
                     session.state = State::Following(Follow::new(query, everything, json));
                 }
                 return Ok(());
@@ -223,7 +224,7 @@ impl Loop {
             Task::Bulk => Command::Bulk,
             Task::Stop => {
                 self.greet(id);
-                if let Some(session) = self.clients.get(id) {
+                if let Some(session) = self.host.clients.get(id) {
                     session.reply_tail(&Tail::ok(0));
                     session.write(now);
                 }
@@ -238,7 +239,7 @@ impl Loop {
 
     /// What cannot be done as the daemon is configured.
     fn check_call(&self, task: &Task) -> Result<(), Head> {
-        let settings = self.core.replica.settings();
+        let settings = self.replica.settings();
         let no = |error: &str, help: &str| Err(Head::error(error, help));
         match task {
             Task::Flows { table, .. } | Task::Expectations { table }
@@ -270,7 +271,7 @@ impl Loop {
                     "set ExpectationSync in Sync { Options }",
                 )
             }
-            Task::Events { .. } if self.core.events.is_none() => no(
+            Task::Events { .. } if self.host.events.is_none() => no(
                 "the daemon polls the kernel's table and hears no events (PollSecs)",
                 "leave PollSecs out",
             ),
@@ -282,7 +283,7 @@ impl Loop {
     }
 
     fn greet(&mut self, id: ClientId) {
-        if let Some(session) = self.clients.get(id) {
+        if let Some(session) = self.host.clients.get(id) {
             session.reply_json(&Head::ok());
         }
     }
@@ -298,16 +299,16 @@ impl Loop {
             Table::Internal => Which::Internal,
             Table::External => Which::External,
             Table::Kernel => {
-                let reserved = self.clients.admit_listing(id, now)?;
+                let reserved = self.host.clients.admit_listing(id, now)?;
                 self.greet(id);
-                if let Some(mut session) = self.clients.take(id) {
+                if let Some(mut session) = self.host.clients.take(id) {
                     session.write(now);
                     reserved.start(move || list.write_to(&session.stream));
                 }
                 return Ok(());
             }
         };
-        self.clients.admit_reader(id, now)?;
+        self.host.clients.admit_reader(id, now)?;
         self.greet(id);
         let Listing {
             is_expectations,
