@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
-use flow::{ExpectKey, FlowKey};
+use flow::{ExpectKey, Flow, FlowKey};
 
 use crate::command::CommandId;
 use crate::kernel::KernelError;
 
 /// Something an operator or a control client waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A command has ended: its client gets this answer.
     Done(CommandId, Answer),
@@ -65,6 +65,9 @@ pub enum Event {
     LinkChosen(String),
     /// No link is usable.
     NoLink,
+    /// A flow of the internal cache has ended, as far as is known like this. Only without a
+    /// peer ([`crate::Mode::Statistics`]).
+    Ended(Box<Flow>),
     /// The kernel dropped events; they are repaired after this time, or never.
     Overrun(Option<Duration>),
     /// The repair after an overrun is over.

@@ -1,11 +1,13 @@
-//! The three synchronisation modes, and what each does with a message by its header.
+//! The modes, and what each does with a message by its header.
 
 use wire::v1::{Control, Flags, Header, MessageType};
 use wire::{ObjectKind, StateKind};
 
-/// The three synchronisation modes.
+/// What a replica does: one of three replication protocols, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
+    /// There is no peer: our flows are kept, and the end of each is reported.
+    Statistics,
     /// Best effort.
     Notrack,
     /// Periodic repetition.
@@ -30,9 +32,13 @@ pub enum Verdict {
 }
 
 /// Judges a header as the original's mode does (wire protocol specification, section 5).
+/// Without a peer there is nothing to judge.
 ///
 /// If several of ACK, NACK, RESYNC and ALIVE are set, the first in that order wins.
 pub fn verdict(mode: Mode, header: &Header) -> Verdict {
+    if mode == Mode::Statistics {
+        return Verdict::Ignored;
+    }
     if mode == Mode::Alarm {
         return match header.kind {
             _ if header.flags != Flags::NONE => Verdict::Ignored,

@@ -1,4 +1,4 @@
-//! The three replication protocols behind one contract.
+//! The three replication protocols, and none, behind one contract.
 //!
 //! | | NOTRACK | ALARM | FT-FW |
 //! |---|---|---|---|
@@ -6,6 +6,8 @@
 //! | a message is settled | when it is sent | when it is sent | when it is acknowledged |
 //! | what is lost | a bulk update brings it | the next round brings it | it is sent again |
 //! | late messages | dropped near the last one | applied | used as far as they are news |
+//!
+//! Without a peer (statistics) nothing is sent: what is owed is settled at once.
 
 use wire::Seq;
 use wire::v1::Flags;
@@ -20,6 +22,8 @@ use crate::under_way::Message;
 /// The protocol in use, with its state.
 #[derive(Debug)]
 pub(crate) enum Protocol {
+    /// Nobody listens.
+    Alone,
     Notrack,
     Alarm(Alarm),
     Ftfw(Box<Ftfw>),
@@ -37,6 +41,7 @@ pub(crate) enum Fate {
 impl Protocol {
     pub(crate) fn new(settings: &Settings) -> Protocol {
         match settings.mode {
+            Mode::Statistics => Protocol::Alone,
             Mode::Notrack => Protocol::Notrack,
             Mode::Alarm => Protocol::Alarm(Alarm::new(settings)),
             Mode::Ftfw => Protocol::Ftfw(Box::new(Ftfw::new(settings))),
@@ -47,21 +52,21 @@ impl Protocol {
     pub(crate) fn ftfw(&self) -> Option<&Ftfw> {
         match self {
             Protocol::Ftfw(ftfw) => Some(ftfw),
-            Protocol::Notrack | Protocol::Alarm(_) => None,
+            _ => None,
         }
     }
 
     pub(crate) fn ftfw_mut(&mut self) -> Option<&mut Ftfw> {
         match self {
             Protocol::Ftfw(ftfw) => Some(ftfw),
-            Protocol::Notrack | Protocol::Alarm(_) => None,
+            _ => None,
         }
     }
 
     pub(crate) fn alarm_mut(&mut self) -> Option<&mut Alarm> {
         match self {
             Protocol::Alarm(alarm) => Some(alarm),
-            Protocol::Notrack | Protocol::Ftfw(_) => None,
+            _ => None,
         }
     }
 
@@ -72,7 +77,12 @@ impl Protocol {
 
     /// True if there are control messages: ALIVE, requests, bulk updates.
     pub(crate) fn has_control(&self) -> bool {
-        !matches!(self, Protocol::Alarm(_))
+        matches!(self, Protocol::Notrack | Protocol::Ftfw(_))
+    }
+
+    /// True if there is nobody to send anything to.
+    pub(crate) fn is_alone(&self) -> bool {
+        matches!(self, Protocol::Alone)
     }
 
     /// True if the peer has not yet answered our greeting.
@@ -95,7 +105,7 @@ impl Protocol {
     /// A message has been sent under `seq`.
     pub(crate) fn sent(&mut self, now: Instant, seq: Seq, message: Message) -> Fate {
         match self {
-            Protocol::Notrack | Protocol::Alarm(_) => Fate::Settled,
+            Protocol::Alone | Protocol::Notrack | Protocol::Alarm(_) => Fate::Settled,
             Protocol::Ftfw(ftfw) => Fate::UnderWay {
                 evicted: ftfw.sent(now, seq, message),
             },
@@ -114,7 +124,7 @@ impl Protocol {
 
     pub(crate) fn next_due(&self) -> Option<Instant> {
         match self {
-            Protocol::Notrack => None,
+            Protocol::Alone | Protocol::Notrack => None,
             Protocol::Alarm(alarm) => Some(alarm.next_due()),
             Protocol::Ftfw(ftfw) => ftfw.next_due(),
         }

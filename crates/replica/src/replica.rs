@@ -381,6 +381,7 @@ impl Replica {
             self.advance_bulk(items),
             self.advance_absent(items),
             self.advance_gone(items),
+            self.settle_alone(items),
         ];
         if more.contains(&true) {
             Progress::More
@@ -396,6 +397,9 @@ impl Replica {
     /// It stays valid until the next call. The driver must not poll while the
     /// link's socket cannot take more: what is polled is taken as sent.
     pub fn poll_transmit(&mut self) -> Option<(LinkId, &[u8])> {
+        if self.protocol.is_alone() {
+            return None;
+        }
         self.fill_datagram();
         let bytes = self.stream.datagram();
         (!bytes.is_empty()).then_some((self.links.current(), bytes))

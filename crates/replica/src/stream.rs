@@ -80,7 +80,7 @@ pub(crate) struct Stream {
     allowance: usize,
     /// The peer has answered since a message last left the ring: catching up makes sense.
     pub(crate) may_catch_up: bool,
-    /// When ALIVE is due; `None` in ALARM, which never sends control messages.
+    /// When ALIVE is due; `None` in modes without control messages.
     pub(crate) alive_at: Option<Instant>,
 }
 
@@ -94,7 +94,8 @@ impl Stream {
             missed: VecDeque::new(),
             allowance: 0,
             may_catch_up: false,
-            alive_at: (settings.mode != Mode::Alarm).then_some(Instant::START + ALIVE_INTERVAL),
+            alive_at: matches!(settings.mode, Mode::Notrack | Mode::Ftfw)
+                .then_some(Instant::START + ALIVE_INTERVAL),
         }
     }
 

@@ -160,7 +160,7 @@ impl World {
         let mut begun = self.now;
         let mut must_ask = match self.plan.mode {
             // Repairs itself.
-            Mode::Alarm => false,
+            Mode::Alarm | Mode::Statistics => false,
             // Whoever has emptied a cache asks for it again, but first all that lives must
             // be there without a command. Elsewhere it is the original's means.
             Mode::Ftfw => self.was_emptied || !self.plan.must_restore(),

@@ -32,7 +32,7 @@ impl Replica {
     pub(crate) fn protocol_due(&mut self) {
         let now = self.now;
         match &mut self.protocol {
-            Protocol::Notrack => {}
+            Protocol::Alone | Protocol::Notrack => {}
             Protocol::Alarm(alarm) => {
                 if alarm.timeout(now, self.ledger.len()) {
                     self.expire();

@@ -91,7 +91,7 @@ impl Replica {
         let nothing_lost = match &self.protocol {
             // What is missing before this very message may be what ended a flow.
             Protocol::Ftfw(_) => received.missed().is_none(),
-            Protocol::Notrack | Protocol::Alarm(_) => lost == since.lost,
+            _ => lost == since.lost,
         };
         if nothing_lost && peer.heard_since == bulk.flows as usize + offered {
             peer.handled = bulk.number;

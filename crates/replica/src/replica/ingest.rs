@@ -33,11 +33,11 @@ impl Replica {
             return;
         }
         self.sweeps.note(self.now, flow);
-        if event.origin != Origin::Traffic {
+        if event.origin != Origin::Traffic && !self.protocol.is_alone() {
             self.stats.events_own += 1;
             return self.on_own_event(event, known);
         }
-        if check_carried(flow).is_err() {
+        if !self.protocol.is_alone() && check_carried(flow).is_err() {
             self.stats.not_carried += 1;
             return;
         }
@@ -140,7 +140,7 @@ impl Replica {
             self.stats.events_late += 1;
             return;
         }
-        self.end_entry(slot);
+        self.end_entry(slot, flow);
     }
 
     /// Removes an entry; its end is not announced.
@@ -150,11 +150,15 @@ impl Replica {
         self.ledger.remove(slot);
     }
 
-    /// The flow of an entry has ended in our kernel.
-    pub(crate) fn end_entry(&mut self, slot: Slot) {
+    /// The flow of an entry has ended in our kernel. `last`: how it was at the end, as far
+    /// as that is known.
+    pub(crate) fn end_entry(&mut self, slot: Slot, last: &Flow) {
         let note = self.ledger.note(slot);
         if note.has_ended() {
             return;
+        }
+        if self.protocol.is_alone() {
+            self.events.push_back(Event::Ended(Box::new(*last)));
         }
         self.stats.internal.destroyed += 1;
         if note.is_taken() {

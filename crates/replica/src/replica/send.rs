@@ -293,6 +293,21 @@ impl Replica {
         }
     }
 
+    /// Without a peer what is owed is settled without being sent. True if there is more.
+    pub(crate) fn settle_alone(&mut self, items: usize) -> bool {
+        if !self.protocol.is_alone() {
+            return false;
+        }
+        for _ in 0..items {
+            let Some(slot) = self.ledger.next_owed() else {
+                return false;
+            };
+            self.ledger.sent(slot);
+            self.flow_acknowledged(slot);
+        }
+        true
+    }
+
     /// The peer has the latest state of a flow.
     pub(crate) fn flow_acknowledged(&mut self, slot: Slot) {
         self.claim_received(slot);

@@ -94,7 +94,7 @@ impl Replica {
         if !self.settings.filter.keeps(flow) {
             return;
         }
-        if check_carried(flow).is_err() {
+        if !self.protocol.is_alone() && check_carried(flow).is_err() {
             self.stats.not_carried += 1;
             return;
         }
@@ -337,7 +337,7 @@ impl Replica {
         };
         if gone {
             self.stats.silent_ends += 1;
-            self.end_entry(slot);
+            self.end_entry(slot, &self.ledger.flow(slot));
         }
     }
 }

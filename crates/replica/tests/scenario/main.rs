@@ -19,6 +19,7 @@ mod pairs;
 mod restarts;
 mod sessions;
 mod silence;
+mod statistics;
 mod world;
 
 const FW1: usize = 0;

@@ -45,6 +45,7 @@ impl World {
             // After an attack the replicas must first agree on numbers and runs again.
             Mode::Ftfw if self.plan.has(Fault::Forged) => Duration::from_secs(40),
             Mode::Ftfw => Duration::from_secs(20),
+            Mode::Statistics => Duration::ZERO,
             Mode::Alarm => REFRESH + CACHE_TIMEOUT + Duration::from_secs(4),
             Mode::Notrack => Duration::from_secs(5),
         }
@@ -181,6 +182,7 @@ impl World {
         }
         match self.plan.mode {
             // What was injected runs down in the kernel.
+            Mode::Statistics => false,
             Mode::Alarm => !self.plan.injects[at],
             // What an operator claims for both can be refused by a kernel that knows better:
             // the numbers then differ, and nothing is removed.
