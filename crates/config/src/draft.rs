@@ -2,6 +2,7 @@
 //! checked when a block ends, and the rules across sections.
 
 mod filter;
+mod helper;
 mod link;
 
 use std::path::PathBuf;
@@ -10,12 +11,11 @@ use flow::{Policy, Prefix, Proto, TcpState};
 
 use crate::diagnostic::{Diagnostics, Quote, Span, line_number};
 use crate::lexer::Token;
-use crate::{Config, Facility, Link, Mode, SchedulerType, Sync};
+use crate::{Config, Facility, Link, Mode, SchedulerType, Stats, Sync};
 
 pub(crate) const OVERRUN_RESYNC_DEFAULT: u32 = 30;
 const LOG_FILE_DEFAULT: &str = "/var/log/conntrackd.log";
-/// `NF_CT_HELPER_NAME_LEN`
-const POLICY_MAX: usize = 16;
+const STATS_FILE_DEFAULT: &str = "/var/log/conntrackd-stats.log";
 
 /// A number of which 0 means that the default is wanted.
 pub(crate) fn given(n: u32) -> Option<u32> {
@@ -43,6 +43,8 @@ pub(crate) struct Draft {
     pub(crate) link: Link,
     pub(crate) scheduler_type: Option<SchedulerType>,
     scheduler_priority: Option<i32>,
+    /// The helper whose block is being read.
+    helper: helper::Helper,
     /// The set of the filter whose block is being read.
     pub(crate) policy: Option<Policy>,
     protocols: Vec<Proto>,
@@ -58,12 +60,13 @@ impl Draft {
             diagnostics,
             path: Vec::new(),
             config: config(),
-            sync: sync(),
+            sync: Sync::default(),
             sync_span: None,
             stats_span: None,
             link: link::empty(),
             scheduler_type: None,
             scheduler_priority: None,
+            helper: helper::Helper::default(),
             policy: None,
             protocols: Vec::new(),
             networks: Vec::new(),
@@ -172,9 +175,31 @@ impl Draft {
         self.sync_span = Some(self.here());
     }
 
+    // ---- Stats ----
+
     pub(crate) fn begin_stats(&mut self) {
         self.stats_span = Some(self.here());
+        self.stats();
     }
+
+    pub(crate) fn stats(&mut self) -> &mut Stats {
+        self.config.stats.get_or_insert_default()
+    }
+
+    /// `off` does not take a path back.
+    pub(crate) fn stats_log_switch(&mut self, on: bool) {
+        if on {
+            self.stats().log_file = Some(PathBuf::from(STATS_FILE_DEFAULT));
+        }
+    }
+
+    pub(crate) fn stats_syslog(&mut self, token: &Token<'_>) {
+        if let Some(facility) = self.facility(token) {
+            self.stats().syslog = Some(facility);
+        }
+    }
+
+    // ---- modes of Sync ----
 
     /// Of several modes FTFW beats ALARM beats NOTRACK; the settings of all apply.
     pub(crate) fn mode(&mut self, mode: Mode) {
@@ -184,12 +209,6 @@ impl Draft {
     pub(crate) fn helpers(&mut self, names: &[&Token<'_>]) {
         let names = names.iter().map(|t| t.text.to_owned());
         self.sync.expectation_sync = Some(names.collect());
-    }
-
-    // ---- Helper ----
-
-    pub(crate) fn helper_policy(&mut self, token: &Token<'_>) {
-        self.check_length("policy name", token, POLICY_MAX);
     }
 
     /// Reports a text of more than `max` bytes.
@@ -208,6 +227,7 @@ impl Draft {
     // ---- rules across sections ----
 
     fn check_combinations(&mut self) {
+        self.check_facilities();
         let Some(span) = self.sync_span.clone() else {
             return;
         };
@@ -252,6 +272,21 @@ impl Draft {
     }
 }
 
+impl Draft {
+    fn check_facilities(&mut self) {
+        let general = self.config.syslog;
+        if let Some(span) = self.stats_span.clone()
+            && let Some(stats) = &mut self.config.stats
+            && let (Some(in_general), Some(in_stats)) = (general, stats.syslog)
+            && in_general != in_stats
+        {
+            stats.syslog = general;
+            let message = "conflicting Syslog facility values, defaulting to General";
+            self.diagnostics.warn(span, message);
+        }
+    }
+}
+
 fn config() -> Config {
     Config {
         hash_limit: None,
@@ -270,25 +305,30 @@ fn config() -> Config {
         systemd: None,
         filter: flow::Filter::default(),
         sync: None,
+        stats: None,
+        helpers: Vec::new(),
     }
 }
 
-fn sync() -> Sync {
-    Sync {
-        mode: None,
-        refresh_time: 60,
-        cache_timeout: 180,
-        commit_timeout: None,
-        purge_timeout: 60,
-        resend_queue_size: 131_072,
-        ack_window_size: 300,
-        disable_internal_cache: false,
-        disable_external_cache: false,
-        startup_resync: false,
-        transport: None,
-        links: Vec::new(),
-        window_tracking: false,
-        alive_trailer: true,
-        expectation_sync: None,
+/// What holds for a section that names nothing.
+impl Default for Sync {
+    fn default() -> Sync {
+        Sync {
+            mode: None,
+            refresh_time: 60,
+            cache_timeout: 180,
+            commit_timeout: None,
+            purge_timeout: 60,
+            resend_queue_size: 131_072,
+            ack_window_size: 300,
+            disable_internal_cache: false,
+            disable_external_cache: false,
+            startup_resync: false,
+            transport: None,
+            links: Vec::new(),
+            window_tracking: false,
+            alive_trailer: true,
+            expectation_sync: None,
+        }
     }
 }

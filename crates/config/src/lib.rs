@@ -136,6 +136,15 @@ pub struct Sync {
     pub expectation_sync: Option<Vec<String>>,
 }
 
+/// The `Stats` section: a line about each flow that has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// File for the lines.
+    pub log_file: Option<PathBuf>,
+    /// Syslog for the lines.
+    pub syslog: Option<Facility>,
+}
+
 /// A whole file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -172,6 +181,10 @@ pub struct Config {
     pub filter: Filter,
     /// Replication.
     pub sync: Option<Sync>,
+    /// Statistics; never beside replication.
+    pub stats: Option<Stats>,
+    /// Names of the user-space helpers, in file order, each once.
+    pub helpers: Vec<String>,
 }
 
 /// What [`parse`] found.

@@ -66,26 +66,33 @@ pub(crate) static WORDS: &[Word] = &[
     w("General", &[at(&[File], &[Block(General)])]),
     w("Sync", &[at(&[File], &[Do(Draft::begin_sync), Block(Sync)])]),
     w("Stats", &[
-        at(&[File], &[Do(Draft::begin_stats), Block(Stats)]).note(NoEffectYet),
+        at(&[File], &[Do(Draft::begin_stats), Block(Stats)]),
         // CloudStack's files have it here, beside `Sync`.
         at(&[General], &[Block(Stats)])
             .note(Misplaced("`Stats` belongs outside General: passed over here")),
     ]),
-    w("Helper", &[at(&[File], &[Block(Helper)]).note(NoEffectYet)]),
+    w("Helper", &[at(&[File], &[Block(Helper)])
+        .note(Warning("user-space helpers are not run: load the kernel's, such as nf_conntrack_ftp"))]),
 
     w("HashSize", &[at(&[General], &[NUMBER_UNUSED])
         .note(Warning("`HashSize` has no effect: tables are sized from `HashLimit`"))]),
     w("HashLimit", &[at(&[General], &[Number(Draft::hash_limit)])]),
     w("LogFile", &[
         at(&[General], &[SwitchOr(Draft::log_switch, &Path(PATH_MAX, |d, p| d.config.log_file = Some(p)))]),
-        at(&[Stats], &[SwitchOr(|_, _| (), &Path(PATH_MAX, |_, _| ()))]),
+        at(&[Stats], &[SwitchOr(
+            Draft::stats_log_switch,
+            &Path(PATH_MAX, |d, p| d.stats().log_file = Some(p)),
+        )]),
     ]),
     w("Syslog", &[
         at(&[General], &[SwitchOr(
             |d, on| d.config.syslog = on.then_some(Facility::DAEMON),
             &Text("FACILITY", Draft::syslog),
         )]),
-        at(&[Stats], &[SwitchOr(|_, _| (), &Text("FACILITY", |d, t| { d.facility(t); }))]),
+        at(&[Stats], &[SwitchOr(
+            |d, on| d.stats().syslog = on.then_some(Facility::DAEMON),
+            &Text("FACILITY", Draft::stats_syslog),
+        )]),
     ]),
     w("LockFile", &[at(&[General], &[Path(PATH_MAX, |d, p| d.config.lock_file = p)])]),
     w("UNIX", &[at(&[General], &[Block(Unix)])]),
@@ -110,7 +117,7 @@ pub(crate) static WORDS: &[Word] = &[
     w("Scheduler", &[at(&[General], &[Block(Scheduler), Do(Draft::end_scheduler)])]),
     w("Type", &[
         at(&[Scheduler], &[OneOf(SchedulerClass)]),
-        at(&[Helper], &[Name(|_, _| ()), OneOf(HelperLayer3), OneOf(HelperLayer4), Block(Helper)]),
+        at(&[Helper], &[Name(Draft::helper_name), OneOf(HelperLayer3), OneOf(HelperLayer4), Block(Helper)]),
     ]),
     w("RR", &[at(&[SchedulerClass], &[Do(|d| d.scheduler_type = Some(SchedulerType::RoundRobin))])]),
     w("FIFO", &[at(&[SchedulerClass], &[Do(|d| d.scheduler_type = Some(SchedulerType::Fifo))])]),
@@ -200,15 +207,15 @@ pub(crate) static WORDS: &[Word] = &[
         &Names(Draft::helpers),
     )])]),
 
-    // Helper blocks are read for their syntax only.
+    // Helper blocks are checked, and have no effect beyond that.
     w("Setup", &[at(&[Helper], &[Switch(|_, _| ())])]),
     w("QueueNum", &[at(&[Helper], &[NUMBER_UNUSED])]),
     w("QueueLen", &[at(&[Helper], &[NUMBER_UNUSED])]),
-    w("Policy", &[at(&[Helper], &[Name(Draft::helper_policy), Block(Helper)])]),
-    w("ExpectMax", &[at(&[Helper], &[NUMBER_UNUSED])]),
-    w("ExpectTimeout", &[at(&[Helper], &[NUMBER_UNUSED])]),
+    w("Policy", &[at(&[Helper], &[Name(Draft::helper_policy), Block(Helper), Do(Draft::end_helper_policy)])]),
+    w("ExpectMax", &[at(&[Helper], &[Number(|d, _| d.helper_policy_value())])]),
+    w("ExpectTimeout", &[at(&[Helper], &[Number(|d, _| d.helper_policy_value())])]),
     w("inet", &[at(&[HelperLayer3], &[])]),
     w("inet6", &[at(&[HelperLayer3], &[])]),
-    w("tcp", &[at(&[HelperLayer4], &[])]),
-    w("udp", &[at(&[HelperLayer4], &[])]),
+    w("tcp", &[at(&[HelperLayer4], &[Do(|d| d.helper_transport("tcp"))])]),
+    w("udp", &[at(&[HelperLayer4], &[Do(|d| d.helper_transport("udp"))])]),
 ];

@@ -14,6 +14,7 @@ use crate::links::Links;
 use crate::log::{Level, Log};
 use crate::pace::Pace;
 use crate::serve::tail_of;
+use crate::statistics::StatisticsLog;
 use crate::wording;
 use crate::writer::{BATCH, Writer};
 
@@ -31,6 +32,8 @@ pub(crate) struct Host {
     pub(crate) events: Option<EventSocket>,
     pub(crate) dump: DumpSocket,
     pub(crate) clients: Clients,
+    /// Without a peer: the flows that have ended.
+    pub(crate) statistics: Option<StatisticsLog>,
     pub(crate) pace: Pace,
     events_per_turn: usize,
     turn: Turn,
@@ -86,6 +89,7 @@ impl Host {
             events,
             dump,
             clients,
+            statistics: None,
             pace: Pace::default(),
             events_per_turn: event_limit.map_or(EVENTS_PER_TURN, |n| n as usize),
             turn: Turn::new(Instant::START, false),
@@ -115,8 +119,14 @@ impl Host {
                 None => self.log.line(level, &text),
             }
         }
-        if let Event::Done(id, answer) = event {
-            self.clients.command_done(id, &tail_of(answer));
+        match event {
+            Event::Done(id, answer) => self.clients.command_done(id, &tail_of(answer)),
+            Event::Ended(flow) => {
+                if let Some(statistics) = &mut self.statistics {
+                    statistics.ended(&flow, self.read.take_ending(&flow.key()));
+                }
+            }
+            _ => {}
         }
     }
 

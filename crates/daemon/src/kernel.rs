@@ -3,12 +3,13 @@
 //! The event socket is opened, and buffers, before the first dump is asked for, so
 //! there is no gap between the two.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result};
-use ctnetlink::{DumpFilter, EventKind, Message, Request, group};
-use flow::{Expectation, Flow};
+use ctnetlink::{DumpFilter, EventKind, Message, Request, decode_details, group};
+use flow::{Expectation, Flow, FlowKey};
 use replica::{Change, DumpEnd, DumpScope, ExpectationEvent, KernelEvent, Origin};
 use sys::netlink::{Ignored, Netlink, RECEIVE_BYTES, is_overrun};
 
@@ -30,6 +31,8 @@ pub(crate) struct EventSocket {
     buffer_bytes: usize,
     growth_max: usize,
     hears_new: bool,
+    /// Counters and times of flows that end are read, too.
+    reads_endings: bool,
     hears_injections: bool,
     commit_port: u32,
     inject_port: u32,
@@ -96,6 +99,7 @@ impl EventSocket {
                 buffer_bytes,
                 growth_max: config.netlink_buffer_max,
                 hears_new: true,
+                reads_endings: config.stats.is_some(),
                 hears_injections: true,
                 commit_port: ports.0,
                 inject_port: ports.1,
@@ -177,11 +181,17 @@ impl EventSocket {
                     break;
                 };
                 match ctnetlink::decode(&message) {
-                    Ok(Message::Flow { kind, flow, .. }) => out.flows.push(KernelEvent {
-                        change: change(kind),
-                        origin: self.origin(message.port),
-                        flow,
-                    }),
+                    Ok(Message::Flow { kind, flow, .. }) => {
+                        if self.reads_endings && kind == EventKind::Destroy {
+                            let ending = Ending::of(message.payload);
+                            out.endings.push_back((flow.key(), ending));
+                        }
+                        out.flows.push(KernelEvent {
+                            change: change(kind),
+                            origin: self.origin(message.port),
+                            flow,
+                        });
+                    }
                     Ok(Message::Expectation { kind, expectation }) => {
                         let event = ExpectationEvent {
                             change: change(kind),
@@ -215,6 +225,35 @@ pub(crate) struct Events {
     flows: Vec<KernelEvent>,
     /// Each with the number of events about flows before it.
     expectations: Vec<(usize, ExpectationEvent)>,
+    /// How the flows have ended that have, in the same order.
+    endings: VecDeque<(FlowKey, Ending)>,
+}
+
+/// What an event reports of a flow's end beside the flow.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ending {
+    /// Packets and bytes of each direction, with `nf_conntrack_acct`.
+    pub(crate) counters: [Option<(u64, u64)>; 2],
+    /// How long it has lived, with `nf_conntrack_timestamp`.
+    pub(crate) seconds: Option<u64>,
+}
+
+impl Ending {
+    /// Of a message's payload.
+    fn of(payload: &[u8]) -> Ending {
+        let details = payload.get(4..).and_then(|a| decode_details(a).ok());
+        let Some(details) = details else {
+            return Ending::default();
+        };
+        let both = [details.counters.0, details.counters.1];
+        let (began, ended) = details.timestamps;
+        Ending {
+            counters: both.map(|c| c.map(|c| (c.packets, c.bytes))),
+            seconds: began
+                .zip(ended)
+                .map(|(began, ended)| ended.saturating_sub(began) / 1_000_000_000),
+        }
+    }
 }
 
 /// Events of one sort that follow one another.
@@ -228,6 +267,17 @@ impl Events {
     pub(crate) fn clear(&mut self) {
         self.flows.clear();
         self.expectations.clear();
+        self.endings.clear();
+    }
+
+    /// How a flow has ended. To be asked in the order of the events.
+    pub(crate) fn take_ending(&mut self, flow: &FlowKey) -> Option<Ending> {
+        let at = self.endings.iter().position(|(key, _)| key == flow)?;
+        // Those before it are of flows that nobody asks for.
+        self.endings
+            .drain(..=at)
+            .next_back()
+            .map(|(_, ending)| ending)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -238,7 +288,7 @@ impl Events {
     pub(crate) fn of(event: KernelEvent) -> Events {
         Events {
             flows: vec![event],
-            expectations: Vec::new(),
+            ..Events::default()
         }
     }
 

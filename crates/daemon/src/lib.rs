@@ -12,6 +12,7 @@
 //! what the core is driven with (`replica::driver`), the same way as in the simulator; `writer`
 //! has the only other lasting thread, which waits for the kernel and owns no state.
 
+mod app;
 mod channel;
 mod clients;
 mod door;
@@ -19,6 +20,7 @@ mod dump;
 mod follow;
 mod fullness;
 mod host;
+mod idle;
 mod kernel;
 mod limit;
 mod links;
@@ -30,7 +32,9 @@ mod run;
 mod serve;
 mod session;
 mod settings;
+mod statistics;
 mod sysctl;
+mod syslog;
 mod turn;
 mod wording;
 mod writer;

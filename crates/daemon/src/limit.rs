@@ -62,6 +62,7 @@ impl Kind {
             Event::Overrun(_) | Event::Repaired { .. } => Some(Kind::Overrun),
             Event::DumpFailed => Some(Kind::Kernel),
             Event::Done(..)
+            | Event::Ended(_)
             | Event::CommitStarted
             | Event::FlushingCaches(_)
             | Event::FlushingKernel { .. }

@@ -134,6 +134,17 @@ impl Links {
         Ok((links, settings))
     }
 
+    /// Of a daemon without a peer.
+    pub(crate) fn none() -> Result<Links> {
+        Ok(Links {
+            list: Vec::new(),
+            interfaces: Interfaces::open()?,
+            opened: Instant::now(),
+            none_logged: false,
+            lines: Vec::new(),
+        })
+    }
+
     /// Reads the interfaces again; yields each link with whether it is usable.
     pub(crate) fn refresh(&mut self) -> Vec<bool> {
         for link in &mut self.list {
@@ -172,7 +183,7 @@ impl Links {
                 _ => {}
             }
         }
-        let is_usable = self.list.iter().any(Link::is_usable);
+        let is_usable = self.list.is_empty() || self.list.iter().any(Link::is_usable);
         if !is_usable && !self.none_logged {
             self.lines.extend(wording::of(&Event::NoLink));
         }
@@ -203,7 +214,8 @@ impl Links {
 
     /// When the datagram that waits at link `n` is due; `None` if none waits.
     pub(crate) fn again_at(&self, n: usize) -> Option<Instant> {
-        self.list[n].waiting.as_ref().map(|w| w.again_at)
+        let waiting = self.list.get(n)?.waiting.as_ref();
+        waiting.map(|w| w.again_at)
     }
 
     /// Sends what waits at link `n` and is due, or at a link that is not used any more.

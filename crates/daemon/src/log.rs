@@ -6,13 +6,13 @@ use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use config::Facility;
 
 use crate::limit::{Kind, Limiter};
+use crate::syslog::Syslog;
 
 /// How important a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +30,14 @@ pub(crate) struct Log {
     console: bool,
     path: Option<PathBuf>,
     file: Option<File>,
-    syslog: Option<(UnixDatagram, Facility)>,
+    syslog: Option<Syslog>,
     limiter: Limiter,
+}
+
+/// Opens a log file, which only its owner reads.
+pub(crate) fn append_to(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).mode(0o600).open(path)
 }
 
 impl Log {
@@ -45,25 +51,25 @@ impl Log {
             console,
             path: path.map(Path::to_owned),
             file: None,
-            syslog: None,
+            syslog: syslog.map(Syslog::open).transpose()?,
             limiter: Limiter::default(),
         };
         log.reopen()?;
-        if let Some(facility) = syslog {
-            let socket = UnixDatagram::unbound()?;
-            socket.set_nonblocking(true)?;
-            log.syslog = Some((socket, facility));
-        }
         Ok(log)
     }
 
     /// Opens the file anew, after a rotation.
     pub(crate) fn reopen(&mut self) -> io::Result<()> {
-        if let Some(path) = &self.path {
-            let mut options = OpenOptions::new();
-            self.file = Some(options.create(true).append(true).mode(0o600).open(path)?);
-        }
+        self.file = self.path.as_deref().map(append_to).transpose()?;
         Ok(())
+    }
+
+    /// The same, after SIGHUP.
+    pub(crate) fn reopen_after_hangup(&mut self) {
+        match self.reopen() {
+            Ok(()) => self.notice("SIGHUP: log file opened again"),
+            Err(e) => self.error(format!("log file: {e}")),
+        }
     }
 
     pub(crate) fn notice(&mut self, text: impl AsRef<str>) {
@@ -85,15 +91,15 @@ impl Log {
         }
     }
 
-    /// Says what was left out, when that is due. The loop calls it every turn.
-    pub(crate) fn say_left_out(&mut self) {
+    /// Logs what was left out, when that is due. The loop calls it every turn.
+    pub(crate) fn report_left_out(&mut self) {
         if let Some(text) = self.limiter.summary(Instant::now()) {
             self.warning(text);
         }
     }
 
-    /// Says what was left out and not said yet: before the end.
-    pub(crate) fn say_all_left_out(&mut self) {
+    /// Logs what was left out and not logged yet: before the end.
+    pub(crate) fn report_all_left_out(&mut self) {
         if let Some(text) = self.limiter.what_was_left_out() {
             self.warning(text);
         }
@@ -122,12 +128,8 @@ impl Log {
                     };
                 }
             }
-            if let Some((socket, Facility(facility))) = &self.syslog {
-                let line = format!(
-                    "<{}>conntrack-tools[{pid}]: {text}",
-                    facility * 8 + priority
-                );
-                let _ = socket.send_to(line.as_bytes(), "/dev/log");
+            if let Some(syslog) = &self.syslog {
+                syslog.send(priority, text);
             }
         }
     }

@@ -14,6 +14,14 @@ use crate::turn::Loop;
 
 impl Loop {
     pub(crate) fn stats(&self, kind: StatsKind) -> String {
+        if self.host.statistics.is_some() {
+            let report = self.report();
+            match kind {
+                StatsKind::General => return reply::statistics(&report.internal, report.traffic),
+                StatsKind::Cache => return reply::statistics_cache(&report.internal),
+                _ => {}
+            }
+        }
         match kind {
             StatsKind::General => reply::general(&self.report()),
             StatsKind::Network => reply::network(&self.report()),
@@ -151,6 +159,7 @@ impl Loop {
             pid: std::process::id(),
             uptime: self.start.elapsed().as_secs(),
             mode: match settings.mode {
+                Mode::Statistics => "statistics",
                 Mode::Notrack => "NOTRACK",
                 Mode::Alarm => "ALARM",
                 Mode::Ftfw => "FTFW",

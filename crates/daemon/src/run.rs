@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use config::{Config, SchedulerType};
@@ -21,13 +21,16 @@ use sys::netlink::Netlink;
 use sys::process::{Fork, RealTime};
 use sys::signal::Signals;
 
+use crate::app::App;
 use crate::clients::Clients;
 use crate::door::Door;
 use crate::host::Host;
+use crate::idle;
 use crate::kernel::{DumpSocket, EventSocket};
 use crate::links::Links;
 use crate::log::Log;
-use crate::settings::{settings, sync_section};
+use crate::settings::{self, check, settings};
+use crate::statistics::StatisticsLog;
 use crate::sysctl::EventsSetting;
 use crate::turn::{self, Core};
 use crate::writer::Writer;
@@ -96,14 +99,19 @@ fn serve(
         };
     }
     let log_file = config.log_file.as_deref();
-    let (core, guards) = started.inspect_err(|e| report(log_file, config, e))?;
+    let (started, guards) = started.inspect_err(|e| report(log_file, config, e))?;
+    let watchdog = sd_notify::watchdog_enabled()
+        .filter(|_| config.systemd.unwrap_or(true))
+        .map(|interval| interval / 2);
     if config.systemd.unwrap_or(true) {
         let _ = sd_notify::notify(&[
             sd_notify::NotifyState::MainPid(std::process::id()),
             sd_notify::NotifyState::Ready,
         ]);
     }
-    let result = turn::run(core).inspect_err(|e| report(log_file, config, e));
+    let result = started
+        .run(watchdog)
+        .inspect_err(|e| report(log_file, config, e));
     if config.systemd.unwrap_or(true) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     }
@@ -179,8 +187,8 @@ fn log_panics(config: &Config) {
 
 /// What must be undone at the end: it is, when this is dropped.
 struct Guards {
-    _events: EventsSetting,
-    _socket: Option<Removed>,
+    events: EventsSetting,
+    socket: Option<Removed>,
     _lock: Removed,
     /// Held locked as long as the daemon lives.
     _lock_file: File,
@@ -195,32 +203,86 @@ impl Drop for Removed {
     }
 }
 
-fn start(config: &Config, mut log: Log, background: bool) -> Result<(Core, Guards)> {
+/// A daemon that has started, and runs until told to stop.
+enum Started {
+    /// It replicates, or keeps statistics.
+    Core(Box<Core>),
+    /// It has nothing to do.
+    Idle(Log, Clients, Signals),
+}
+
+impl Started {
+    fn run(self, watchdog: Option<Duration>) -> Result<()> {
+        match self {
+            Started::Core(core) => turn::run(*core, watchdog),
+            Started::Idle(log, clients, signals) => idle::run(log, clients, &signals, watchdog),
+        }
+    }
+}
+
+fn start(config: &Config, mut log: Log, background: bool) -> Result<(Started, Guards)> {
     log.notice(if background {
         "-- starting in daemon mode --"
     } else {
         "-- starting in console mode --"
     });
-    let sync = sync_section(config)?;
+    let app = App::of(config);
+    if let App::Sync(sync) = app {
+        check(sync)?;
+    }
     let (lock_file, lock) = take_lock(config)?;
-    // Before the writer's thread, so that it has them blocked too.
+    // Before any other thread, so that it has them blocked too.
     let signals = Signals::open().context("signals")?;
-    let writer = Writer::start(TcpOptions {
-        window_scale: sync.window_tracking,
-    })?;
+    let mut guards = Guards {
+        events: EventsSetting::untouched(),
+        socket: None,
+        _lock: lock,
+        _lock_file: lock_file,
+    };
+    let started = match app {
+        App::Idle => {
+            let clients = open_control(config, &mut guards)?;
+            log.notice("neither `Sync` nor `Stats` is configured: nothing to do");
+            Started::Idle(log, clients, signals)
+        }
+        App::Sync(_) | App::Statistics(_) => {
+            Started::Core(Box::new(core(config, app, log, signals, &mut guards)?))
+        }
+    };
+    Ok((started, guards))
+}
+
+/// Opens the sockets of a daemon that replicates or keeps statistics.
+fn core(
+    config: &Config,
+    app: App<'_>,
+    mut log: Log,
+    signals: Signals,
+    guards: &mut Guards,
+) -> Result<Core> {
+    let window_scale = matches!(app, App::Sync(sync) if sync.window_tracking);
+    let writer = Writer::start(TcpOptions { window_scale })?;
     set_scheduler(config, &mut log);
-    let (door, socket) = open_control(config)?;
-    let clients = Clients::new(door)?;
-    let (mut links, link_settings) = Links::open(sync)?;
+    let clients = open_control(config, guards)?;
+    let (mut links, settings, statistics) = match app {
+        App::Sync(sync) => {
+            let (links, of_links) = Links::open(sync)?;
+            (links, settings(config, sync, of_links), None)
+        }
+        App::Statistics(stats) => {
+            let log = StatisticsLog::open(stats)?;
+            (Links::none()?, settings::statistics(config), Some(log))
+        }
+        App::Idle => bail!("nothing is configured"),
+    };
     for link in &links.list {
         if !link.channel.buffers_granted() {
             log.warning("socket buffers are smaller than configured: forcing them needs root");
         }
     }
-    let (events, events_setting) = open_events(config, &writer, &mut log)?;
+    let events = open_events(config, &writer, &mut log, guards)?;
     let dump = DumpSocket::open()?;
     let watch = Netlink::open_link_watch().context("netlink socket for links")?;
-    let settings = settings(config, sync, link_settings);
     if !settings.internal_cache {
         log.notice("disabling internal cache");
     }
@@ -236,7 +298,7 @@ fn start(config: &Config, mut log: Log, background: bool) -> Result<(Core, Guard
         replica.handle_link(replica::Instant::START, id, usable);
     }
     log.notice("initialization completed");
-    let host = Host::new(
+    let mut host = Host::new(
         log,
         links,
         writer,
@@ -245,23 +307,14 @@ fn start(config: &Config, mut log: Log, background: bool) -> Result<(Core, Guard
         clients,
         config.event_iteration_limit,
     );
-    let core = Core {
+    host.statistics = statistics;
+    Ok(Core {
         replica,
         host,
         signals,
         watch,
-        watchdog: sd_notify::watchdog_enabled()
-            .filter(|_| config.systemd.unwrap_or(true))
-            .map(|interval| interval / 2),
         start: Instant::now(),
-    };
-    let guards = Guards {
-        _events: events_setting,
-        _socket: socket,
-        _lock: lock,
-        _lock_file: lock_file,
-    };
-    Ok((core, guards))
+    })
 }
 
 /// Takes the lock. A file left by a dead process is no obstacle: what counts is who
@@ -290,15 +343,16 @@ fn take_lock(config: &Config) -> Result<(File, Removed)> {
     Ok((file, Removed(path.clone())))
 }
 
-fn open_control(config: &Config) -> Result<(Option<Door>, Option<Removed>)> {
+fn open_control(config: &Config, guards: &mut Guards) -> Result<Clients> {
     let Some(path) = &config.control_path else {
-        return Ok((None, None));
+        return Clients::new(None);
     };
     remove_stale_socket(path)?;
     let listener = UnixListener::bind(path)
         .with_context(|| format!("can't open unix socket! {}", path.display()))?;
+    guards.socket = Some(Removed(path.clone()));
     listener.set_nonblocking(true)?;
-    Ok((Some(Door::new(listener)), Some(Removed(path.clone()))))
+    Clients::new(Some(Door::new(listener)))
 }
 
 /// Nobody answers on it: that was asked when the lock was taken.
@@ -328,10 +382,11 @@ fn open_events(
     config: &Config,
     writer: &Writer,
     log: &mut Log,
-) -> Result<(Option<EventSocket>, EventsSetting)> {
+    guards: &mut Guards,
+) -> Result<Option<EventSocket>> {
     if config.poll_secs.is_some() {
         log.notice("running in polling mode");
-        return Ok((None, EventsSetting::untouched()));
+        return Ok(None);
     }
     log.notice("using user-space event filtering");
     let (socket, warning) = EventSocket::open(config, writer.ports())?;
@@ -345,13 +400,11 @@ fn open_events(
     if config.events_reliable {
         log.notice("reliable ctnetlink event delivery is ENABLED.");
     }
-    let setting = if config.conntrack_events {
-        EventsSetting::all_flows().unwrap_or_else(|why| {
-            log.warning(why);
-            EventsSetting::untouched()
-        })
-    } else {
-        EventsSetting::untouched()
-    };
-    Ok((Some(socket), setting))
+    if config.conntrack_events {
+        match EventsSetting::all_flows() {
+            Ok(setting) => guards.events = setting,
+            Err(why) => log.warning(why),
+        }
+    }
+    Ok(Some(socket))
 }

@@ -7,6 +7,7 @@ use control::call::{Call, Committed, Flush, Head, Outcome, Table, Tail, Task};
 use control::{CacheKind, Object, Query, Request, StatsKind};
 use replica::{Answer, Command, CommandId, DumpScope, Instant, Mode, Objects, Which};
 
+use crate::app::statistics_serves;
 use crate::clients::ClientId;
 use crate::dump::{Dump, Form};
 use crate::follow::Follow;
@@ -50,6 +51,9 @@ impl Loop {
     // ---- the original's protocol ----
 
     fn answer(&mut self, id: ClientId, now: Instant, request: Request) {
+        if self.host.statistics.is_some() && !statistics_serves(request) {
+            return;
+        }
         let command = match request {
             // What is not replicated has nothing to be done with.
             Request::Commit(Object::Expectations)
@@ -242,6 +246,27 @@ impl Loop {
         let settings = self.replica.settings();
         let no = |error: &str, help: &str| Err(Head::error(error, help));
         match task {
+            Task::Commit { .. }
+            | Task::Flush {
+                what: Flush::External | Flush::KernelLater,
+                ..
+            }
+            | Task::Flows {
+                table: Table::External,
+                ..
+            }
+            | Task::Expectations {
+                table: Table::External,
+            }
+            | Task::Bulk
+            | Task::ResyncPeer
+                if self.host.statistics.is_some() =>
+            {
+                no(
+                    "the daemon keeps statistics and has no peer",
+                    "it replicates if its file has a `Sync` instead of a `Stats` section",
+                )
+            }
             Task::Flows { table, .. } | Task::Expectations { table }
                 if *table == Table::Internal && !settings.internal_cache =>
             {

@@ -15,15 +15,12 @@ const LIMIT_DEFAULT: usize = 262_144;
 /// Shortest interval of sweeps over the whole table.
 const SWEEP_FULL: Duration = Duration::from_secs(15);
 
-/// The section that says what to replicate, if this version can do it.
-pub(crate) fn sync_section(config: &Config) -> Result<&Sync> {
-    let Some(sync) = &config.sync else {
-        bail!("no `Sync` section: there is nothing to replicate");
-    };
+/// Refuses what this version cannot replicate.
+pub(crate) fn check(sync: &Sync) -> Result<()> {
     if sync.transport == Some(Transport::Tcp) {
         bail!("this version replicates over `UDP` and `Multicast` only, not TCP");
     }
-    Ok(sync)
+    Ok(())
 }
 
 /// The mode; a file that names none means FTFW.
@@ -32,6 +29,18 @@ fn mode(sync: &Sync) -> replica::Mode {
         Some(Mode::Notrack) => replica::Mode::Notrack,
         Some(Mode::Alarm) => replica::Mode::Alarm,
         Some(Mode::Ftfw) | None => replica::Mode::Ftfw,
+    }
+}
+
+/// Settings of a replica without a peer.
+pub(crate) fn statistics(config: &Config) -> Settings {
+    let alone = Sync {
+        alive_trailer: false,
+        ..Sync::default()
+    };
+    Settings {
+        mode: replica::Mode::Statistics,
+        ..settings(config, &alone, Vec::new())
     }
 }
 

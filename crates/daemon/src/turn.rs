@@ -29,7 +29,6 @@ pub(crate) struct Core {
     pub(crate) host: Host,
     pub(crate) signals: Signals,
     pub(crate) watch: Netlink,
-    pub(crate) watchdog: Option<Duration>,
     pub(crate) start: OsInstant,
 }
 
@@ -99,8 +98,8 @@ pub(crate) struct Loop {
     pub(crate) stopping: bool,
 }
 
-/// Runs until told to stop.
-pub(crate) fn run(core: Core) -> Result<()> {
+/// Runs until told to stop. The `watchdog` is fed at this interval.
+pub(crate) fn run(core: Core, watchdog: Option<Duration>) -> Result<()> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?;
     let mut l = Loop {
         replica: core.replica,
@@ -113,7 +112,7 @@ pub(crate) fn run(core: Core) -> Result<()> {
         watch_buffer: vec![0; WATCH_BYTES],
         next_command: 0,
         gathers: false,
-        watchdog: core.watchdog,
+        watchdog,
         watchdog_at: OsInstant::now(),
         fullness: [
             Fullness::new("internal cache"),
@@ -129,7 +128,7 @@ pub(crate) fn run(core: Core) -> Result<()> {
     while !l.stopping {
         busy = l.turn(busy)?;
     }
-    l.host.log.say_all_left_out();
+    l.host.log.report_all_left_out();
     l.host.log.notice("---- shutdown received ----");
     Ok(())
 }
@@ -210,7 +209,7 @@ impl Loop {
         self.log_what_clients_met();
         self.report_links();
         self.report_caches(now);
-        self.host.log.say_left_out();
+        self.host.log.report_left_out();
         let dump_waits = self.host.dump.is_running() && self.replica.is_dump_congested();
         if dump_waits || self.replica.is_congested() {
             // What waits in the sockets keeps them ready: without a pause the loop
@@ -273,10 +272,14 @@ impl Loop {
         while let Some(signal) = self.signals.next() {
             match signal {
                 Signal::Terminate => self.stopping = true,
-                Signal::Hangup => match self.host.log.reopen() {
-                    Ok(()) => self.host.log.notice("SIGHUP: log file opened again"),
-                    Err(e) => self.host.log.error(format!("log file: {e}")),
-                },
+                Signal::Hangup => {
+                    self.host.log.reopen_after_hangup();
+                    if let Some(statistics) = &mut self.host.statistics
+                        && let Err(e) = statistics.reopen()
+                    {
+                        self.host.log.error(format!("statistics log: {e}"));
+                    }
+                }
             }
         }
     }

@@ -7,10 +7,12 @@ use replica::{Answer, Caches, Event, KernelError, Shortfall};
 
 use crate::log::Level::{self, Error, Notice, Warning};
 
-/// The log lines of an event; `None` for a command that has nothing to add at its end.
+/// The log lines of an event; `None` if it has none, as the end of most commands.
 pub(crate) fn of(event: &Event) -> Option<(Level, String)> {
     let (level, text) = match event {
         Event::Done(_, answer) => return of_answer(*answer),
+        // It has a log of its own.
+        Event::Ended(_) => return None,
         Event::CommitStarted => (Notice, "committing all external caches".into()),
         Event::WithoutHelper(flow) => (
             Warning,

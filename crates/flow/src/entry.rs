@@ -292,6 +292,8 @@ pub enum LineForm {
     OriginalOnly,
     /// Both tuples and the timeout.
     WithTimeout,
+    /// Both tuples, each with packets and bytes of its direction, where they are known.
+    WithCounters([Option<(u64, u64)>; 2]),
 }
 
 /// The form of `conntrack -L` without timeout, e.g.
@@ -320,6 +322,15 @@ impl Flow {
             }
         }
         write!(f, "{}", self.orig)?;
+        let counters = |n: usize| match form {
+            LineForm::WithCounters(both) => both[n],
+            _ => None,
+        };
+        let put_counters = |f: &mut dyn fmt::Write, counters| match counters {
+            Some((packets, bytes)) => write!(f, " packets={packets} bytes={bytes}"),
+            None => Ok(()),
+        };
+        put_counters(f, counters(0))?;
         if self.zone != Zone(0) && self.reply_zone.is_some() {
             write!(f, " zone-orig={}", self.zone.0)?;
         }
@@ -330,6 +341,7 @@ impl Flow {
         }
         if form != LineForm::OriginalOnly {
             write!(f, " {}", self.reply)?;
+            put_counters(f, counters(1))?;
             if let Some(zone) = self.reply_zone.filter(|z| *z != Zone(0)) {
                 write!(f, " zone-reply={}", zone.0)?;
             }

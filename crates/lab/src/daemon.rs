@@ -86,6 +86,8 @@ pub struct Settings {
     pub sync_lines: String,
     /// Lines inside the filter.
     pub filter_lines: String,
+    /// What stands in place of the section Sync; `DIR` is the daemon's folder.
+    pub instead_of_sync: Option<String>,
     /// Our program, if not the one built beside the laboratory's.
     pub program: Option<PathBuf>,
 }
@@ -104,6 +106,7 @@ impl Settings {
             general_lines: String::new(),
             sync_lines: String::new(),
             filter_lines: String::new(),
+            instead_of_sync: None,
             program: None,
         }
     }
@@ -135,6 +138,27 @@ impl Settings {
             ""
         };
         let dir = dir.display();
+        let sync = format!(
+            "Sync {{
+Mode {mode} {{
+{mode_lines}
+}}
+{link}
+Interface eth2
+{buffers}
+Checksum on
+}}
+{sync}
+}}
+",
+            mode = self.mode,
+            mode_lines = self.mode_lines,
+            sync = self.sync_lines,
+        );
+        let section = match &self.instead_of_sync {
+            Some(text) => text.replace("DIR", &dir.to_string()),
+            None => sync,
+        };
         format!(
             "General {{
 HashSize 32768
@@ -159,23 +183,10 @@ Filter From Userspace {{
     {filter}
 }}
 }}
-Sync {{
-Mode {mode} {{
-{mode_lines}
-}}
-{link}
-Interface eth2
-{buffers}
-Checksum on
-}}
-{sync}
-}}
+{section}
 ",
             general = self.general_lines,
             filter = self.filter_lines,
-            mode = self.mode,
-            mode_lines = self.mode_lines,
-            sync = self.sync_lines,
         )
     }
 }

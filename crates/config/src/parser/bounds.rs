@@ -159,7 +159,7 @@ fn control_characters_of_a_file_are_escaped() {
 #[test]
 fn blocks_within_each_other_are_bounded() {
     let deep = |n: usize| {
-        let open = "Type a inet tcp { ".repeat(n);
+        let open = "Type ftp inet tcp { ".repeat(n);
         parse(&format!("Helper {{ {open} {} }}", "}".repeat(n)))
     };
     assert_eq!(deep(15).errors, 0);

@@ -26,6 +26,17 @@ pub fn kernel_line(out: &mut String, flow: &Flow) {
     out.push_str(" use=1\n");
 }
 
+/// A line of the statistics log, without its time: how a flow ended. `counters` are packets and
+/// bytes of both directions; `seconds` is how long the flow lived.
+pub fn ended_line(flow: &Flow, counters: [Option<(u64, u64)>; 2], seconds: Option<u64>) -> String {
+    let mut out = String::new();
+    let _ = flow.fmt_line(&mut out, LineForm::WithCounters(counters));
+    if let Some(seconds) = seconds {
+        let _ = write!(out, " delta-time={seconds}");
+    }
+    out
+}
+
 /// A line of either cache of expectations.
 pub fn expectation_line(out: &mut String, expectation: &Expectation, age_secs: u32) {
     let _ = writeln!(out, "{expectation} [active since {age_secs}s]");
@@ -78,6 +89,20 @@ mod tests {
              [ASSURED] mark=0 [expires in 5s] [active since 3s]\n\
              tcp      6 298 ESTABLISHED src=192.168.1.10 dst=198.51.100.5 sport=40000 dport=443 \
              src=198.51.100.5 dst=192.168.1.10 sport=443 dport=40000 [ASSURED] mark=0 use=1\n"
+        );
+    }
+
+    #[test]
+    fn a_line_of_the_statistics_log_has_what_the_kernel_counts() {
+        let mut flow = flow();
+        flow.mark = None;
+        let plain = ended_line(&flow, [None, None], None);
+        assert_eq!(plain, flow.to_string());
+        assert_eq!(
+            ended_line(&flow, [Some((5, 270)), Some((4, 2268))], Some(1)),
+            "tcp      6 ESTABLISHED src=192.168.1.10 dst=198.51.100.5 sport=40000 dport=443 \
+             packets=5 bytes=270 src=198.51.100.5 dst=192.168.1.10 sport=443 dport=40000 \
+             packets=4 bytes=2268 [ASSURED] delta-time=1"
         );
     }
 }

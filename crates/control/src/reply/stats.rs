@@ -112,11 +112,7 @@ pub fn general(report: &Report) -> String {
     let mut out = String::new();
     internal_block(&mut out, &report.internal);
     external_block(&mut out, &report.external);
-    let (bytes, packets) = report.traffic;
-    let _ = write!(
-        out,
-        "traffic processed:\n{bytes:20} Bytes      {packets:20} Pckts\n\n"
-    );
+    traffic_block(&mut out, report.traffic);
     active_link(&mut out, &report.links);
     let ReceiveStats {
         malformed, lost, ..
@@ -126,6 +122,28 @@ pub fn general(report: &Report) -> String {
         "message tracking:\n{malformed:20} Malformed msgs {lost:20} Lost msgs\n\n"
     );
     out
+}
+
+/// `-s` of a daemon that keeps statistics.
+pub fn statistics(cache: &CacheReport, traffic: (u64, u64)) -> String {
+    let mut out = String::new();
+    cache_block(&mut out, "cache stats:", cache);
+    traffic_block(&mut out, traffic);
+    out
+}
+
+/// `-s cache` of a daemon that keeps statistics.
+pub fn statistics_cache(cache: &CacheReport) -> String {
+    let mut out = String::new();
+    cache_detail(&mut out, "stats", cache);
+    out
+}
+
+fn traffic_block(out: &mut String, (bytes, packets): (u64, u64)) {
+    let _ = write!(
+        out,
+        "traffic processed:\n{bytes:20} Bytes      {packets:20} Pckts\n\n"
+    );
 }
 
 fn internal_block(out: &mut String, c: &CacheReport) {

@@ -23,6 +23,7 @@ mod loss;
 mod operation;
 mod pair;
 mod restart;
+mod statistics;
 mod tables;
 mod trouble;
 mod weak_points;
@@ -65,6 +66,7 @@ fn scenarios() -> Vec<Scenario> {
         operation::SCENARIOS,
         command_line::SCENARIOS,
         trouble::SCENARIOS,
+        statistics::SCENARIOS,
         weak_points::SCENARIOS,
         windows::SCENARIOS,
     ]
