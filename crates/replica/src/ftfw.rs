@@ -16,6 +16,12 @@
 //! acknowledged within 20 ms; only data count in the window, so acknowledgements
 //! never cause acknowledgements at once; a HELLO makes what is unacknowledged owed
 //! again instead of forgotten.
+//!
+//! Version 1 has one stream for all listeners, so what is here belongs to the stream: the
+//! ring of what is under way, the greeting, the probes. What belongs to a sender is in
+//! [`Hearing`].
+
+mod hearing;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,16 +29,12 @@ use std::time::Duration;
 use wire::Seq;
 use wire::v1::{Control, Flags};
 
-use crate::receive::{Accepted, Follows, Received};
-use crate::settings::Settings;
+use crate::receive::Received;
 use crate::time::Instant;
 use crate::under_way::{About, Message, UnderWay};
 
-/// Received data are acknowledged after this long at the latest.
-const ACK_DELAY: Duration = Duration::from_millis(20);
-/// An acknowledgement that is due this soon goes with the turn that is awake anyway: a timer
-/// of its own would wake the daemon once more.
-const ACK_EARLY: Duration = Duration::from_millis(3);
+pub(crate) use hearing::Hearing;
+
 /// First pause before unacknowledged messages are probed for; it doubles.
 const PROBE_FIRST: Duration = Duration::from_millis(50);
 /// The longest pause: the ordinary interval of ALIVE.
@@ -72,8 +74,6 @@ impl Greeting {
 /// What waits for time to pass.
 #[derive(Clone, Copy, Debug)]
 enum Timer {
-    /// An acknowledgement of data is due.
-    Ack,
     /// What is unacknowledged is probed for.
     Probe,
     /// Everything unacknowledged is sent again.
@@ -83,7 +83,7 @@ enum Timer {
 }
 
 #[derive(Debug, Default)]
-struct Timers([Option<Instant>; 4]);
+struct Timers([Option<Instant>; 3]);
 
 impl Timers {
     fn at(&self, timer: Timer) -> Option<Instant> {
@@ -115,8 +115,6 @@ pub(crate) enum Effect {
     Owe(Control),
     /// A HELLO has begun the peer's numbers. `anew`: others were known before.
     PeerGreets { anew: bool },
-    /// The peer may have missed what we sent before it first heard us.
-    MayLackAll,
     /// The peer lives and has neither confirmed nor missed what was long probed for: the
     /// last resort against any disagreement about numbers is to send that again.
     SendAgain,
@@ -140,24 +138,15 @@ pub(crate) struct Missed {
     pub(crate) went_back: bool,
 }
 
-/// State towards the peer.
+/// State of our stream.
 #[derive(Debug)]
 pub(crate) struct Ftfw {
-    window: u32,
-    /// Our ALIVE names the epoch.
-    has_trailer: bool,
+    /// One for all listeners: HELLO and its answer name nobody. What a listener lacks that
+    /// did not answer shows in its numbers and in its epoch.
     greeting: Greeting,
-    /// We owe an answer to the peer's HELLO, in the very next message.
-    hello_back_due: bool,
-    /// First received sequence number that is not acknowledged.
-    ack_first: Option<Seq>,
-    /// Data received since the last acknowledgement.
-    unacked_data: u32,
     timers: Timers,
     probe_pause: Duration,
     repeat_pause: Duration,
-    /// When the last message of the peer came that was no greeting.
-    heard_at: Option<Instant>,
     under_way: UnderWay,
     /// What the peer has acknowledged last, the latest at the end.
     acked: VecDeque<(Seq, Seq)>,
@@ -167,18 +156,12 @@ pub(crate) struct Ftfw {
 }
 
 impl Ftfw {
-    pub(crate) fn new(settings: &Settings) -> Ftfw {
+    pub(crate) fn new() -> Ftfw {
         Ftfw {
-            window: settings.ack_window.max(2),
-            has_trailer: settings.trailer,
             greeting: Greeting::Unanswered { missed: false },
-            hello_back_due: false,
-            ack_first: None,
-            unacked_data: 0,
             timers: Timers::default(),
             probe_pause: PROBE_FIRST,
             repeat_pause: 2 * PROBE_MAX,
-            heard_at: None,
             under_way: UnderWay::default(),
             acked: VecDeque::new(),
             ends_lost: false,
@@ -194,29 +177,12 @@ impl Ftfw {
         matches!(self.greeting, Greeting::Unanswered { .. })
     }
 
-    /// Flags of the next message.
-    pub(crate) fn flags(&self) -> Flags {
-        let mut flags = Flags::NONE;
-        if self.is_greeting() {
-            flags = flags.with(Flags::HELLO);
-        }
-        if self.hello_back_due {
-            flags = flags.with(Flags::HELLO_BACK);
-        }
-        flags
-    }
-
     /// What is sent and not acknowledged.
     pub(crate) fn under_way(&self) -> &UnderWay {
         &self.under_way
     }
 
     // ---- sending ----
-
-    /// A message with [`Ftfw::flags`] has been sent: it carried the answer to the HELLO.
-    pub(crate) fn flags_sent(&mut self) {
-        self.hello_back_due = false;
-    }
 
     /// A message has been sent that waits for its acknowledgement. Returns the oldest one
     /// under way if there is no room for both.
@@ -248,70 +214,21 @@ impl Ftfw {
 
     // ---- what the peer sends ----
 
-    /// A message of the peer that is not late.
-    pub(crate) fn heard(&mut self, now: Instant, received: &Received) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        let hello = received.flags.intersects(Flags::HELLO);
-        let hello_back = received.flags.intersects(Flags::HELLO_BACK);
-        if !hello {
-            // Whoever greets has not received our answer, nor anything else.
-            self.heard_at = Some(now);
-        }
+    /// A message of a peer that is not late. True if it answers our HELLO: the peer may lack
+    /// what we sent before it first heard us.
+    pub(crate) fn heard(&mut self, now: Instant, received: &Received) -> bool {
         let mut was_deaf = false;
         if let Greeting::Unanswered { missed } = self.greeting
-            && hello_back
+            && received.flags.intersects(Flags::HELLO_BACK)
         {
             was_deaf = true;
             self.greeting = Greeting::Settling { missed };
             self.timers.set(Timer::AskAgain, now + PROBE_MAX);
         }
-        let missed = received.missed();
-        if missed.is_some() {
+        if received.missed().is_some() {
             self.greeting.note_missed();
         }
-        if hello {
-            // Answered at once: until then the peer sets HELLO in every message.
-            self.hello_back_due = true;
-            self.timers.set(Timer::Ack, now);
-            if self.has_trailer {
-                // It is to know our epoch before it hears anything else.
-                effects.push(Effect::Owe(Control::Alive));
-            }
-        }
-        if received.begins_anew() {
-            self.ack_first = None;
-            if hello {
-                let anew = received.follows == Follows::Anew { known: true };
-                effects.push(Effect::PeerGreets { anew });
-            }
-        }
-        if let Some((first, last)) = missed {
-            if let Some(begin) = self.ack_first.take() {
-                let before = Seq(first.0.wrapping_sub(1));
-                effects.push(Effect::Owe(Control::Ack(begin, before)));
-            }
-            effects.push(Effect::Owe(Control::Nack(first, last)));
-        }
-        // After numbers have led astray, those up to the last have not all come.
-        self.ack_first = self.ack_first.or(Some(received.last));
-        let is_ack = matches!(
-            received.carries,
-            Some(Accepted::Alive(_) | Accepted::Control(Control::Ack(..)))
-        );
-        if !is_ack {
-            self.unacked_data += 1;
-            let due = now + ACK_DELAY;
-            let at = self.timers.at(Timer::Ack).map_or(due, |at| at.min(due));
-            let at = if at <= now + ACK_EARLY { now } else { at };
-            self.timers.set(Timer::Ack, at);
-            if self.unacked_data >= self.window {
-                effects.extend(self.take_ack(Some(received.last)).map(Effect::Owe));
-            }
-        }
-        if was_deaf {
-            effects.push(Effect::MayLackAll);
-        }
-        effects
+        was_deaf
     }
 
     /// The peer has received everything from `from` to `to`.
@@ -369,18 +286,12 @@ impl Ftfw {
 
     // ---- time ----
 
-    /// Takes the acknowledgement that is due, for what has been received up to `last`.
-    pub(crate) fn take_ack(&mut self, last: Option<Seq>) -> Option<Control> {
-        self.unacked_data = 0;
-        self.timers.stop(Timer::Ack);
-        Some(Control::Ack(self.ack_first.take()?, last?))
-    }
-
-    /// What is due. `last`: the last number received; `is_named`: the peer names its epoch.
+    /// What is due. `peer_lives`: a peer has been heard lately; `is_named`: the peers name their
+    /// epochs.
     pub(crate) fn timeout(
         &mut self,
         now: Instant,
-        last: Option<Seq>,
+        peer_lives: bool,
         is_named: bool,
     ) -> Vec<Effect> {
         let mut effects = Vec::new();
@@ -392,8 +303,7 @@ impl Ftfw {
         if self.timers.take_due(Timer::Repeat, now) {
             self.repeat_pause = (self.repeat_pause * 2).min(REPEAT_MAX);
             self.timers.set(Timer::Repeat, now + self.repeat_pause);
-            let peer_lives = |at: Instant| now.since(at) < 2 * PROBE_MAX;
-            if self.heard_at.is_some_and(peer_lives) {
+            if peer_lives {
                 effects.push(Effect::SendAgain);
             }
         }
@@ -403,9 +313,6 @@ impl Ftfw {
             if missed && !is_named {
                 effects.push(Effect::AskForAll);
             }
-        }
-        if self.timers.take_due(Timer::Ack, now) {
-            effects.extend(self.take_ack(last).map(Effect::Owe));
         }
         effects
     }

@@ -18,6 +18,7 @@ use wire::v1::Holdings;
 use wire::{Epoch, Role, Seq, TableId};
 
 use crate::entry::External;
+use crate::ftfw::Hearing;
 use crate::receive::Receiver;
 use crate::settings::Settings;
 use crate::time::Instant;
@@ -67,6 +68,8 @@ pub(crate) const PEERS_MAX: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) receiver: Receiver,
+    /// What it is owed for what has come from it (FT-FW).
+    pub(crate) hearing: Hearing,
     pub(crate) role: Role,
     /// Counts its epochs as far as we noticed; entries note the one that announced them. It
     /// wraps: an entry that 256 epochs in a row did not mention counts as confirmed again.
@@ -107,6 +110,7 @@ impl Peer {
     pub(crate) fn new(settings: &Settings) -> Peer {
         Peer {
             receiver: Receiver::new(settings.mode),
+            hearing: Hearing::new(settings),
             role: Role::Unknown,
             epoch: 0,
             table_since: 0,

@@ -10,7 +10,6 @@
 //! Without a peer (statistics) nothing is sent: what is owed is settled at once.
 
 use wire::Seq;
-use wire::v1::Flags;
 
 use crate::alarm::Alarm;
 use crate::ftfw::Ftfw;
@@ -44,7 +43,7 @@ impl Protocol {
             Mode::Statistics => Protocol::Alone,
             Mode::Notrack => Protocol::Notrack,
             Mode::Alarm => Protocol::Alarm(Alarm::new(settings)),
-            Mode::Ftfw => Protocol::Ftfw(Box::new(Ftfw::new(settings))),
+            Mode::Ftfw => Protocol::Ftfw(Box::new(Ftfw::new())),
         }
     }
 
@@ -88,18 +87,6 @@ impl Protocol {
     /// True if the peer has not yet answered our greeting.
     pub(crate) fn is_greeting(&self) -> bool {
         self.ftfw().is_some_and(Ftfw::is_greeting)
-    }
-
-    /// Flags of the next message.
-    pub(crate) fn flags(&self) -> Flags {
-        self.ftfw().map_or(Flags::NONE, Ftfw::flags)
-    }
-
-    /// A message with these flags has been sent.
-    pub(crate) fn flags_sent(&mut self) {
-        if let Some(ftfw) = self.ftfw_mut() {
-            ftfw.flags_sent();
-        }
     }
 
     /// A message has been sent under `seq`.

@@ -438,6 +438,7 @@ impl Replica {
             self.stream.alive_at(),
             self.protocol.next_due(),
             self.peers.iter().filter_map(|p| p.next_due(self.now)).min(),
+            self.peers.iter().filter_map(|p| p.hearing.next_due()).min(),
             self.repairs.next_due(self.now),
         ]
         .into_iter()

@@ -1,6 +1,9 @@
 //! The acknowledging protocol alone: no cache, no link.
 
+use super::hearing::ACK_DELAY;
 use super::*;
+use crate::receive::{Accepted, Follows};
+use crate::settings::Settings;
 
 fn settings() -> Settings {
     Settings {
@@ -54,34 +57,34 @@ fn at(ms: u64) -> Instant {
 
 #[test]
 fn a_full_window_is_acknowledged_at_once_and_less_after_a_delay() {
-    let mut ftfw = Ftfw::new(&settings());
+    let mut hearing = Hearing::new(&settings());
     let anew = Follows::Anew { known: false };
-    assert_eq!(ftfw.heard(at(0), &data(10, anew)), []);
-    assert_eq!(ftfw.heard(at(1), &data(11, Follows::Next)), []);
+    assert_eq!(hearing.heard(at(0), &data(10, anew)), []);
+    assert_eq!(hearing.heard(at(1), &data(11, Follows::Next)), []);
     let ack = Effect::Owe(Control::Ack(Seq(10), Seq(12)));
-    assert_eq!(ftfw.heard(at(2), &data(12, Follows::Next)), [ack]);
-    assert_eq!(ftfw.heard(at(3), &data(13, Follows::Next)), []);
-    assert_eq!(ftfw.next_due(), Some(at(3) + ACK_DELAY));
-    let due = ftfw.timeout(at(3) + ACK_DELAY, Some(Seq(13)), false);
-    assert_eq!(due, [Effect::Owe(Control::Ack(Seq(13), Seq(13)))]);
+    assert_eq!(hearing.heard(at(2), &data(12, Follows::Next)), [ack]);
+    assert_eq!(hearing.heard(at(3), &data(13, Follows::Next)), []);
+    assert_eq!(hearing.next_due(), Some(at(3) + ACK_DELAY));
+    let due = hearing.timeout(at(3) + ACK_DELAY, Some(Seq(13)));
+    assert_eq!(due, Some(Control::Ack(Seq(13), Seq(13))));
 }
 
 #[test]
 fn an_acknowledgement_that_is_nearly_due_goes_with_what_comes_next() {
     for (next, due) in [(16, 20), (17, 17)] {
-        let mut ftfw = Ftfw::new(&settings());
-        ftfw.heard(at(0), &data(10, Follows::Anew { known: false }));
-        ftfw.heard(at(next), &data(11, Follows::Next));
-        assert_eq!(ftfw.next_due(), Some(at(due)));
+        let mut hearing = Hearing::new(&settings());
+        hearing.heard(at(0), &data(10, Follows::Anew { known: false }));
+        hearing.heard(at(next), &data(11, Follows::Next));
+        assert_eq!(hearing.next_due(), Some(at(due)));
     }
 }
 
 #[test]
 fn a_gap_is_asked_for_and_what_came_before_it_is_acknowledged() {
-    let mut ftfw = Ftfw::new(&settings());
-    ftfw.heard(at(0), &data(10, Follows::Anew { known: false }));
+    let mut hearing = Hearing::new(&settings());
+    hearing.heard(at(0), &data(10, Follows::Anew { known: false }));
     let gap = Follows::Gap(Seq(11), Seq(14));
-    let effects = ftfw.heard(at(1), &data(15, gap));
+    let effects = hearing.heard(at(1), &data(15, gap));
     let ack = Effect::Owe(Control::Ack(Seq(10), Seq(10)));
     assert_eq!(effects, [ack, Effect::Owe(Control::Nack(Seq(11), Seq(14)))]);
 }
@@ -89,31 +92,33 @@ fn a_gap_is_asked_for_and_what_came_before_it_is_acknowledged() {
 #[test]
 fn what_was_missed_while_we_greeted_is_asked_for_unless_epochs_tell() {
     for is_named in [false, true] {
-        let mut ftfw = Ftfw::new(&settings());
+        let mut ftfw = Ftfw::new();
         ftfw.heard(at(0), &data(10, Follows::Gap(Seq(5), Seq(9))));
         let mut answer = data(11, Follows::Next);
         answer.flags = Flags::HELLO_BACK;
-        let effects = ftfw.heard(at(1), &answer);
-        assert!(effects.contains(&Effect::MayLackAll), "once");
+        assert!(ftfw.heard(at(1), &answer));
+        assert!(!ftfw.heard(at(1), &answer), "once");
         assert!(!ftfw.is_greeting());
-        let effects = ftfw.timeout(at(1) + PROBE_MAX, Some(Seq(11)), is_named);
+        let effects = ftfw.timeout(at(1) + PROBE_MAX, true, is_named);
         assert_eq!(effects.contains(&Effect::AskForAll), !is_named);
     }
 }
 
 #[test]
 fn what_stays_unacknowledged_is_probed_for_and_sent_again_to_a_peer_that_lives() {
-    let mut ftfw = Ftfw::new(&settings());
+    let mut ftfw = Ftfw::new();
     ftfw.sent(at(0), Seq(1), expectation(1));
     assert_eq!(ftfw.next_due(), Some(at(0) + PROBE_FIRST));
     let probe = Effect::Owe(Control::Alive);
-    assert_eq!(ftfw.timeout(at(50), None, false), [probe]);
+    assert_eq!(ftfw.timeout(at(50), false, false), [probe]);
     // Nothing has been heard of the peer for 2 s.
-    assert_eq!(ftfw.timeout(at(2100), None, false), [probe]);
+    assert_eq!(ftfw.timeout(at(2100), false, false), [probe]);
+    let mut hearing = Hearing::new(&settings());
     let mut lively = data(5, Follows::Next);
     lively.carries = Some(Accepted::Alive(None));
-    ftfw.heard(at(6000), &lively);
-    let effects = ftfw.timeout(at(6200), Some(Seq(5)), false);
+    assert!(!hearing.lives(at(6000)));
+    hearing.heard(at(6000), &lively);
+    let effects = ftfw.timeout(at(6200), hearing.lives(at(6200)), false);
     assert!(effects.contains(&Effect::SendAgain), "{effects:?}");
     let settled = ftfw.acknowledged(at(6300), Seq(1), Seq(1));
     assert_eq!(settled.messages, [expectation(1)]);
@@ -122,7 +127,7 @@ fn what_stays_unacknowledged_is_probed_for_and_sent_again_to_a_peer_that_lives()
 
 #[test]
 fn a_peer_that_misses_what_it_had_acknowledged_has_gone_back() {
-    let mut ftfw = Ftfw::new(&settings());
+    let mut ftfw = Ftfw::new();
     for n in 1..=4 {
         ftfw.sent(at(0), Seq(n), expectation(u64::from(n)));
     }

@@ -7,6 +7,7 @@ use wire::v1::{Control, Flags};
 
 use super::Replica;
 use crate::ftfw::Effect;
+use crate::peer::Peer;
 use crate::protocol::Protocol;
 use crate::receive::{Accepted, PeerId, Received};
 use crate::repairs::Wish;
@@ -22,9 +23,14 @@ impl Replica {
             self.on_new_numbers(from);
         }
         let now = self.now;
-        if let Some(ftfw) = self.protocol.ftfw_mut() {
-            let effects = ftfw.heard(now, received);
-            self.apply(from, effects);
+        let Some(ftfw) = self.protocol.ftfw_mut() else {
+            return;
+        };
+        let answers_hello = ftfw.heard(now, received);
+        let effects = self.peer_mut(from).hearing.heard(now, received);
+        self.apply(from, effects);
+        if answers_hello {
+            self.wish_repeat(false);
         }
     }
 
@@ -39,9 +45,15 @@ impl Replica {
                 }
             }
             Protocol::Ftfw(ftfw) => {
-                let receiver = &self.peers[PeerId::FIRST.index()].receiver;
-                let is_named = receiver.epoch().is_some();
-                let effects = ftfw.timeout(now, receiver.last(), is_named);
+                let peers = &self.peers;
+                let lives = peers.iter().any(|p| p.hearing.lives(now));
+                let mut heard = peers.iter().filter(|p| p.heard_at.is_some());
+                let is_named = heard.all(|p| p.receiver.epoch().is_some());
+                let mut effects = ftfw.timeout(now, lives, is_named);
+                for peer in &mut self.peers {
+                    let ack = peer.hearing.timeout(now, peer.receiver.last());
+                    effects.extend(ack.map(Effect::Owe));
+                }
                 self.apply(PeerId::FIRST, effects);
             }
         }
@@ -52,7 +64,6 @@ impl Replica {
             match effect {
                 Effect::Owe(control) => self.stream.owe(control),
                 Effect::PeerGreets { anew } => self.peer_greets(from, anew),
-                Effect::MayLackAll => self.wish_repeat(false),
                 Effect::SendAgain => self.owe_all_sent(false),
                 Effect::AskForAll => self.request_resync(),
             }
@@ -153,10 +164,32 @@ impl Replica {
         }
     }
 
-    /// The acknowledgement that may go with an ALIVE, or instead of it.
-    pub(crate) fn idle_ack(&mut self) -> Option<Control> {
-        let last = self.first_peer().receiver.last();
-        self.protocol.ftfw_mut()?.take_ack(last)
+    /// The acknowledgements that may go with an ALIVE, or instead of it: one for each peer.
+    pub(crate) fn idle_acks(&mut self) -> Vec<Control> {
+        if self.protocol.ftfw().is_none() {
+            return Vec::new();
+        }
+        let take = |p: &mut Peer| p.hearing.take_ack(p.receiver.last());
+        self.peers.iter_mut().filter_map(take).collect()
+    }
+
+    /// Flags of the next message.
+    pub(crate) fn flags(&self) -> Flags {
+        let mut flags = Flags::NONE;
+        if self.protocol.is_greeting() {
+            flags = flags.with(Flags::HELLO);
+        }
+        if self.peers.iter().any(|p| p.hearing.owes_hello_back()) {
+            flags = flags.with(Flags::HELLO_BACK);
+        }
+        flags
+    }
+
+    /// A message with these flags has been sent: it answers everybody who has greeted.
+    pub(crate) fn flags_sent(&mut self) {
+        for peer in &mut self.peers {
+            peer.hearing.hello_back_sent();
+        }
     }
 
     /// Unacknowledged: the number of flows and expectations, and the control messages with

@@ -290,7 +290,7 @@ impl Replica {
 
     /// Appends the message about one that is owed; false if the datagram is full.
     pub(crate) fn push_expectation(&mut self, owed: Owed) -> bool {
-        let flags = self.protocol.flags();
+        let flags = self.flags();
         let with_timeout = self.settings.commit_timeout.is_none();
         let now = self.now;
         let expectations = &mut self.expectations;

@@ -84,13 +84,13 @@ impl Replica {
         let trailer = self.settings.trailer;
         let may = trailer || self.stream.batch.bytes().is_empty();
         if may && self.stream.alive_at.is_some_and(|at| at <= self.now) {
-            let ack = self.idle_ack();
-            if let Some(ack) = ack
-                && !self.push_control(ack)
-            {
-                self.stream.owe(ack);
+            let acks = self.idle_acks();
+            for &ack in &acks {
+                if !self.push_control(ack) {
+                    self.stream.owe(ack);
+                }
             }
-            if ack.is_none() || trailer {
+            if acks.is_empty() || trailer {
                 self.push_control(Control::Alive);
             }
         }
@@ -204,7 +204,7 @@ impl Replica {
             };
             // The peer counts a timeout from when it receives it.
             let flow = Replica::aged_flow(&self.ledger, slot, self.now);
-            let flags = self.protocol.flags();
+            let flags = self.flags();
             let encode = |out: &mut Vec<u8>, seq| {
                 encode_flow(out, kind, flags, seq, &flow, options);
             };
@@ -238,7 +238,7 @@ impl Replica {
         if control == Control::Alive {
             return self.push_alive(false);
         }
-        let flags = self.protocol.flags();
+        let flags = self.flags();
         let encode = |out: &mut Vec<u8>, seq| encode_control(out, control, flags, seq);
         let Some(seq) = self.stream.push(encode) else {
             return false;
@@ -249,7 +249,7 @@ impl Replica {
 
     /// Appends an ALIVE, with our trailer; `offers`: what follows are offers.
     fn push_alive(&mut self, offers: bool) -> bool {
-        let flags = self.protocol.flags();
+        let flags = self.flags();
         let trailer = self.trailer(offers);
         let encode = |out: &mut Vec<u8>, seq| match &trailer {
             Some(trailer) => encode_alive(out, trailer, flags, seq),
@@ -269,7 +269,7 @@ impl Replica {
     /// Counts a message that has been sent with the flags of the protocol.
     pub(crate) fn count_sent(&mut self) {
         self.stats.messages_sent += 1;
-        self.protocol.flags_sent();
+        self.flags_sent();
     }
 
     fn control_sent(&mut self, seq: Seq, control: Control) {
