@@ -71,6 +71,8 @@ pub(crate) struct Next {
 #[derive(Debug)]
 pub(crate) struct Stream {
     seq: Seq,
+    /// Messages sent in this epoch.
+    sent: u64,
     pub(crate) batch: Batch,
     pub(crate) controls: VecDeque<Control>,
     pub(crate) direct: VecDeque<Direct>,
@@ -88,6 +90,7 @@ impl Stream {
     pub(crate) fn new(settings: &Settings) -> Stream {
         Stream {
             seq: settings.first_seq,
+            sent: 0,
             batch: batch_for(settings),
             controls: VecDeque::new(),
             direct: VecDeque::new(),
@@ -150,6 +153,12 @@ impl Stream {
         self.seq
     }
 
+    /// True if this stream has sent a message under this number.
+    pub(crate) fn has_sent(&self, seq: Seq) -> bool {
+        let ago = self.seq.ahead_of(seq);
+        ago > 0 && u64::from(ago.unsigned_abs()) <= self.sent
+    }
+
     pub(crate) fn is_direct_half_full(&self) -> bool {
         self.direct.len() >= DIRECT_MAX / 2
     }
@@ -170,6 +179,7 @@ impl Stream {
             return None;
         }
         self.seq = seq.next();
+        self.sent += 1;
         Some(seq)
     }
 }

@@ -70,8 +70,20 @@ impl Replica {
         }
     }
 
-    /// The peer acknowledges everything from `from` to `to`.
+    /// A peer acknowledges everything from `from` to `to`.
+    ///
+    /// An acknowledgement has no addressee. With several peers, if this stream has sent neither
+    /// end of the range in this epoch, it is about the stream of another one, or of a former
+    /// epoch of ours: it changes nothing here. Streams whose numbers overlap cannot be told
+    /// apart; each one's have to begin far from the others'.
+    /// Of several listeners the first one settles a message; whoever lacks it asks for it, and
+    /// a request for what was acknowledged begins a bulk update (see [`Ftfw::missed`]).
+    ///
+    /// [`Ftfw::missed`]: crate::ftfw::Ftfw::missed
     pub(crate) fn on_ack(&mut self, from: Seq, to: Seq) {
+        if !self.is_about_us(from, to) {
+            return;
+        }
         let Some(ftfw) = self.protocol.ftfw_mut() else {
             return;
         };
@@ -95,8 +107,19 @@ impl Replica {
         }
     }
 
-    /// The peer lacks everything from `from` to `to`.
+    /// True if a range of numbers may be about our stream. With one peer there is no other
+    /// stream that it could be about: that it answers at all is news even when its numbers
+    /// have been led astray.
+    fn is_about_us(&self, from: Seq, to: Seq) -> bool {
+        self.peers.len() == 1 || self.stream.has_sent(from) || self.stream.has_sent(to)
+    }
+
+    /// A peer lacks everything from `from` to `to`; numbers of another stream are passed over
+    /// as in [`Replica::on_ack`].
     pub(crate) fn on_nack(&mut self, from: Seq, to: Seq) {
+        if !self.is_about_us(from, to) {
+            return;
+        }
         let Some(ftfw) = self.protocol.ftfw_mut() else {
             return;
         };
