@@ -171,6 +171,8 @@ counters! {
         ends_not_announced: "ends";
         /// Times that the peer has lost its memory.
         peer_restarts: "times";
+        /// Datagrams of senders beyond the most peers that a replica has sessions for.
+        peers_refused: "datagrams";
         /// Flows that the peer offered: found in its kernel, and perhaps not its own.
         offers_received: "flows";
         /// Times that the peer counted on more flows than we held, or fewer, and we asked for all.

@@ -61,8 +61,9 @@ pub(crate) struct Greeting {
     pub(crate) is_restart: bool,
 }
 
-/// Most peers: whoever drives the replica must not make up any number of them.
-pub(crate) const PEERS_MAX: usize = 16;
+/// Most peers: whoever drives the replica must not make up any number of them. Entries of the
+/// external cache are counted for each of them.
+pub(crate) const PEERS_MAX: usize = 8;
 
 /// State of one peer, whatever the protocol.
 #[derive(Debug)]

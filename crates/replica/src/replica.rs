@@ -77,6 +77,8 @@ pub struct Replica {
     bulk: BulkUpdate,
     /// One for each sender; never empty.
     peers: Vec<Peer>,
+    /// The one that the trailer of our next ALIVE answers.
+    answers: PeerId,
     repairs: Repairs,
     /// What the HA manager's commands make us.
     role: Role,
@@ -106,6 +108,7 @@ impl Replica {
             commit_opened_at: None,
             bulk: BulkUpdate::default(),
             peers: vec![Peer::new(&settings)],
+            answers: PeerId::FIRST,
             repairs: Repairs::default(),
             role: Role::Unknown,
             requests: VecDeque::new(),

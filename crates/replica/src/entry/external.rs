@@ -16,22 +16,25 @@ const ENDED: u16 = 1;
 /// until the peer has acknowledged that, the peer counts on this entry.
 const OURS: u16 = 2;
 /// The peer has only offered it: whose it is, nobody knows.
-const OFFER: u16 = 4;
+const OFFER: u16 = 16;
 /// The peer has announced it since the commit, under way or over, has read it.
-const LATE: u16 = 8;
+const LATE: u16 = 4;
+/// Not a flag but a class: the entries of the first peer. Those of the others follow, up to
+/// `PEERS_MAX` in all; the flags that are classes lie below.
+const OF_FIRST_PEER: u16 = 16;
 
 // With injection.
 
 /// The kernel has not been given yet what the peer sent last.
-const UNWRITTEN: u16 = 16;
+const UNWRITTEN: u16 = 32;
 /// Our kernel has the flow from us.
-const IN_KERNEL: u16 = 32;
+const IN_KERNEL: u16 = 64;
 /// A request about it is under way.
-const ASKED: u16 = 64;
+const ASKED: u16 = 128;
 /// It changed meanwhile.
-const CHANGED: u16 = 128;
+const CHANGED: u16 = 256;
 /// Offered, and kept out of the kernel, whose table has survived: only a commit writes it.
-const HELD: u16 = 256;
+const HELD: u16 = 8;
 
 /// What is noted about an entry of the external cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +52,11 @@ impl External {
     pub(crate) const OURS: u16 = OURS;
     pub(crate) const LATE: u16 = LATE;
     pub(crate) const HELD: u16 = HELD;
+
+    /// The class of the entries that a peer was the last to announce or offer.
+    pub(crate) fn of_peer(peer: PeerId) -> u16 {
+        OF_FIRST_PEER << peer.0
+    }
 
     fn has(self, flags: u16) -> bool {
         self.flags & flags != 0
@@ -204,7 +212,7 @@ impl External {
 
 impl Note for External {
     fn classes(&self) -> u16 {
-        self.flags & (ENDED | OURS | LATE | HELD)
+        self.flags & (ENDED | OURS | LATE | HELD) | External::of_peer(self.peer)
     }
 }
 

@@ -107,7 +107,7 @@ impl Replica {
     /// With injection: an offer goes to the kernel only if that has lost its table, and so
     /// knows nothing better.
     fn keep_offer(&mut self, slot: Slot) {
-        if self.has_new_table() {
+        if self.has_new_table(self.external.note(slot).peer) {
             self.external.change(slot, External::owed_to_kernel);
             self.owe_injection(slot);
         } else {

@@ -43,9 +43,12 @@ impl Replica {
         }
     }
 
-    /// True if the peer distinguishes offers from announcements, and our trailer names them.
+    /// True if every peer distinguishes offers from announcements, and our trailer names them:
+    /// a bulk update is one for all.
     pub(crate) fn takes_offers(&self) -> bool {
-        self.settings.trailer && self.first_peer().holdings.is_some()
+        let mut heard = self.peers.iter().filter(|p| p.heard_at.is_some());
+        let knows_some = self.peers.iter().any(|p| p.holdings.is_some());
+        self.settings.trailer && knows_some && heard.all(|p| p.holdings.is_some())
     }
 
     /// What a trailer reports of the peer's table, and what it asks for.
@@ -95,7 +98,7 @@ impl Replica {
         };
         if nothing_lost && peer.heard_since == bulk.flows as usize + offered {
             peer.handled = bulk.number;
-            if self.external.len() > peer.heard_since {
+            if self.external.members(External::of_peer(from)) > peer.heard_since {
                 peer.absent = Some((Position::default(), since.seq));
             }
         }
@@ -124,8 +127,8 @@ impl Replica {
         }
         let all = bulk.flows as usize + holdings.offered as usize;
         let ours = self.external.members(External::OURS) + self.external.members(External::ENDED);
-        let held = self.external.len();
-        let is_full = held >= self.settings.limit;
+        let held = self.external.members(External::of_peer(from));
+        let is_full = self.external.len() >= self.settings.limit;
         let peer = self.peer_mut(from);
         let is_open = bulk.number != peer.handled;
         let has_more = is_open && held > all + ours;
@@ -205,10 +208,10 @@ impl Replica {
         true
     }
 
-    /// True if our kernel has lost its table since our former epoch, as the peer knows it.
-    pub(crate) fn has_new_table(&self) -> bool {
+    /// True if our kernel has lost its table since our former epoch, as a peer knows it.
+    pub(crate) fn has_new_table(&self, peer: PeerId) -> bool {
         let hears_us = |h: &Holdings| h.heard == Some(self.settings.epoch);
-        let holdings = self.first_peer().holdings.filter(hears_us);
+        let holdings = self.peer(peer).holdings.filter(hears_us);
         let former = holdings.map_or(TableId(0), |h| h.former_table);
         former != TableId(0) && former != self.settings.table
     }
@@ -220,7 +223,7 @@ impl Replica {
             return None;
         }
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let peer = self.first_peer();
+        let peer = self.peer(self.answers);
         Some(Trailer {
             role: self.role,
             has_bulks: true,
@@ -239,9 +242,9 @@ impl Replica {
         })
     }
 
-    /// Least number of flows that the peer must hold in its present epoch.
+    /// Least number of flows that the peer that it answers must hold in its present epoch.
     fn kept(&self) -> usize {
-        let peer = self.first_peer();
+        let peer = self.peer(self.answers);
         let is_greeted = peer.greeted.is_some() && peer.greeted == peer.receiver.epoch();
         let is_behind = self.protocol.has_lost_ends() || self.ledger.has_to_catch_up();
         if !is_greeted || is_behind || self.repairs.is_bulk_due() || self.is_bulk_under_way() {
@@ -249,6 +252,16 @@ impl Replica {
         }
         let under_way = self.flows_owed() + self.protocol.under_way();
         (self.ledger.announced() + self.ledger.offered()).saturating_sub(under_way)
+    }
+
+    /// An ALIVE has been sent with our trailer, which answers one peer; the next one answers
+    /// the next peer that has been heard.
+    pub(crate) fn trailer_sent(&mut self) {
+        let before = self.answers;
+        let others = self.peer_ids().filter(|p| *p > before);
+        let mut in_turn = others.chain(self.peer_ids().filter(|p| *p <= before));
+        let next = in_turn.find(|p| self.peer(*p).heard_at.is_some());
+        self.answers = next.unwrap_or(before);
     }
 
     /// Owes the ALIVE that begins or ends a bulk update.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cache::Slot;
-use wire::v1::Trailer;
+use wire::v1::{Holdings, Trailer};
 use wire::{Epoch, Role, Seq};
 
 use super::Replica;
@@ -17,6 +17,7 @@ impl Replica {
     /// True if there is a session of this peer; one is made for a new one, up to a bound.
     pub(crate) fn has_peer(&mut self, peer: PeerId) -> bool {
         if peer.index() >= PEERS_MAX {
+            self.stats.peers_refused += 1;
             return false;
         }
         while self.peers.len() <= peer.index() {
@@ -31,11 +32,6 @@ impl Replica {
 
     pub(crate) fn peer_mut(&mut self, peer: PeerId) -> &mut Peer {
         &mut self.peers[peer.index()]
-    }
-
-    /// The peer of a pair: the one that the trailer of our stream answers.
-    pub(crate) fn first_peer(&self) -> &Peer {
-        self.peer(PeerId::FIRST)
     }
 
     pub(crate) fn peer_ids(&self) -> impl Iterator<Item = PeerId> + use<> {
@@ -268,9 +264,18 @@ impl Replica {
                 });
             }
         }
+        let own_epoch = self.settings.epoch;
         let peer = self.peer_mut(from);
         peer.role = trailer.map_or(Role::Unknown, |t| t.role);
-        peer.holdings = trailer.and_then(|t| t.holdings);
+        let holdings = trailer.and_then(|t| t.holdings);
+        let answers_us = |h: &Holdings| h.heard == Some(own_epoch);
+        let answers_another = |h: &Holdings| h.heard.is_some() && !answers_us(h);
+        // A peer of several answers them in turn: its last answer to us stands.
+        if !(holdings.as_ref().is_some_and(answers_another)
+            && peer.holdings.as_ref().is_some_and(answers_us))
+        {
+            peer.holdings = holdings;
+        }
         if let Some(trailer) = trailer {
             self.on_trailer(from, &trailer, received);
         }

@@ -260,6 +260,7 @@ impl Replica {
         };
         if trailer.is_some() {
             self.bulk.on_alive_sent(seq);
+            self.trailer_sent();
             self.stream.alive_at = Some(self.now + ALIVE_INTERVAL);
         }
         self.control_sent(seq, Control::Alive);

@@ -1,4 +1,4 @@
-//! Two replicas with model kernels and a model link, on virtual time.
+//! Two or more replicas with model kernels and a model link, on virtual time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use replica::{
 };
 use sim::host::{Happened, Host, Pace, Sockets, Turn};
 use sim::kernel::Kernel;
-use sim::network::Datagram;
+use sim::network::{Datagram, Sender};
 use sim::random::Random;
 use wire::v1::{Message, MessageType, messages};
 
@@ -106,11 +106,11 @@ impl Node {
 
 pub(crate) struct World {
     pub(crate) now: Instant,
-    pub(crate) nodes: [Node; 2],
+    pub(crate) nodes: Vec<Node>,
     commands: u64,
     restarts: u32,
     random: Random,
-    under_way: Vec<(Instant, usize, LinkId, Vec<u8>)>,
+    under_way: Vec<(Instant, Datagram)>,
 }
 
 impl World {
@@ -119,9 +119,14 @@ impl World {
     }
 
     pub(crate) fn with(first: Settings, second: Settings) -> World {
+        World::of(vec![first, second])
+    }
+
+    /// Replicas that all receive each other, as on one multicast group.
+    pub(crate) fn of(all: Vec<Settings>) -> World {
         let mut world = World {
             now: Instant::START,
-            nodes: [Node::new(first), Node::new(second)],
+            nodes: all.into_iter().map(Node::new).collect(),
             commands: 0,
             restarts: 0,
             random: Random::new(0, "scenario"),
@@ -157,7 +162,7 @@ impl World {
         let end = self.now + Duration::from_secs_f64(seconds);
         while self.now < end {
             self.now = self.now + STEP;
-            for n in 0..2 {
+            for n in 0..self.nodes.len() {
                 self.step(n);
             }
         }
@@ -168,10 +173,9 @@ impl World {
         let now = self.now;
         let due = self
             .under_way
-            .extract_if(.., |(at, to, ..)| *at <= now && *to == n);
+            .extract_if(.., |(at, datagram)| *at <= now && datagram.to == n);
         let node = &mut self.nodes[n];
-        for (_, to, LinkId(link), bytes) in due {
-            let datagram = Datagram::arrived(now, to, link, bytes);
+        for (_, datagram) in due {
             node.sockets.inbox.push_back(datagram);
         }
         node.kernel.expire(now);
@@ -206,16 +210,27 @@ impl World {
         if mute || self.chance(loss) {
             return;
         }
+        let others = (0..self.nodes.len()).filter(|to| *to != n);
+        let sender = Some(Sender { node: n, run: 0 });
+        let copies: Vec<Datagram> = others
+            .map(|to| {
+                let mut copy = Datagram::arrived(self.now, to, link.0, bytes.clone());
+                copy.sender = sender;
+                copy
+            })
+            .collect();
         if self.chance(late) {
             let at = self.now + Duration::from_millis(self.next_random() % 300);
-            self.under_way.push((at, 1 - n, link, bytes.clone()));
+            let late = copies.iter().map(|copy| (at, copy.clone()));
+            self.under_way.extend(late);
             if self.chance(0.5) {
                 return;
             }
             // Otherwise it comes twice.
         }
-        let datagram = Datagram::arrived(self.now, 1 - n, link.0, bytes);
-        self.nodes[1 - n].sockets.inbox.push_back(datagram);
+        for copy in copies {
+            self.nodes[copy.to].sockets.inbox.push_back(copy);
+        }
     }
 
     pub(crate) fn seed(&mut self, seed: u64) {
