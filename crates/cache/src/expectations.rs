@@ -11,36 +11,18 @@ use crate::{Full, Tick};
 
 /// An expectation and what the owner of the table notes about it.
 #[derive(Clone, Copy, Debug)]
-pub struct ExpectEntry {
+pub struct ExpectEntry<N> {
     /// The expectation as it was last stored.
     pub expectation: Expectation,
     /// When it was inserted.
     pub created: Tick,
     /// When it was last stored; its timeout counts from here.
     pub updated: Tick,
-    /// Bits that the owner of the table gives a meaning.
-    pub marks: u8,
-    /// Internal table: number of the last sweep that saw it. External table: number of
-    /// the peer's epoch that last announced it.
-    pub seen: u8,
-    /// External table: the peer that did so.
-    pub peer: u8,
-    /// Internal table: its version, 0 if it has none. External table: number of the message
-    /// that last announced it.
-    pub number: u64,
+    /// What the owner of the table notes about it.
+    pub note: N,
 }
 
-impl ExpectEntry {
-    /// True if it has any of `marks`.
-    pub fn has(&self, marks: u8) -> bool {
-        self.marks & marks != 0
-    }
-
-    /// Clears the marks `clear`, then sets the marks `set`.
-    pub fn mark(&mut self, set: u8, clear: u8) {
-        self.marks = (self.marks & !clear) | set;
-    }
-
+impl<N> ExpectEntry<N> {
     /// What is left of its timeout, at least 0; `None` if none is known.
     pub fn left(&self, now: Tick) -> Option<u32> {
         let age = now.seconds_since(self.updated);
@@ -50,14 +32,14 @@ impl ExpectEntry {
 
 /// Expectations by key.
 #[derive(Clone, Debug)]
-pub struct ExpectTable {
-    entries: BTreeMap<ExpectKey, ExpectEntry>,
+pub struct ExpectTable<N> {
+    entries: BTreeMap<ExpectKey, ExpectEntry<N>>,
     limit: usize,
 }
 
-impl ExpectTable {
+impl<N: Default> ExpectTable<N> {
     /// A table of at most `limit` expectations.
-    pub fn new(limit: usize) -> ExpectTable {
+    pub fn new(limit: usize) -> ExpectTable<N> {
         ExpectTable {
             entries: BTreeMap::new(),
             limit,
@@ -75,12 +57,12 @@ impl ExpectTable {
     }
 
     /// An entry.
-    pub fn get(&self, key: &ExpectKey) -> Option<&ExpectEntry> {
+    pub fn get(&self, key: &ExpectKey) -> Option<&ExpectEntry<N>> {
         self.entries.get(key)
     }
 
     /// An entry, to be changed.
-    pub fn get_mut(&mut self, key: &ExpectKey) -> Option<&mut ExpectEntry> {
+    pub fn get_mut(&mut self, key: &ExpectKey) -> Option<&mut ExpectEntry<N>> {
         self.entries.get_mut(key)
     }
 
@@ -102,22 +84,19 @@ impl ExpectTable {
             expectation: *expectation,
             created: now,
             updated: now,
-            marks: 0,
-            seen: 0,
-            peer: 0,
-            number: 0,
+            note: N::default(),
         };
         self.entries.insert(key, entry);
         Ok(true)
     }
 
     /// Removes an entry.
-    pub fn remove(&mut self, key: &ExpectKey) -> Option<ExpectEntry> {
+    pub fn remove(&mut self, key: &ExpectKey) -> Option<ExpectEntry<N>> {
         self.entries.remove(key)
     }
 
     /// Removes the entries for which `keep` is false.
-    pub fn retain(&mut self, mut keep: impl FnMut(&ExpectEntry) -> bool) {
+    pub fn retain(&mut self, mut keep: impl FnMut(&ExpectEntry<N>) -> bool) {
         self.entries.retain(|_, entry| keep(entry));
     }
 
@@ -127,14 +106,14 @@ impl ExpectTable {
     }
 
     /// The entries behind a key, or all, in the order of their keys.
-    pub fn behind(&self, key: Option<ExpectKey>) -> impl Iterator<Item = &ExpectEntry> {
+    pub fn behind(&self, key: Option<ExpectKey>) -> impl Iterator<Item = &ExpectEntry<N>> {
         let from = key.map_or(Bound::Unbounded, Bound::Excluded);
         let range = self.entries.range((from, Bound::Unbounded));
         range.map(|(_, entry)| entry)
     }
 
     /// The entries of one master.
-    pub fn of(&self, master: &FlowKey) -> impl Iterator<Item = &ExpectEntry> {
+    pub fn of(&self, master: &FlowKey) -> impl Iterator<Item = &ExpectEntry<N>> {
         let master = *master;
         // Before every predicted tuple.
         let least = Tuple {
@@ -158,7 +137,7 @@ impl ExpectTable {
     }
 
     /// All entries, to be changed.
-    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut ExpectEntry> {
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut ExpectEntry<N>> {
         self.entries.values_mut()
     }
 }

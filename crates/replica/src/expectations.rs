@@ -17,29 +17,16 @@ use flow::{ExpectKey, Expectation};
 use wire::Seq;
 
 use crate::command::Which;
+use crate::entry::{Ours, Theirs};
 use crate::ledger::Ledger;
 use crate::settings::Settings;
 use crate::stats::CacheStats;
 
-/// What is noted in the marks of an entry.
-pub(crate) mod marks {
-    /// It has ended; the entry waits until that has been announced.
-    pub(crate) const DEAD: u8 = 1;
-    /// It is in the queue of what is owed to the kernel.
-    pub(crate) const OWED: u8 = 2;
-    /// Found in the kernel at the start or committed: it is not announced before a bulk update.
-    pub(crate) const SILENT: u8 = 4;
-    /// The last comparison with the kernel did not see it.
-    pub(crate) const DOUBTED: u8 = 8;
-    /// Our kernel has it from us.
-    pub(crate) const IN_KERNEL: u8 = 16;
-}
-
 /// Both tables, the order of versions of the internal one, and what is owed to the kernel.
 #[derive(Debug)]
 pub(crate) struct Expectations {
-    pub(crate) internal: ExpectTable,
-    pub(crate) external: ExpectTable,
+    pub(crate) internal: ExpectTable<Ours>,
+    pub(crate) external: ExpectTable<Theirs>,
     /// Those of the internal table that have a version: each once, at its latest.
     order: BTreeMap<u64, ExpectKey>,
     /// The latest version.
@@ -88,20 +75,20 @@ impl Expectations {
         let Some(entry) = self.internal.get_mut(&key) else {
             return;
         };
-        entry.mark(0, marks::SILENT);
-        if entry.number <= self.sent {
-            self.order.remove(&entry.number);
+        entry.note.is_found = false;
+        if entry.note.version <= self.sent {
+            self.order.remove(&entry.note.version);
             self.head += 1;
-            entry.number = self.head;
+            entry.note.version = self.head;
             self.order.insert(self.head, key);
         }
     }
 
     pub(crate) fn owe_to_kernel(&mut self, key: ExpectKey) {
         if let Some(entry) = self.external.get_mut(&key)
-            && !entry.has(marks::OWED)
+            && !entry.note.is_unwritten
         {
-            entry.mark(marks::OWED, 0);
+            entry.note.is_unwritten = true;
             self.unwritten.push_back(key);
         }
     }
@@ -117,7 +104,7 @@ impl Expectations {
             }
         }
         if let Some(entry) = self.internal.get_mut(&e.key()) {
-            entry.mark(0, marks::DEAD | marks::DOUBTED);
+            entry.note.reported();
         }
         true
     }
@@ -126,40 +113,40 @@ impl Expectations {
         let Some(entry) = self.internal.get_mut(key) else {
             return;
         };
-        if entry.has(marks::DEAD) {
+        if entry.note.has_ended {
             return;
         }
         self.internal_stats.destroyed += 1;
-        // A silent one has not been announced.
-        if is_announced && !entry.has(marks::SILENT) {
-            entry.mark(marks::DEAD, 0);
+        // One that was found has not been announced.
+        if is_announced && !entry.note.is_found {
+            entry.note.has_ended = true;
             self.owe(*key);
         } else {
             self.remove_internal(key);
         }
     }
 
-    /// Sends all once more, the silent ones only if they are wanted. The peer announces the
+    /// Sends all once more, those that were found only if they are wanted. The peer announces the
     /// expectations of a master that it has taken over.
-    pub(crate) fn owe_all(&mut self, flows: &Ledger, silent: bool) {
-        let is_taken = |e: &ExpectEntry| {
+    pub(crate) fn owe_all(&mut self, flows: &Ledger, found: bool) {
+        let is_taken = |e: &ExpectEntry<Ours>| {
             let master = flows.find(&e.expectation.key().master());
             master.is_some_and(|slot| flows.note(slot).is_taken())
         };
         let order = &mut self.order;
         self.internal.retain(|entry| {
-            let has_ended = is_taken(entry) && entry.has(marks::DEAD);
+            let has_ended = is_taken(entry) && entry.note.has_ended;
             if has_ended {
-                order.remove(&entry.number);
+                order.remove(&entry.note.version);
             }
             !has_ended
         });
         let mut unversioned = Vec::new();
         for entry in self.internal.all_mut() {
             if is_taken(entry) {
-                self.order.remove(&entry.number);
-                entry.number = 0;
-            } else if entry.number == 0 && (silent || !entry.has(marks::SILENT)) {
+                self.order.remove(&entry.note.version);
+                entry.note.version = 0;
+            } else if entry.note.version == 0 && (found || !entry.note.is_found) {
                 unversioned.push(entry.expectation.key());
             }
         }
@@ -196,7 +183,7 @@ impl Expectations {
     /// Removes an entry of the internal table.
     pub(crate) fn remove_internal(&mut self, key: &ExpectKey) {
         if let Some(entry) = self.internal.remove(key) {
-            self.order.remove(&entry.number);
+            self.order.remove(&entry.note.version);
         }
     }
 
@@ -212,7 +199,7 @@ impl Expectations {
     /// The peer has what was sent under a version.
     pub(crate) fn acknowledged(&mut self, version: u64) {
         if let Some(key) = self.order.get(&version).copied()
-            && self.internal.get(&key).is_some_and(|e| e.has(marks::DEAD))
+            && self.internal.get(&key).is_some_and(|e| e.note.has_ended)
         {
             self.remove_internal(&key);
         }
@@ -257,7 +244,7 @@ impl Expectations {
         }
         let is_sent = |(_, key): &(&u64, &ExpectKey)| {
             let entry = self.internal.get(key);
-            entry.is_some_and(|e| e.has(marks::DEAD))
+            entry.is_some_and(|e| e.note.has_ended)
         };
         let ended = self.order.range(..=self.sent).filter(is_sent);
         let ended: Vec<ExpectKey> = ended.map(|(_, key)| *key).collect();
@@ -284,13 +271,6 @@ impl Expectations {
         }
     }
 
-    pub(crate) fn table(&self, which: Which) -> &ExpectTable {
-        match which {
-            Which::Internal => &self.internal,
-            Which::External => &self.external,
-        }
-    }
-
     /// Drops the peer's expectations whose time is over.
     pub(crate) fn expire(&mut self, now: Tick, cache_timeout: Option<u64>) {
         self.external.retain(|e| {
@@ -298,7 +278,7 @@ impl Expectations {
             let is_stale = cache_timeout.is_some_and(|max| age >= max);
             let has_run_down = e.left(now) == Some(0);
             // What is on its way to the kernel stays until it is there.
-            e.has(marks::OWED) || !(is_stale || has_run_down)
+            e.note.is_unwritten || !(is_stale || has_run_down)
         });
     }
 

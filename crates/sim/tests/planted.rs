@@ -35,8 +35,8 @@ const BUGS: &[Bug] = &[
     Bug {
         what: "an injected flow is announced as our own",
         file: "replica/src/replica/ingest.rs",
-        sound: "if event.origin != Origin::Traffic {",
-        broken: "if event.origin == Origin::Commit {",
+        sound: "if event.origin != Origin::Traffic && !",
+        broken: "if event.origin == Origin::Commit && !",
         found_as: &["no echo"],
     },
     Bug {
@@ -46,6 +46,13 @@ const BUGS: &[Bug] = &[
         broken: "if !is_held && !has_ended && self.stats.purge_spared == u64::MAX {",
         // The flow may also be missed at the end, if the seed has no takeover in between.
         found_as: &["acknowledged means kept", "liveness"],
+    },
+    Bug {
+        what: "a flow is forgotten while its newest state is committed",
+        file: "replica/src/replica/peers.rs",
+        sound: "} else if !self.settings.external_cache || self.external.change(slot, External::changed) {",
+        broken: "} else {",
+        found_as: &["acknowledged means kept"],
     },
     Bug {
         what: "a committed expectation has lost its translation",

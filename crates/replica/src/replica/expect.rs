@@ -3,19 +3,18 @@
 
 mod write;
 
-use cache::{Slot, Tick};
+use cache::{ExpectTable, Slot, Tick};
 use flow::{ExpectKey, Expectation, Flow, FlowKey};
 use wire::StateKind;
 use wire::v1::{check_expectation_carried, encode_expectation};
 
 use super::{REQUESTS_MAX, Replica};
 use crate::command::{Age, Which};
-use crate::entry::Internal;
-use crate::expectations::{Owed, marks};
+use crate::entry::{Internal, Ours, Theirs};
+use crate::expectations::{Expectations, Owed};
 use crate::kernel::{
     Change, ExpectationEvent, KernelRequest, KernelResult, Op, Origin, Outcome, Purpose, Subject,
 };
-use crate::receive::PeerId;
 use crate::stats::CacheStats;
 use crate::time::Instant;
 use crate::under_way::{About, Message};
@@ -39,8 +38,11 @@ impl Replica {
 
     /// Number of expectations in a cache that have not ended; 0 if they are not replicated.
     pub fn expectations_len(&self, which: Which) -> usize {
-        let all = self.expectations.table(which).behind(None);
-        all.filter(|e| !e.has(marks::DEAD)).count()
+        let (ours, theirs) = (&self.expectations.internal, &self.expectations.external);
+        match which {
+            Which::Internal => ours.behind(None).filter(|e| !e.note.has_ended).count(),
+            Which::External => theirs.behind(None).filter(|e| !e.note.has_ended).count(),
+        }
     }
 
     /// Counters of the two caches of expectations; `None` if they are not replicated.
@@ -56,21 +58,44 @@ impl Replica {
         which: Which,
         behind: Option<ExpectKey>,
         items: usize,
+        see: impl FnMut(&Expectation, Age),
+    ) -> Option<ExpectKey> {
+        let Expectations {
+            internal, external, ..
+        } = &self.expectations;
+        match which {
+            Which::Internal => {
+                let is_announced = |n: &Ours| (!n.has_ended).then_some(!n.is_found);
+                self.walk_table(internal, behind, items, is_announced, see)
+            }
+            Which::External => {
+                let is_announced = |n: &Theirs| {
+                    let is_present = self.is_present_epoch(n.peer, n.epoch);
+                    (!n.has_ended).then_some(is_present)
+                };
+                self.walk_table(external, behind, items, is_announced, see)
+            }
+        }
+    }
+
+    /// `is_announced`: `None` for one that has ended.
+    fn walk_table<N: Default>(
+        &self,
+        table: &ExpectTable<N>,
+        behind: Option<ExpectKey>,
+        items: usize,
+        is_announced: impl Fn(&N) -> Option<bool>,
         mut see: impl FnMut(&Expectation, Age),
     ) -> Option<ExpectKey> {
-        let table = self.expectations.table(which);
         let now = self.now.tick();
         let mut last = None;
         for entry in table.behind(behind).take(items) {
             last = Some(entry.expectation.key());
-            if !entry.has(marks::DEAD) {
+            if let Some(is_announced) = is_announced(&entry.note) {
                 let age = Age {
                     active_secs: now.seconds_since(entry.created),
                     expires_secs: None,
-                    is_announced: match which {
-                        Which::Internal => !entry.has(marks::SILENT),
-                        Which::External => self.is_present_epoch(PeerId(entry.peer), entry.seen),
-                    },
+                    is_announced,
                 };
                 let expectation = Expectation {
                     timeout: entry.left(now),
@@ -243,22 +268,20 @@ impl Replica {
         let Some(slot) = slot.filter(|s| is_ours_or_found(self.ledger.note(*s))) else {
             return;
         };
-        let is_silent = self.ledger.note(slot).is_found();
+        let is_found = self.ledger.note(slot).is_found();
         let now = self.now.tick();
         let expectations = &mut self.expectations;
         let key = e.key();
         let known = expectations.internal.get(&key).copied();
-        if known.is_some_and(|k| k.has(marks::DEAD)) || !expectations.store_internal(e, now) {
+        if known.is_some_and(|k| k.note.has_ended) || !expectations.store_internal(e, now) {
             return;
         }
-        let announce = dump.compares && !is_silent;
+        let announce = dump.compares && !is_found;
         if let Some(entry) = expectations.internal.get_mut(&key) {
-            entry.seen = dump.number;
-            if known.is_none() {
-                entry.mark(marks::SILENT, 0);
-            }
+            entry.note.sweep = dump.number;
+            entry.note.is_found |= known.is_none();
         }
-        if announce && known.is_none_or(|k| k.has(marks::SILENT)) {
+        if announce && known.is_none_or(|k| k.note.is_found) {
             expectations.owe(key);
         }
     }
@@ -268,12 +291,13 @@ impl Replica {
         let (flows, expectations) = (&self.ledger, &mut self.expectations);
         let mut gone = Vec::new();
         for entry in expectations.internal.all_mut() {
-            if entry.seen == number || entry.updated >= began || entry.has(marks::DEAD) {
-                entry.mark(0, marks::DOUBTED);
-            } else if entry.has(marks::DOUBTED) {
+            let note = &mut entry.note;
+            if note.sweep == number || entry.updated >= began || note.has_ended {
+                note.is_doubted = false;
+            } else if note.is_doubted {
                 gone.push(entry.expectation.key());
             } else {
-                entry.mark(marks::DOUBTED, 0);
+                note.is_doubted = true;
             }
         }
         for key in gone {
@@ -297,7 +321,7 @@ impl Replica {
         let Some(entry) = expectations.internal.get(&owed.key) else {
             return true;
         };
-        let has_ended = entry.has(marks::DEAD);
+        let has_ended = entry.note.has_ended;
         let kind = if has_ended {
             StateKind::Delete
         } else {

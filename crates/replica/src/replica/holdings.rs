@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use cache::Position;
 use wire::v1::{Bulk, BulkState, Control, Holdings, Trailer};
-use wire::{StateKind, TableId};
+use wire::{Seq, StateKind, TableId};
 
 use super::Replica;
 use crate::entry::External;
@@ -98,7 +98,8 @@ impl Replica {
         };
         if nothing_lost && peer.heard_since == bulk.flows as usize + offered {
             peer.handled = bulk.number;
-            if self.external.members(External::of_peer(from)) > peer.heard_since {
+            let holds_more = self.external.members(External::of_peer(from)) > peer.heard_since;
+            if holds_more || !self.expectations.external.is_empty() {
                 peer.absent = Some((Position::default(), since.seq));
             }
         }
@@ -183,6 +184,7 @@ impl Replica {
         for _ in 0..items {
             let Some((slot, next)) = self.external.walk(position) else {
                 self.peer_mut(from).absent = None;
+                self.end_absent_expectations(from, since);
                 return false;
             };
             position = next;
@@ -190,15 +192,7 @@ impl Replica {
             if note.has_ended() || note.peer != from {
                 continue;
             }
-            let peer = self.peer(from);
-            let last = peer.receiver.last();
-            let is_of_former_epoch = last.is_some_and(|last| last.before(note.seq));
-            let is_absent = if note.epoch == peer.epoch {
-                !since.before(note.seq) || is_of_former_epoch
-            } else {
-                peer.has_same_table(note.epoch)
-            };
-            if is_absent {
+            if self.is_absent(from, note.epoch, note.seq, since) {
                 self.stats.external_absent += 1;
                 let flow = self.external.flow(slot);
                 self.deliver(from, StateKind::Delete, flow, since);
@@ -206,6 +200,35 @@ impl Replica {
         }
         self.peer_mut(from).absent = Some((position, since));
         true
+    }
+
+    /// True if what a peer announced as `seq` in one of its epochs has no place in its bulk
+    /// update that began at `since`.
+    fn is_absent(&self, from: PeerId, epoch: u8, seq: Seq, since: Seq) -> bool {
+        let peer = self.peer(from);
+        let last = peer.receiver.last();
+        let is_of_former_epoch = last.is_some_and(|last| last.before(seq));
+        if epoch == peer.epoch {
+            !since.before(seq) || is_of_former_epoch
+        } else {
+            peer.has_same_table(epoch)
+        }
+    }
+
+    /// A bulk update mentions expectations, too.
+    fn end_absent_expectations(&mut self, from: PeerId, since: Seq) {
+        let theirs = self.expectations.external.behind(None);
+        let absent = theirs.filter(|e| {
+            let note = &e.note;
+            note.peer == from
+                && !note.has_ended
+                && self.is_absent(from, note.epoch, note.seq, since)
+        });
+        for key in absent.map(|e| e.expectation.key()).collect::<Vec<_>>() {
+            let owner = self.ledger.find(&key.master());
+            let master_is_ours = owner.is_some_and(|s| self.ledger.is_ours(s));
+            self.end_external_expectation(&key, master_is_ours);
+        }
     }
 
     /// True if our kernel has lost its table since our former epoch, as a peer knows it.

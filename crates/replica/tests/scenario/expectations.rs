@@ -226,6 +226,37 @@ fn a_bulk_update_tells_of_all() {
     assert_eq!(listed(&w, FW2, Which::External).len(), 1);
 }
 
+/// FW1 forgets that an expectation has ended: its end is never announced. The control: a peer
+/// without trailers cannot know that the bulk update was complete.
+#[test]
+fn what_a_complete_bulk_update_does_not_mention_is_removed() {
+    for (trailer, left) in [(true, 1), (false, 2)] {
+        let both = || Settings {
+            trailer,
+            ..with_expectations(Mode::Ftfw)
+        };
+        let mut w = pair(both(), both());
+        w.traffic(FW1, &tcp(2));
+        for n in 1..=2 {
+            tell(&mut w, FW1, Change::New, &predicted(n));
+        }
+        w.run(0.5);
+        assert_eq!(listed(&w, FW2, Which::External).len(), 2);
+        w.nodes[FW1].kernel.deaf = true;
+        tell(&mut w, FW1, Change::Destroy, &predicted(2));
+        w.run(0.1);
+        w.nodes[FW1].kernel.deaf = false;
+        w.command(FW1, Command::FlushInternal);
+        w.command(FW1, Command::Resync(Objects::All));
+        w.run(0.5);
+        assert_eq!(listed(&w, FW2, Which::External).len(), 2);
+        w.command(FW1, Command::Bulk);
+        w.run(3.0);
+        assert_eq!(listed(&w, FW2, Which::External).len(), left, "{trailer}");
+        assert_eq!(w.nodes[FW2].replica.len(Which::External), 2);
+    }
+}
+
 #[test]
 fn an_injected_expectation_comes_after_its_master_and_goes_with_the_peers_word() {
     let injecting = Settings {

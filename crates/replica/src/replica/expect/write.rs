@@ -6,8 +6,8 @@ use wire::{Seq, StateKind};
 
 use crate::commit::{Commit, RUN_DOWN_SECS};
 use crate::conversation::STEPS_MAX;
+use crate::entry::Theirs;
 use crate::event::Event;
-use crate::expectations::marks;
 use crate::kernel::{KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose, Subject};
 use crate::receive::PeerId;
 use crate::replica::Replica;
@@ -35,7 +35,8 @@ impl Replica {
         let expectations = &mut self.expectations;
         let is_news = match expectations.external.get(&key) {
             Some(known) => {
-                (known.peer, known.seen) != (from.0, epoch) || Seq(known.number as u32).before(seq)
+                let known = &known.note;
+                (known.peer, known.epoch) != (from, epoch) || known.seq.before(seq)
             }
             None => expectations.last_end.is_none_or(|end| end.before(seq)),
         };
@@ -66,17 +67,15 @@ impl Replica {
             }
         }
         if let Some(entry) = expectations.external.get_mut(&key) {
-            entry.peer = from.0;
-            entry.seen = epoch;
-            entry.number = u64::from(seq.0);
-            entry.mark(0, marks::DEAD);
+            entry.note.announced(from, epoch, seq);
         }
         if !caches {
             expectations.owe_to_kernel(key);
         }
     }
 
-    fn end_external_expectation(&mut self, key: &ExpectKey, master_is_ours: bool) {
+    /// The peer has ended an expectation.
+    pub(crate) fn end_external_expectation(&mut self, key: &ExpectKey, master_is_ours: bool) {
         let caches = self.settings.external_cache;
         let expectations = &mut self.expectations;
         let Some(entry) = expectations.external.get_mut(key) else {
@@ -88,7 +87,7 @@ impl Replica {
             expectations.external_stats.destroyed += u64::from(caches);
             expectations.external.remove(key);
         } else {
-            entry.mark(marks::DEAD, 0);
+            entry.note.has_ended = true;
             expectations.owe_to_kernel(*key);
         }
     }
@@ -101,11 +100,11 @@ impl Replica {
             let Some(entry) = expectations.external.get_mut(&key) else {
                 continue;
             };
-            entry.mark(0, marks::OWED);
-            let in_kernel = entry.has(marks::IN_KERNEL);
-            let op = if entry.has(marks::DEAD) {
+            entry.note.is_unwritten = false;
+            let note = entry.note;
+            let op = if note.has_ended {
                 expectations.external.remove(&key);
-                if !in_kernel {
+                if !note.is_in_kernel {
                     continue;
                 }
                 Op::DeleteExpectation(key)
@@ -135,7 +134,7 @@ impl Replica {
                 continue;
             }
             // As with flows that a restarted peer has not confirmed.
-            let is_confirmed = present.get(usize::from(entry.peer)) == Some(&entry.seen);
+            let is_confirmed = present.get(entry.note.peer.index()) == Some(&entry.note.epoch);
             let most = (!is_confirmed).then_some(RUN_DOWN_SECS);
             let op = Op::CreateExpectation(with_what_is_left(entry, now, most));
             commit.in_flight += 1;
@@ -159,7 +158,7 @@ impl Replica {
                     commit.updated += 1;
                 }
                 if !is_commit && let Some(entry) = self.expectations.external.get_mut(&e.key()) {
-                    entry.mark(marks::IN_KERNEL, 0);
+                    entry.note.is_in_kernel = true;
                 }
                 // One that packets have made is left alone; ours gets its new timeout.
                 next = (!is_commit && e.timeout.is_some()).then_some(Op::UpdateExpectation(*e));
@@ -206,7 +205,7 @@ impl Replica {
         if !is_commit {
             expectations.external_stats.created += 1;
             if let Some(entry) = expectations.external.get_mut(&e.key()) {
-                entry.mark(marks::IN_KERNEL, 0);
+                entry.note.is_in_kernel = true;
             }
             return;
         }
@@ -218,7 +217,7 @@ impl Replica {
             && expectations.store_internal(e, now)
             && let Some(entry) = expectations.internal.get_mut(&e.key())
         {
-            entry.mark(marks::SILENT, 0);
+            entry.note.is_found = true;
         }
     }
 }
@@ -233,7 +232,7 @@ fn request(purpose: Purpose, step: u8, op: Op) -> KernelRequest {
 }
 
 /// What the peer sent, with what is left of its timeout, at most `most` seconds.
-fn with_what_is_left(entry: &ExpectEntry, now: Tick, most: Option<u32>) -> Expectation {
+fn with_what_is_left(entry: &ExpectEntry<Theirs>, now: Tick, most: Option<u32>) -> Expectation {
     let left = entry.left(now).map(|t| t.max(1));
     let most = most.unwrap_or(u32::MAX);
     let timeout = match left {
