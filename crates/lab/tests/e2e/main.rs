@@ -11,6 +11,7 @@
 mod alarm;
 mod command_line;
 mod control_experiment;
+mod documents;
 mod expectations;
 mod failback;
 mod failover;
@@ -89,7 +90,12 @@ fn main() -> ExitCode {
     let trials = scenarios().into_iter().map(|(name, _)| {
         Trial::test(name, move || start(name)).with_ignored_flag(reason.is_some())
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    // This one needs no namespaces.
+    let documents = Trial::test("documents/weak_points_name_tests_that_exist", || {
+        let names: Vec<_> = scenarios().into_iter().map(|(name, _)| name).collect();
+        documents::weak_points(&names).map_err(|e| format!("{e:#}").into())
+    });
+    libtest_mimic::run(&arguments, trials.chain([documents]).collect()).exit_code()
 }
 
 /// Runs one scenario in new namespaces.
