@@ -16,7 +16,7 @@ use config::Config;
 use control::{CacheKind, Object, Request, StatsKind};
 
 use crate::load::{CONFIG_DEFAULT, load};
-use crate::{Outcome, print};
+use crate::{Outcome, print, remains};
 
 const USAGE: &str = "\
 Usage: conntrackd [commands] [options]
@@ -224,8 +224,13 @@ fn ask(config: &Config, request: Request) -> Result<(), String> {
     let path = config.control_path.as_deref();
     let path =
         path.ok_or("no `UNIX { Path }` in the configuration: the daemon cannot be reached")?;
-    let mut stream =
-        UnixStream::connect(path).map_err(|e| format!("{refused} ({}: {e})", path.display()))?;
+    let mut stream = UnixStream::connect(path).map_err(|e| {
+        let mut text = format!("{refused} ({}: {e})", path.display());
+        if request == Request::Stop {
+            text.extend(remains::note(&config.lock_file, path, &e));
+        }
+        text
+    })?;
     let sent = stream.write_all(&request.code().to_ne_bytes());
     sent.map_err(|e| format!("{refused} ({e})"))?;
     let mut buffer = vec![0; 64 * 1024];

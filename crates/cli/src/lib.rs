@@ -6,6 +6,7 @@ pub mod compat;
 mod load;
 pub mod own;
 pub mod print;
+mod remains;
 
 use config::Config;
 

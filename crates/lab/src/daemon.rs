@@ -203,6 +203,20 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// Writes the configuration file of firewall `n` into a folder of its own; yields its path.
+    pub fn configure(
+        node: &Node,
+        n: usize,
+        settings: &Settings,
+        world_dir: &Path,
+    ) -> Result<PathBuf> {
+        let dir = world_dir.join(node.name());
+        fs::create_dir_all(&dir)?;
+        let config = dir.join("conf");
+        fs::write(&config, settings.text(n, &dir))?;
+        Ok(config)
+    }
+
     /// Starts a daemon on firewall `n` and waits until it answers; `None` for [`Kind::None`].
     pub fn start(
         kind: Kind,
@@ -214,10 +228,8 @@ impl Daemon {
         if kind == Kind::None {
             return Ok(None);
         }
+        let config = Daemon::configure(node, n, settings, world_dir)?;
         let dir = world_dir.join(node.name());
-        fs::create_dir_all(&dir)?;
-        let config = dir.join("conf");
-        fs::write(&config, settings.text(n, &dir))?;
         if kind == Kind::Conntrackd {
             // A dead daemon's lock stops the original.
             let _ = fs::remove_file(dir.join("lock"));

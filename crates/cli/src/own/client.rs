@@ -7,6 +7,7 @@ use std::path::Path;
 use control::call::{CODE, Call, Head, Outcome, PROTOCOL, Tail, Task};
 
 use crate::load::load;
+use crate::remains;
 
 /// Why a command was not done, and what to do about it.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,7 +52,11 @@ pub(crate) fn ask(
             std::io::ErrorKind::PermissionDenied => "be root",
             _ => "is it running? `ftfw run` starts it, its log says why it ended",
         };
-        Failure::with_help(format!("no daemon at {}: {e}", path.display()), help)
+        let mut error = format!("no daemon at {}: {e}", path.display());
+        if call.task == Task::Stop {
+            error.extend(remains::note(&loaded.config.lock_file, &path, &e));
+        }
+        Failure::with_help(error, help)
     })?;
     let cut = |e: std::io::Error| Failure::plain(format!("the daemon: {e}"));
     let mut request = CODE.to_ne_bytes().to_vec();

@@ -21,6 +21,7 @@ mod kernel_facts;
 mod kinds;
 mod large;
 mod loss;
+mod managers;
 mod operation;
 mod pair;
 mod restart;
@@ -67,6 +68,7 @@ fn scenarios() -> Vec<Scenario> {
         operation::SCENARIOS,
         command_line::SCENARIOS,
         trouble::SCENARIOS,
+        managers::SCENARIOS,
         statistics::SCENARIOS,
         weak_points::SCENARIOS,
         windows::SCENARIOS,

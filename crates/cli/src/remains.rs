@@ -1,0 +1,67 @@
+//! What a daemon leaves behind that was killed: its control socket, which nobody listens on.
+//!
+//! A live daemon's own start removes it. HA managers take the socket's file for a daemon,
+//! though: Pacemaker's agent stops one until the file is gone, and would try for ever.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+/// Removes the socket of a dead daemon that was to be stopped, if connecting to it has failed
+/// because nobody listens. Yields what to add to the message.
+pub(crate) fn note(lock: &Path, socket: &Path, error: &io::Error) -> Option<String> {
+    if error.kind() != io::ErrorKind::ConnectionRefused {
+        return None;
+    }
+    let text = match remove_socket(lock, socket) {
+        Ok(true) => "\na dead daemon had left this socket: removed".to_owned(),
+        Ok(false) => "\na daemon is starting or ending".to_owned(),
+        Err(e) => format!("\na dead daemon has left this socket, which cannot be removed: {e}"),
+    };
+    Some(text)
+}
+
+/// Removes the socket of a dead daemon, which refuses connections: false if it may belong to
+/// a living one.
+///
+/// A daemon holds the lock from before it makes its socket until its end, so whoever gets the
+/// lock knows that there is none.
+pub(crate) fn remove_socket(lock: &Path, socket: &Path) -> io::Result<bool> {
+    let mut options = OpenOptions::new();
+    let file = options.create(true).append(true).mode(0o600).open(lock)?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Ok(false);
+    }
+    fs::remove_file(socket)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_dead_daemons_socket_is_removed_and_a_living_ones_is_not() {
+        let dir = std::env::temp_dir().join(format!("ftfw-remains-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (lock, socket) = (dir.join("lock"), dir.join("control"));
+        drop(UnixListener::bind(&socket).unwrap());
+        let held = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&lock)
+            .unwrap();
+        flock(&held, FlockOperation::LockExclusive).unwrap();
+        assert!(!remove_socket(&lock, &socket).unwrap());
+        assert!(socket.exists());
+        drop(held);
+        assert!(remove_socket(&lock, &socket).unwrap());
+        assert!(!socket.exists());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

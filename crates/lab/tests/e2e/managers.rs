@@ -1,0 +1,272 @@
+//! HA managers' own scripts, unmodified: Pacemaker's agent, and how OpenStack Neutron finds and
+//! stops its daemon. keepalived is in `failback`.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lab::daemon::{Daemon, Kind, Mode, Settings};
+use lab::node::Node;
+use lab::topology::{Lab, Options, SERVER};
+use lab::traffic::numbered::{self, Connections};
+use lab::wait;
+use lab::world::World;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Scenario;
+use crate::pair::{PORT, SOON, address};
+
+const COUNT: usize = 50;
+/// Where Debian's package `resource-agents` puts the agent.
+const AGENT: &str = "/usr/lib/ocf/resource.d/heartbeat/conntrackd";
+/// Statuses of the OCF resource agent API.
+const SUCCESS: i32 = 0;
+const ERR_GENERIC: i32 = 1;
+const ERR_INSTALLED: i32 = 5;
+const ERR_CONFIGURED: i32 = 6;
+const NOT_RUNNING: i32 = 7;
+const RUNNING_PROMOTED: i32 = 8;
+/// Of timeout(1): it had to end the command.
+const TIMED_OUT: i32 = 124;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("managers/pacemakers_agent_fails_over", fails_over),
+    ("managers/pacemakers_agent_ends_after_kill_9", |w| {
+        let (monitored, stopped) = killed(w, Kind::Ftfw)?;
+        ensure!(monitored == ERR_GENERIC, "monitor: {monitored}");
+        ensure!(stopped == SUCCESS, "stop: {stopped}");
+        Ok(())
+    }),
+    ("managers/pacemakers_agent_with_conntrackd_does_not", |w| {
+        let (_, stopped) = killed(w, Kind::Conntrackd)?;
+        ensure!(stopped == TIMED_OUT, "stop: {stopped}");
+        Ok(())
+    }),
+    ("managers/neutron_finds_and_stops_it", neutron),
+];
+
+/// A firewall under Pacemaker's agent. What the agent asks of a cluster is answered by a stub
+/// that notes the score.
+struct Managed {
+    node: Node,
+    dir: PathBuf,
+    config: PathBuf,
+    program: PathBuf,
+}
+
+impl Managed {
+    fn new(world: &World, lab: &Lab, n: usize, kind: Kind) -> Result<Managed> {
+        let node = lab.fw[n].clone();
+        let settings = Settings::new(Mode::Ftfw);
+        let config = Daemon::configure(&node, n, &settings, world.dir())?;
+        let dir = config.parent().context("a folder")?.to_owned();
+        let program = dir.join("conntrackd");
+        match kind {
+            Kind::Ftfw => symlink(Daemon::program()?, &program)?,
+            _ => symlink("/usr/sbin/conntrackd", &program)?,
+        }
+        fs::create_dir(dir.join("sbin"))?;
+        let stub = dir.join("sbin/crm_master");
+        let text = format!("#!/bin/sh\necho \"$@\" >> {}/scores\n", dir.display());
+        fs::write(&stub, text)?;
+        lab.fw[n].run(&format!("chmod 755 {}", stub.display()))?;
+        Ok(Managed {
+            node,
+            dir,
+            config,
+            program,
+        })
+    }
+
+    /// Runs an action of the agent, for at most 15 s; yields its status.
+    fn act(&self, action: &str) -> Result<i32> {
+        self.act_with(action, &[])
+    }
+
+    fn act_with(&self, action: &str, variables: &[(&str, &str)]) -> Result<i32> {
+        let mut c = self.node.command("timeout");
+        c.args(["15", AGENT, action])
+            .env("OCF_ROOT", "/usr/lib/ocf")
+            .env("OCF_RESOURCE_INSTANCE", "conntrackd:0")
+            .env("OCF_RESOURCE_TYPE", "conntrackd")
+            .env("OCF_RESKEY_binary", &self.program)
+            .env("OCF_RESKEY_config", &self.config)
+            .env("OCF_RESKEY_CRM_meta_master_node_max", "1")
+            .env("OCF_RESKEY_CRM_meta_master_max", "1")
+            .env("OCF_RESKEY_CRM_meta_clone_node_max", "1")
+            .env("OCF_RESKEY_CRM_meta_interval", "0")
+            .env("HA_SBIN_DIR", self.dir.join("sbin"))
+            .env("HA_RSCTMP", &self.dir)
+            .env("HA_LOGFILE", self.dir.join("agent.log"))
+            .envs(variables.iter().copied());
+        let out = c.output()?;
+        out.status
+            .code()
+            .with_context(|| format!("{action}: {out:?}"))
+    }
+
+    fn must(&self, action: &str, wanted: i32) -> Result<()> {
+        let status = self.act(action)?;
+        ensure!(
+            status == wanted,
+            "{action}: {status}, wanted {wanted}\n{}",
+            self.log()
+        );
+        Ok(())
+    }
+
+    fn log(&self) -> String {
+        let read = |name: &str| fs::read_to_string(self.dir.join(name)).unwrap_or_default();
+        format!("{}{}", read("log"), read("agent.log"))
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Result<Output> {
+        let mut c = self.node.command(&self.program);
+        Ok(c.arg("-C").arg(&self.config).args(arguments).output()?)
+    }
+
+    /// Ends the daemon with SIGKILL.
+    fn kill(&self) -> Result<()> {
+        let daemon = find(|words| words.iter().any(|w| Path::new(w) == self.config));
+        let pid = daemon.context("no daemon runs")?;
+        kill_process(pid, Signal::KILL)?;
+        wait::until("the daemon is gone", SOON, || {
+            !Path::new(&format!("/proc/{}/cmdline", pid.as_raw_nonzero())).exists()
+                || fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()))
+                    .is_ok_and(|c| c.is_empty())
+        })
+    }
+}
+
+/// The process in whose command line `holds`.
+fn find(holds: impl Fn(&[String]) -> bool) -> Option<Pid> {
+    let entries = fs::read_dir("/proc").ok()?.flatten();
+    entries.into_iter().find_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let bytes = fs::read(entry.path().join("cmdline")).ok()?;
+        let text = String::from_utf8_lossy(&bytes);
+        let words: Vec<String> = text.split_terminator('\0').map(str::to_owned).collect();
+        let is_own = pid == std::process::id().cast_signed();
+        (!is_own && holds(&words))
+            .then(|| Pid::from_raw(pid))
+            .flatten()
+    })
+}
+
+/// Goal: start, monitor, promote, notify, demote and stop have the agent's statuses, and
+/// connections survive the failover that it makes.
+fn fails_over(world: &World) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    let [fw1, fw2] = [0, 1].map(|n| Managed::new(world, &lab, n, Kind::Ftfw));
+    let (fw1, fw2) = (fw1?, fw2?);
+    let out = Command::new(AGENT)
+        .arg("meta-data")
+        .env("OCF_ROOT", "/usr/lib/ocf")
+        .output()?;
+    ensure!(out.status.success(), "{out:?}");
+    fw1.must("validate-all", SUCCESS)?;
+    let status = fw1.act_with("validate-all", &[("OCF_RESKEY_CRM_meta_master_max", "2")])?;
+    ensure!(status == ERR_CONFIGURED, "{status}");
+    let status = fw1.act_with("validate-all", &[("OCF_RESKEY_config", "/nowhere")])?;
+    ensure!(status == ERR_INSTALLED, "{status}");
+    for fw in [&fw1, &fw2] {
+        fw.must("monitor", NOT_RUNNING)?;
+        fw.must("start", SUCCESS)?;
+        fw.must("monitor", SUCCESS)?;
+    }
+    fw1.must("promote", SUCCESS)?;
+    fw1.must("monitor", RUNNING_PROMOTED)?;
+    let scores = fs::read_to_string(fw1.dir.join("scores"))?;
+    ensure!(
+        scores.lines().last() == Some("-Q -l reboot -v 1000"),
+        "{scores}"
+    );
+
+    numbered::serve(&lab.b, address(SERVER, PORT))?;
+    let mut open = Connections::open(&lab.a, address(SERVER, PORT), COUNT)?;
+    ensure!(open.round(SOON) == COUNT);
+    let held = || {
+        let text = fw2
+            .ask(&["-e"])
+            .map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
+        text.is_ok_and(|t| t.matches(&format!("dport={PORT} ")).count() == COUNT)
+    };
+    wait::until("FW2 holds the connections", SOON, held)?;
+    // FW1 reports that FW2 has just started: it sends a bulk update.
+    let host = lab.fw[0].run("hostname")?;
+    let bulks = fw1.log().matches("sending bulk update").count();
+    let status = fw1.act_with(
+        "notify",
+        &[
+            ("OCF_RESKEY_CRM_meta_notify_master_uname", host.trim()),
+            ("OCF_RESKEY_CRM_meta_notify_type", "post"),
+            ("OCF_RESKEY_CRM_meta_notify_operation", "start"),
+            ("OCF_RESKEY_CRM_meta_notify_start_uname", "another"),
+        ],
+    )?;
+    ensure!(status == SUCCESS, "notify: {status}");
+    wait::until("a bulk update is sent", SOON, || {
+        fw1.log().matches("sending bulk update").count() > bulks
+    })?;
+
+    lab.cut(0)?;
+    fw1.kill()?;
+    lab.take_addresses(1)?;
+    fw2.must("promote", SUCCESS)?;
+    fw2.must("monitor", RUNNING_PROMOTED)?;
+    let alive = open.round(Duration::from_secs(10));
+    ensure!(alive == COUNT, "{alive} of {COUNT} connections live on");
+    fw2.must("demote", SUCCESS)?;
+    fw2.must("monitor", SUCCESS)?;
+    fw2.must("stop", SUCCESS)?;
+    fw2.must("monitor", NOT_RUNNING)?;
+    // Stopping what does not run is no failure.
+    fw2.must("stop", SUCCESS)
+}
+
+/// Statuses of monitor and stop after `kill -9`; a start must work afterwards if the agent has
+/// ended.
+fn killed(world: &World, kind: Kind) -> Result<(i32, i32)> {
+    let lab = Lab::build(Options::default())?;
+    let fw = Managed::new(world, &lab, 0, kind)?;
+    fw.must("start", SUCCESS)?;
+    fw.kill()?;
+    let monitored = fw.act("monitor")?;
+    let stopped = fw.act("stop")?;
+    if stopped == SUCCESS {
+        fw.must("monitor", NOT_RUNNING)?;
+        fw.must("start", SUCCESS)?;
+        fw.must("monitor", SUCCESS)?;
+        fw.must("stop", SUCCESS)?;
+    }
+    Ok((monitored, stopped))
+}
+
+/// Neutron deletes lock and socket, starts the daemon in the background, finds it by its exact
+/// command line, and asks it to stop.
+fn neutron(world: &World) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    let fw = Managed::new(world, &lab, 0, Kind::Ftfw)?;
+    let path = fw.config.display().to_string();
+    let _ = fs::remove_file(fw.dir.join("lock"));
+    let _ = fs::remove_file(fw.dir.join("control"));
+    let mut c = fw.node.command("env");
+    let out = c
+        .arg(format!(
+            "PATH={}:/usr/sbin:/usr/bin:/sbin:/bin",
+            fw.dir.display()
+        ))
+        .args(["conntrackd", "-d", "-C", &path])
+        .output()?;
+    ensure!(out.status.success(), "{out:?}");
+    let line = ["conntrackd", "-d", "-C", &path].map(str::to_owned);
+    let pid = find(|words| words == line).context("no process has that command line")?;
+    let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero()))?;
+    ensure!(name.trim() == "conntrackd", "{name}");
+    ensure!(fw.ask(&["-n"])?.status.success());
+    ensure!(fw.ask(&["-k"])?.status.success());
+    wait::until("it is gone", SOON, || find(|words| words == line).is_none())
+}
