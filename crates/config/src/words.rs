@@ -190,7 +190,7 @@ pub(crate) static WORDS: &[Word] = &[
     w("SndSocketBuffer", &[at(LINKS, &[Number(|d, n| d.link.send_buffer = Some(n as usize))])]),
     w("RcvSocketBuffer", &[at(LINKS, &[Number(|d, n| d.link.receive_buffer = Some(n as usize))])]),
     w("Checksum", &[at(LINKS, &[Switch(|d, on| d.link.checksum = on)])]),
-    w("ErrorQueueLength", &[at(&[Tcp], &[NUMBER_UNUSED]).note(NoEffectYet)]),
+    w("ErrorQueueLength", &[at(&[Tcp], &[Number(|d, n| d.sync.error_queue_length = given(n))])]),
 
     w("Options", &[at(&[Sync], &[Block(Options)])]),
     w("TCPWindowTracking", &[at(&[Options], &[Switch(|d, on| d.sync.window_tracking = on)])]),

@@ -207,6 +207,8 @@ counters! {
         events_unknown: "messages";
         /// Messages of the kernel that could not be read.
         events_failed: "messages";
+        /// Connections of a TCP link closed, because the boundaries of the messages were lost.
+        streams_broken: "connections" in Note("of TCP links closed: what came were no messages");
         /// Control requests cut short.
         local_read_failed: "requests";
         /// Control requests not known.

@@ -95,6 +95,10 @@ impl Loop {
         );
         QueueReport {
             waiting: replica.owed() as u64,
+            unsent: (
+                self.core.links.waiting(),
+                self.core.links.queue_length.into(),
+            ),
             unacknowledged: (settings.mode == Mode::Ftfw).then_some(unacknowledged),
         }
     }
@@ -132,6 +136,7 @@ impl Loop {
         DaemonStats {
             events_unknown: events.map_or(0, |e| e.unknown),
             events_failed: events.map_or(0, |e| e.failed),
+            streams_broken: self.core.links.streams_broken(),
             local_read_failed: self.local_read_failed,
             local_unknown: self.local_unknown,
             accept_failed: self.clients.accept_failed,

@@ -212,7 +212,7 @@ fn start(config: &Config, mut log: Log, background: bool) -> Result<(Core, Clien
     let clients = Clients::new(door)?;
     let (links, link_settings) = Links::open(sync)?;
     for link in &links.list {
-        if !link.channel.buffers_granted() {
+        if !link.buffers_granted() {
             log.warning("socket buffers are smaller than configured: forcing them needs root");
         }
     }
@@ -246,7 +246,7 @@ fn start(config: &Config, mut log: Log, background: bool) -> Result<(Core, Clien
         event_limit: config.event_iteration_limit,
         start,
     };
-    for (n, usable) in core.links.refresh().into_iter().enumerate() {
+    for (n, usable) in core.links.go_on(start) {
         let id = replica::LinkId(n);
         core.replica
             .handle_link(replica::Instant::START, id, usable);

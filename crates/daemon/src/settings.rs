@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
-use config::{Config, Mode, Sync, Transport};
+use config::{Config, Mode, Sync};
 use replica::{Epoch, LinkSettings, Seq, Settings, TableId};
 
 use crate::sysctl;
@@ -20,9 +20,6 @@ pub(crate) fn sync_section(config: &Config) -> Result<&Sync> {
     let Some(sync) = &config.sync else {
         bail!("no `Sync` section: there is nothing to replicate");
     };
-    if sync.transport == Some(Transport::Tcp) {
-        bail!("this version replicates over `UDP` and `Multicast` only, not TCP");
-    }
     Ok(sync)
 }
 

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant as OsInstant};
 
 use anyhow::{Context, Result};
-use replica::{DumpEnd, Event, Instant, KernelRequest, LinkId, PeerId, Progress, Replica, Which};
+use replica::{DumpEnd, Event, Instant, KernelRequest, LinkId, Progress, Replica, Which};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use sys::netlink::{Netlink, RECEIVE_BYTES};
 use sys::signal::{Signal, Signals};
@@ -62,13 +62,11 @@ enum Token {
     Signals,
     Watch,
     Clients,
-    /// By its number in the file.
-    Link(usize),
+    /// All of them: each is looked at.
+    Links,
 }
 
 impl Token {
-    const LINKS: u64 = 16;
-
     fn to_data(self) -> EventData {
         EventData::new_u64(match self {
             Token::Events => 0,
@@ -77,7 +75,7 @@ impl Token {
             Token::Signals => 3,
             Token::Watch => 4,
             Token::Clients => 5,
-            Token::Link(n) => Token::LINKS + n as u64,
+            Token::Links => 6,
         })
     }
 
@@ -90,7 +88,8 @@ impl Token {
             3 => Token::Signals,
             4 => Token::Watch,
             5 => Token::Clients,
-            n => Token::Link(usize::try_from(n.checked_sub(Token::LINKS)?).ok()?),
+            6 => Token::Links,
+            _ => return None,
         })
     }
 }
@@ -166,10 +165,7 @@ impl Loop {
         self.add(&core.signals, Token::Signals)?;
         self.add(&core.watch, Token::Watch)?;
         self.add(&self.clients, Token::Clients)?;
-        for (n, link) in core.links.list.iter().enumerate() {
-            self.add(&link.channel, Token::Link(n))?;
-        }
-        Ok(())
+        self.add(&core.links, Token::Links)
     }
 
     fn add(&self, source: impl AsFd, token: Token) -> Result<()> {
@@ -203,10 +199,10 @@ impl Loop {
         for token in tokens() {
             match token {
                 // These are looked at in every turn, in an order of their own.
-                Token::Events | Token::Dump | Token::Link(_) => {}
+                Token::Events | Token::Dump | Token::Links => {}
                 Token::Writer => self.core.writer.clear_wake(),
                 Token::Signals => self.read_signals(),
-                Token::Watch => self.read_watch(now),
+                Token::Watch => self.read_watch(),
                 Token::Clients => {
                     for id in self.clients.ready(now) {
                         self.serve(id, now);
@@ -333,6 +329,9 @@ impl Loop {
 
     fn read_links(&mut self, now: Instant) -> bool {
         let mut more = false;
+        for (n, usable) in self.core.links.go_on(OsInstant::now()) {
+            self.core.replica.handle_link(now, LinkId(n), usable);
+        }
         for n in 0..self.core.links.list.len() {
             for count in 0.. {
                 // Left in the socket, the peer's messages are lost where it is counted.
@@ -343,12 +342,12 @@ impl Loop {
                     more = true;
                     break;
                 }
-                let Some(bytes) = self.core.links.list[n].receive(&mut self.buffer) else {
+                let Some((from, bytes)) = self.core.links.receive(n, &mut self.buffer) else {
                     break;
                 };
                 self.core
                     .replica
-                    .handle_datagram(now, PeerId::FIRST, LinkId(n), bytes);
+                    .handle_datagram(now, from, LinkId(n), bytes);
                 // A datagram may hold thousands of messages: none of what is said about
                 // them is kept until the end of the turn.
                 self.hear(Cause::Anybody);
@@ -394,11 +393,9 @@ impl Loop {
         }
     }
 
-    fn read_watch(&mut self, now: Instant) {
+    fn read_watch(&mut self) {
         while self.core.watch.receive(&mut self.buffer).is_ok() {}
-        for (n, usable) in self.core.links.refresh().into_iter().enumerate() {
-            self.core.replica.handle_link(now, LinkId(n), usable);
-        }
+        self.core.links.refresh();
     }
 
     // ---- outputs ----
@@ -560,12 +557,11 @@ mod tests {
             Token::Signals,
             Token::Watch,
             Token::Clients,
-            Token::Link(0),
-            Token::Link(7),
+            Token::Links,
         ];
         for token in all {
             assert_eq!(Token::from_data(token.to_data()), Some(token));
         }
-        assert_eq!(Token::from_data(EventData::new_u64(6)), None);
+        assert_eq!(Token::from_data(EventData::new_u64(7)), None);
     }
 }

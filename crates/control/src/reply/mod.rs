@@ -8,7 +8,7 @@ pub use line::{
     expectation_line, external_line, internal_line, kernel_expectation_line, kernel_line,
 };
 pub use stats::{
-    CacheReport, LinkReport, NetworkReport, PeerReport, QueueReport, Report, RuntimeReport,
-    cache_stats, general, links, network, queues, resend_queue, runtime,
+    CacheReport, Connected, LinkReport, NetworkReport, PeerReport, QueueReport, Report,
+    RuntimeReport, cache_stats, general, links, network, queues, resend_queue, runtime,
 };
 pub use xml::{expectation_element, flow_element};

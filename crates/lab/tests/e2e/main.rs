@@ -19,6 +19,7 @@ mod hostile;
 mod kernel_facts;
 mod kinds;
 mod large;
+mod links;
 mod loss;
 mod operation;
 mod pair;
@@ -58,6 +59,7 @@ fn scenarios() -> Vec<Scenario> {
         restart::SCENARIOS,
         hostile::SCENARIOS,
         large::SCENARIOS,
+        links::SCENARIOS,
         expectations::SCENARIOS,
         kinds::SCENARIOS,
         operation::SCENARIOS,
