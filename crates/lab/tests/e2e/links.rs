@@ -13,6 +13,7 @@ use lab::{kernel, wait};
 
 use crate::Scenario;
 
+mod paths;
 mod tcp;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -30,6 +31,30 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         let kinds = [Kind::Conntrackd, Kind::Ftfw];
         tcp::carries(w, kinds, Mode::Notrack, Transport::Tcp6)
     }),
+    ("links/failover_when_a_link_goes_down", |w| {
+        paths::down(w, [Kind::Ftfw; 2], paths::TWO_UDP)
+    }),
+    (
+        "links/failover_when_a_link_goes_down_with_conntrackd",
+        |w| paths::down(w, [Kind::Ftfw, Kind::Conntrackd], paths::TWO_UDP),
+    ),
+    ("links/failover_of_tcp", |w| {
+        paths::down(w, [Kind::Ftfw, Kind::Conntrackd], paths::TWO_TCP)
+    }),
+    ("links/failover_of_a_silently_broken_path", |w| {
+        paths::broken(w, [Kind::Ftfw; 2], &["INPUT", "OUTPUT"], true)
+    }),
+    ("links/failover_of_a_path_broken_in_one_direction", |w| {
+        paths::broken(w, [Kind::Ftfw; 2], &["INPUT"], true)
+    }),
+    (
+        "links/failover_of_a_path_on_which_conntrackd_hears_nothing",
+        |w| paths::broken(w, [Kind::Ftfw, Kind::Conntrackd], &["OUTPUT"], true),
+    ),
+    (
+        "links/conntrackd_does_not_leave_a_silently_broken_path",
+        |w| paths::broken(w, [Kind::Conntrackd; 2], &["INPUT", "OUTPUT"], false),
+    ),
 ];
 
 /// How long a pair may take to agree: connections are made again once a second, and what was

@@ -53,7 +53,10 @@ impl Replica {
                 Effect::Owe(control) => self.stream.owe(control),
                 Effect::PeerGreets { anew } => self.peer_greets(from, anew),
                 Effect::MayLackAll => self.wish_repeat(false),
-                Effect::SendAgain => self.owe_all_sent(false),
+                Effect::SendAgain => {
+                    self.events.extend(self.links.on_unanswered(self.now));
+                    self.owe_all_sent(false);
+                }
                 Effect::AskForAll => self.request_resync(),
             }
         }

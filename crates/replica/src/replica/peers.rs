@@ -210,6 +210,10 @@ impl Replica {
             return;
         }
         let now = self.now;
+        let sends_always = |peer: &Peer| peer.receiver.epoch().is_some();
+        if self.protocol.ftfw().is_some() || self.peers.iter().any(sends_always) {
+            self.events.extend(self.links.on_time(now));
+        }
         for peer in &mut self.peers {
             let is_silent = peer.heard_at.is_some_and(|at| now.since(at) >= LOST_AFTER);
             if is_silent && !peer.is_lost {
