@@ -207,6 +207,10 @@ counters! {
         events_unknown: "messages";
         /// Messages of the kernel that could not be read.
         events_failed: "messages";
+        /// Datagrams and connections of unicast links dropped, because their source is not the peer.
+        sources_unknown: "datagrams or connections" in Note("dropped: their source is not the peer");
+        /// Datagrams dropped because they came from more peers than there may be.
+        peers_refused: "datagrams" in Note("dropped: there are eight other peers");
         /// Connections of a TCP link closed, because the boundaries of the messages were lost.
         streams_broken: "connections" in Note("of TCP links closed: what came were no messages");
         /// Control requests cut short.

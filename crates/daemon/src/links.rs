@@ -5,9 +5,11 @@
 
 mod link;
 mod ready;
+mod sources;
 pub(crate) mod tcp;
 
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -19,6 +21,7 @@ use sys::udp::{Options, Path};
 
 use self::link::{Link, Place};
 use self::ready::Ready;
+use self::sources::Sources;
 use crate::log::Level;
 use crate::wording;
 
@@ -33,6 +36,14 @@ const QUEUE_LENGTH: u32 = 128;
 /// seconds after the interface is switched on, in a virtual machine up to one second.
 const START_PAUSE: Duration = Duration::from_secs(5);
 
+/// A datagram, or a row of whole messages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrived<'a> {
+    /// `None` if nobody known sent it.
+    pub(crate) peer: Option<PeerId>,
+    pub(crate) bytes: &'a [u8],
+}
+
 /// All links in file order.
 #[derive(Debug)]
 pub(crate) struct Links {
@@ -41,6 +52,7 @@ pub(crate) struct Links {
     pub(crate) queue_length: u32,
     interfaces: Interfaces,
     ready: Ready,
+    sources: Sources,
     opened: Instant,
     /// Whether each link was usable when the replica was last told.
     told: Vec<bool>,
@@ -87,12 +99,15 @@ impl Links {
             }
             list.push(link);
         }
+        let to = list.iter().map(|link| link.place.path.to);
+        let sources = Sources::new(to);
         let links = Links {
             told: vec![true; list.len()],
             list,
             queue_length: sync.error_queue_length.unwrap_or(QUEUE_LENGTH),
             interfaces,
             ready,
+            sources,
             opened: now,
             none_logged: false,
             lines,
@@ -111,8 +126,10 @@ impl Links {
     /// Opens what is not open, accepts and connects. Yields the links that have become usable
     /// or unusable since the last call.
     pub(crate) fn go_on(&mut self, now: Instant) -> Vec<(usize, bool)> {
-        for link in &mut self.list {
-            let line = link.go_on(&self.ready, |_, _| true, now);
+        for (n, link) in self.list.iter_mut().enumerate() {
+            let sources = &mut self.sources;
+            let admits = |from: SocketAddr, is_served| sources.admits(n, from.ip(), is_served, now);
+            let line = link.go_on(&self.ready, admits, now);
             self.lines.extend(line);
         }
         let usable: Vec<bool> = self.list.iter().map(|l| l.is_usable(now)).collect();
@@ -177,14 +194,17 @@ impl Links {
         }
     }
 
-    /// Receives a datagram, or a row of whole messages, from link `n`; `None` if there is none.
-    pub(crate) fn receive<'a>(
-        &'a mut self,
-        n: usize,
-        buffer: &'a mut [u8],
-    ) -> Option<(PeerId, &'a [u8])> {
-        let (bytes, _) = self.list[n].receive(buffer)?;
-        Some((PeerId::FIRST, bytes))
+    /// Receives what has arrived on link `n`. What no known source has sent is counted.
+    pub(crate) fn receive<'a>(&'a mut self, n: usize, buffer: &'a mut [u8]) -> Option<Arrived<'a>> {
+        let (bytes, from) = self.list[n].receive(buffer)?;
+        let peer = self.sources.peer(n, from.ip(), bytes, Instant::now());
+        Some(Arrived { peer, bytes })
+    }
+
+    /// Datagrams and connections from sources that nothing explains, and from more peers
+    /// than there may be.
+    pub(crate) fn sources_dropped(&self) -> (u64, u64) {
+        (self.sources.unknown, self.sources.refused)
     }
 
     /// Connections that were closed because their streams could not be followed.

@@ -136,6 +136,8 @@ impl Loop {
         DaemonStats {
             events_unknown: events.map_or(0, |e| e.unknown),
             events_failed: events.map_or(0, |e| e.failed),
+            sources_unknown: self.core.links.sources_dropped().0,
+            peers_refused: self.core.links.sources_dropped().1,
             streams_broken: self.core.links.streams_broken(),
             local_read_failed: self.local_read_failed,
             local_unknown: self.local_unknown,

@@ -342,12 +342,15 @@ impl Loop {
                     more = true;
                     break;
                 }
-                let Some((from, bytes)) = self.core.links.receive(n, &mut self.buffer) else {
+                let Some(arrived) = self.core.links.receive(n, &mut self.buffer) else {
                     break;
+                };
+                let Some(from) = arrived.peer else {
+                    continue;
                 };
                 self.core
                     .replica
-                    .handle_datagram(now, from, LinkId(n), bytes);
+                    .handle_datagram(now, from, LinkId(n), arrived.bytes);
                 // A datagram may hold thousands of messages: none of what is said about
                 // them is kept until the end of the turn.
                 self.hear(Cause::Anybody);

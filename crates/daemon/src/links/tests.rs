@@ -38,6 +38,7 @@ fn links(list: Vec<Link>) -> Links {
         queue_length: QUEUE_LENGTH,
         interfaces: Interfaces::open().unwrap(),
         ready: Ready::new().unwrap(),
+        sources: Sources::new([]),
         opened: Instant::now(),
         none_logged: false,
         lines: Vec::new(),

@@ -13,7 +13,9 @@ use lab::{kernel, wait};
 
 use crate::Scenario;
 
+mod interfaces;
 mod paths;
+mod sources;
 mod tcp;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -55,6 +57,40 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "links/conntrackd_does_not_leave_a_silently_broken_path",
         |w| paths::broken(w, [Kind::Conntrackd; 2], &["INPUT", "OUTPUT"], false),
     ),
+    ("links/tcp_in_small_pieces", |w| {
+        tcp::in_pieces(w, [Kind::Ftfw, Kind::Conntrackd])
+    }),
+    ("links/tcp_peer_that_reads_nothing", tcp::stopped_peer),
+    ("links/tcp_garbage_and_strangers", tcp::garbage),
+    ("links/a_stranger_is_not_obeyed", |w| {
+        sources::stranger(w, Kind::Ftfw, 0)
+    }),
+    ("links/conntrackd_obeys_a_stranger", |w| {
+        sources::stranger(w, Kind::Conntrackd, 20)
+    }),
+    (
+        "links/conntrackd_with_two_addresses",
+        sources::two_addresses,
+    ),
+    ("links/an_interface_comes_back", |w| {
+        interfaces::comes_back(w, Transport::Udp)
+    }),
+    ("links/an_interface_comes_back_multicast_ipv6", |w| {
+        interfaces::comes_back(w, Transport::Multicast6)
+    }),
+    ("links/an_interface_comes_back_tcp", |w| {
+        interfaces::comes_back(w, Transport::Tcp6)
+    }),
+    ("links/an_address_comes_late", |w| {
+        interfaces::late_address(w, Transport::Udp, "10.77.9.1/24")
+    }),
+    ("links/an_address_comes_late_tcp", |w| {
+        interfaces::late_address(w, Transport::Tcp6, "fd77:9::1/64")
+    }),
+    ("links/link_local_addresses", interfaces::link_local),
+    ("links/multicast_ipv6_with_conntrackd", |w| {
+        interfaces::agrees(w, Transport::Multicast6)
+    }),
 ];
 
 /// How long a pair may take to agree: connections are made again once a second, and what was
