@@ -133,7 +133,9 @@ impl Link {
             && index != self.place.path.interface
         {
             self.place.path.interface = index;
-            self.take_waiting(now);
+            if let Some(datagram) = self.take_waiting(now) {
+                self.wait(&datagram, now);
+            }
             self.note_troubles();
             self.channel = None;
             self.open_at = now;
