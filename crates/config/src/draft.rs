@@ -320,6 +320,7 @@ impl Default for Sync {
             commit_timeout: None,
             purge_timeout: 60,
             resend_queue_size: 131_072,
+            error_queue_length: None,
             ack_window_size: 300,
             disable_internal_cache: false,
             disable_external_cache: false,

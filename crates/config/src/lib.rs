@@ -115,6 +115,8 @@ pub struct Sync {
     pub purge_timeout: u32,
     /// FTFW: most unacknowledged objects.
     pub resend_queue_size: u32,
+    /// TCP: most datagrams that wait at a link to be sent; `None` for the original's 128.
+    pub error_queue_length: Option<u32>,
     /// FTFW: an acknowledgement every so many messages.
     pub ack_window_size: u32,
     /// NOTRACK: no internal cache.

@@ -100,8 +100,6 @@ pub(crate) enum Note {
     Quiet,
     /// This warning.
     Warning(&'static str),
-    /// This version does nothing about the word.
-    NoEffectYet,
     /// The word is an old spelling of this one.
     Deprecated(&'static str),
     /// The word is understood here, though it belongs elsewhere.

@@ -136,9 +136,6 @@ impl Parser {
         match what.note {
             Note::Quiet => {}
             Note::Warning(text) | Note::Misplaced(text) => self.warn(span, text),
-            Note::NoEffectYet => {
-                self.warn(span, format_args!("`{word}` has no effect in this version"));
-            }
             Note::Deprecated(instead) => self.warn(
                 span,
                 format_args!("`{word}` is deprecated: write `{instead}`"),

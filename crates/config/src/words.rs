@@ -8,7 +8,7 @@ use flow::{Policy, TcpState};
 
 use crate::draft::{Draft, OVERRUN_RESYNC_DEFAULT, given};
 use crate::meaning::Family::{V4, V6};
-use crate::meaning::Note::{Deprecated, Misplaced, NoEffectYet, Quiet, Warning};
+use crate::meaning::Note::{Deprecated, Misplaced, Quiet, Warning};
 use crate::meaning::Part::{self, *};
 use crate::meaning::{Use, Word};
 use crate::section::Section::{self, *};
@@ -197,7 +197,7 @@ pub(crate) static WORDS: &[Word] = &[
     w("SndSocketBuffer", &[at(LINKS, &[Number(|d, n| d.link.send_buffer = Some(n as usize))])]),
     w("RcvSocketBuffer", &[at(LINKS, &[Number(|d, n| d.link.receive_buffer = Some(n as usize))])]),
     w("Checksum", &[at(LINKS, &[Switch(|d, on| d.link.checksum = on)])]),
-    w("ErrorQueueLength", &[at(&[Tcp], &[NUMBER_UNUSED]).note(NoEffectYet)]),
+    w("ErrorQueueLength", &[at(&[Tcp], &[Number(|d, n| d.sync.error_queue_length = given(n))])]),
 
     w("Options", &[at(&[Sync], &[Block(Options)])]),
     w("TCPWindowTracking", &[at(&[Options], &[Switch(|d, on| d.sync.window_tracking = on)])]),

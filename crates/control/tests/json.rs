@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use control::reply::{CacheReport, LinkReport, PeerReport};
+use control::reply::{CacheReport, Connected, LinkReport, PeerReport};
 use control::rows::{Beside, CountersRow, EventRow, ExpectationRow, FlowRow, StatusRow};
 use counters::{CacheStats, Counter, Counters, DaemonStats, ReceiveStats, Shown, Stats};
 use flow::{
@@ -232,7 +232,10 @@ fn status() {
             silent: Some(1),
             ..PeerReport::default()
         },
-        links: vec![LinkReport::default()],
+        links: vec![LinkReport {
+            connected: Some(Connected::default()),
+            ..LinkReport::default()
+        }],
         ..StatusRow::default()
     };
     let row = to_json(&row);

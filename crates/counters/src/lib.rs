@@ -172,7 +172,7 @@ counters! {
         /// Times that the peer has lost its memory.
         peer_restarts: "times";
         /// Datagrams of senders beyond the most peers that a replica has sessions for.
-        peers_refused: "datagrams";
+        sessions_refused: "datagrams";
         /// Flows that the peer offered: found in its kernel, and perhaps not its own.
         offers_received: "flows";
         /// Times that the peer counted on more flows than we held, or fewer, and we asked for all.
@@ -209,6 +209,12 @@ counters! {
         events_unknown: "messages";
         /// Messages of the kernel that could not be read.
         events_failed: "messages";
+        /// Datagrams and connections of unicast links dropped, because their source is not the peer.
+        sources_unknown: "datagrams or connections" in Note("dropped: their source is not the peer");
+        /// Datagrams dropped because they came from more peers than there may be.
+        peers_refused: "datagrams" in Note("dropped: there are eight other peers");
+        /// Connections of a TCP link closed, because the boundaries of the messages were lost.
+        streams_broken: "connections" in Note("of TCP links closed: what came were no messages");
         /// Control requests cut short.
         local_read_failed: "requests";
         /// Control requests not known.

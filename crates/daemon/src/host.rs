@@ -196,18 +196,21 @@ impl driver::Host for Host {
     fn datagram(&mut self) -> Option<(PeerId, LinkId, &[u8])> {
         loop {
             let n = self.turn.link;
-            let link = self.links.list.get_mut(n)?;
+            if n >= self.links.list.len() {
+                return None;
+            }
             let has_share = self.turn.received < DATAGRAMS_PER_TURN;
             self.turn.has_more |= !has_share;
-            match has_share.then(|| link.receive(&mut self.buffer)).flatten() {
-                Some(length) => {
-                    self.turn.received += 1;
-                    return Some((PeerId::FIRST, LinkId(n), &self.buffer[..length]));
-                }
-                None => {
-                    self.turn.link += 1;
-                    self.turn.received = 0;
-                }
+            let receive = || self.links.receive(n, &mut self.buffer);
+            let Some(arrived) = has_share.then(receive).flatten() else {
+                self.turn.link += 1;
+                self.turn.received = 0;
+                continue;
+            };
+            self.turn.received += 1;
+            if let Some(peer) = arrived.peer {
+                let bytes = self.links.arrived(n, arrived, &self.buffer);
+                return Some((peer, LinkId(n), bytes));
             }
         }
     }
@@ -235,6 +238,9 @@ impl driver::Host for Host {
     }
 
     fn may_send(&mut self, link: LinkId) -> bool {
+        if self.links.list.is_empty() {
+            return false;
+        }
         if !std::mem::replace(&mut self.turn.has_retried, true) {
             self.links.send_waiting(link.0, self.turn.os_now);
         }

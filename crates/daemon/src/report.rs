@@ -103,6 +103,10 @@ impl Loop {
         );
         QueueReport {
             waiting: replica.owed() as u64,
+            unsent: (
+                self.host.links.waiting(),
+                self.host.links.queue_length.into(),
+            ),
             unacknowledged: (settings.mode == Mode::Ftfw).then_some(unacknowledged),
         }
     }
@@ -140,6 +144,9 @@ impl Loop {
         DaemonStats {
             events_unknown: events.map_or(0, |e| e.unknown),
             events_failed: events.map_or(0, |e| e.failed),
+            sources_unknown: self.host.links.sources_dropped().0,
+            peers_refused: self.host.links.sources_dropped().1,
+            streams_broken: self.host.links.streams_broken(),
             local_read_failed: self.local_read_failed,
             local_unknown: self.local_unknown,
             accept_failed: self.host.clients.accept_failed,

@@ -29,7 +29,7 @@ use crate::idle;
 use crate::kernel::{DumpSocket, EventSocket};
 use crate::links::Links;
 use crate::log::Log;
-use crate::settings::{self, check, settings};
+use crate::settings::{self, settings};
 use crate::statistics::StatisticsLog;
 use crate::sysctl::EventsSetting;
 use crate::turn::{self, Core};
@@ -227,9 +227,6 @@ fn start(config: &Config, mut log: Log, background: bool) -> Result<(Started, Gu
         "-- starting in console mode --"
     });
     let app = App::of(config);
-    if let App::Sync(sync) = app {
-        check(sync)?;
-    }
     let (lock_file, lock) = take_lock(config)?;
     // Before any other thread, so that it has them blocked too.
     let signals = Signals::open().context("signals")?;
@@ -276,7 +273,7 @@ fn core(
         App::Idle => bail!("nothing is configured"),
     };
     for link in &links.list {
-        if !link.channel.buffers_granted() {
+        if !link.buffers_granted() {
             log.warning("socket buffers are smaller than configured: forcing them needs root");
         }
     }
@@ -293,7 +290,8 @@ fn core(
     if events.is_none() {
         replica = replica.without_events();
     }
-    for (n, usable) in links.refresh().into_iter().enumerate() {
+    let start = Instant::now();
+    for (n, usable) in links.go_on(start) {
         let id = replica::LinkId(n);
         replica.handle_link(replica::Instant::START, id, usable);
     }
@@ -313,7 +311,7 @@ fn core(
         host,
         signals,
         watch,
-        start: Instant::now(),
+        start,
     })
 }
 

@@ -3,8 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, bail};
-use config::{Config, Mode, Sync, Transport};
+use config::{Config, Mode, Sync};
 use replica::{Epoch, LinkSettings, Seq, Settings, TableId};
 
 use crate::sysctl;
@@ -14,14 +13,6 @@ const LIMIT_DEFAULT: usize = 262_144;
 
 /// Shortest interval of sweeps over the whole table.
 const SWEEP_FULL: Duration = Duration::from_secs(15);
-
-/// Refuses what this version cannot replicate.
-pub(crate) fn check(sync: &Sync) -> Result<()> {
-    if sync.transport == Some(Transport::Tcp) {
-        bail!("this version replicates over `UDP` and `Multicast` only, not TCP");
-    }
-    Ok(())
-}
 
 /// The mode; a file that names none means FTFW.
 fn mode(sync: &Sync) -> replica::Mode {

@@ -41,13 +41,10 @@ enum Token {
     Signals,
     Watch,
     Clients,
-    /// By its number in the file.
-    Link(usize),
+    Links,
 }
 
 impl Token {
-    const LINKS: u64 = 16;
-
     fn to_data(self) -> EventData {
         EventData::new_u64(match self {
             Token::Events => 0,
@@ -56,7 +53,7 @@ impl Token {
             Token::Signals => 3,
             Token::Watch => 4,
             Token::Clients => 5,
-            Token::Link(n) => Token::LINKS + n as u64,
+            Token::Links => 6,
         })
     }
 
@@ -69,7 +66,8 @@ impl Token {
             3 => Token::Signals,
             4 => Token::Watch,
             5 => Token::Clients,
-            n => Token::Link(usize::try_from(n.checked_sub(Token::LINKS)?).ok()?),
+            6 => Token::Links,
+            _ => return None,
         })
     }
 }
@@ -144,10 +142,7 @@ impl Loop {
         self.add(&self.signals, Token::Signals)?;
         self.add(&self.watch, Token::Watch)?;
         self.add(&host.clients, Token::Clients)?;
-        for (n, link) in host.links.list.iter().enumerate() {
-            self.add(&link.channel, Token::Link(n))?;
-        }
-        Ok(())
+        self.add(&host.links, Token::Links)
     }
 
     fn add(&self, source: impl AsFd, token: Token) -> Result<()> {
@@ -183,6 +178,9 @@ impl Loop {
         if is_ready(Token::Writer) {
             self.host.writer.clear_wake();
         }
+        for (n, usable) in self.host.links.go_on(OsInstant::now()) {
+            self.replica.handle_link(now, LinkId(n), usable);
+        }
         self.host
             .begin_turn(now, has_gathered || is_ready(Token::Events));
         let progress = driver::turn(&mut self.replica, &mut self.host, now);
@@ -191,7 +189,7 @@ impl Loop {
             self.read_signals();
         }
         if is_ready(Token::Watch) {
-            self.read_watch(now);
+            self.read_watch();
             more = true;
         }
         if is_ready(Token::Clients) {
@@ -284,11 +282,9 @@ impl Loop {
         }
     }
 
-    fn read_watch(&mut self, now: Instant) {
+    fn read_watch(&mut self) {
         while self.watch.receive(&mut self.watch_buffer).is_ok() {}
-        for (n, usable) in self.host.links.refresh().into_iter().enumerate() {
-            self.replica.handle_link(now, LinkId(n), usable);
-        }
+        self.host.links.refresh();
     }
 
     /// Logs and answers what the core has to report. `cause` is who caused it.
@@ -362,12 +358,11 @@ mod tests {
             Token::Signals,
             Token::Watch,
             Token::Clients,
-            Token::Link(0),
-            Token::Link(7),
+            Token::Links,
         ];
         for token in all {
             assert_eq!(Token::from_data(token.to_data()), Some(token));
         }
-        assert_eq!(Token::from_data(EventData::new_u64(6)), None);
+        assert_eq!(Token::from_data(EventData::new_u64(7)), None);
     }
 }

@@ -69,6 +69,12 @@ pub enum Transport {
     Multicast6,
     /// UDP over IPv4 through a relay, see [`crate::relay`].
     Relayed,
+    /// TCP over IPv4.
+    Tcp,
+    /// TCP over IPv6.
+    Tcp6,
+    /// Blocks of the configuration, with `OWN` and `PEER` for the numbers of the firewalls.
+    Blocks(&'static str),
 }
 
 /// The settings that tests vary.
@@ -114,13 +120,20 @@ impl Settings {
     /// The configuration file of firewall `n` (0 or 1), in the original's language.
     fn text(&self, n: usize, dir: &Path) -> String {
         let (own, peer) = (n + 1, 2 - n);
+        let unicast = |kind: &str, ip: &str, net: &str| {
+            format!(
+                "{kind} {{ {ip}_address {net}{own}\n{ip}_Destination_Address {net}{peer}\nPort 3780"
+            )
+        };
         let link = match self.transport {
-            Transport::Udp => format!(
-                "UDP {{ IPv4_address 10.77.9.{own}\nIPv4_Destination_Address 10.77.9.{peer}\nPort 3780"
-            ),
-            Transport::Udp6 => format!(
-                "UDP {{ IPv6_address fd77:9::{own}\nIPv6_Destination_Address fd77:9::{peer}\nPort 3780"
-            ),
+            Transport::Blocks(text) => {
+                let numbered = text.replace("OWN", &own.to_string());
+                numbered.replace("PEER", &peer.to_string())
+            }
+            Transport::Tcp => unicast("TCP", "IPv4", "10.77.9."),
+            Transport::Tcp6 => unicast("TCP", "IPv6", "fd77:9::"),
+            Transport::Udp => unicast("UDP", "IPv4", "10.77.9."),
+            Transport::Udp6 => unicast("UDP", "IPv6", "fd77:9::"),
             Transport::Multicast => format!(
                 "Multicast {{ IPv4_address 225.0.0.50\nIPv4_interface 10.77.9.{own}\nGroup 3780"
             ),
@@ -137,6 +150,10 @@ impl Settings {
         } else {
             ""
         };
+        let link = match self.transport {
+            Transport::Blocks(_) => link,
+            _ => format!("{link}\nInterface eth2\n{buffers}\nChecksum on\n}}"),
+        };
         let dir = dir.display();
         let sync = format!(
             "Sync {{
@@ -144,10 +161,6 @@ Mode {mode} {{
 {mode_lines}
 }}
 {link}
-Interface eth2
-{buffers}
-Checksum on
-}}
 {sync}
 }}
 ",
@@ -175,9 +188,11 @@ Filter From Userspace {{
     Address Ignore {{
         IPv4_address 127.0.0.1
         IPv4_address 10.77.9.0/24
+        IPv4_address 10.77.8.0/24
         IPv4_address 225.0.0.50
         IPv6_address ::1
         IPv6_address fd77:9::/64
+        IPv6_address fd77:8::/64
         IPv6_address fe80::/10
     }}
     {filter}

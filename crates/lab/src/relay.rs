@@ -5,8 +5,8 @@
 //! link, chosen by a seed, and every message can be counted.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -79,7 +79,9 @@ impl Relay {
         for from in 0..2 {
             let own: SocketAddr = format!("{}:{PORT}", address(from)).parse()?;
             let input = lab.fw[from].inside(move || UdpSocket::bind(own))??;
-            let output = lab.fw[1 - from].inside(|| UdpSocket::bind("0.0.0.0:0"))??;
+            // The other daemon sends to this address, and so knows its peer by it.
+            let answers_to = format!("{}:0", address(1 - from));
+            let output = lab.fw[1 - from].inside(move || UdpSocket::bind(answers_to))??;
             let direction = Direction {
                 from,
                 input,
@@ -108,6 +110,56 @@ impl Relay {
     /// What goes wrong from now on.
     pub fn set(&self, faults: Faults) {
         *self.faults.lock().expect("no thread panics with it") = faults;
+    }
+}
+
+/// A relay of TCP links that passes the streams on in pieces of one to seven bytes. It runs
+/// until the process ends.
+pub fn in_pieces(lab: &Lab) -> Result<()> {
+    for (n, fw) in lab.fw.iter().enumerate() {
+        fw.run(&format!("ip addr add {}/32 dev eth2", address(n)))?;
+    }
+    for from in 0..2 {
+        let own = format!("{}:{PORT}", address(from));
+        let listener = lab.fw[from].inside(move || TcpListener::bind(own))??;
+        let source: SocketAddr = format!("{}:0", address(1 - from)).parse()?;
+        let to: SocketAddr = format!("10.77.9.{}:{PORT}", 2 - from).parse()?;
+        lab.fw[1 - from].thread(move || {
+            // A daemon that is not there yet is tried again by the other one.
+            for input in listener.incoming().flatten() {
+                if let Ok(output) = connect(source, to) {
+                    thread::spawn(move || pass_in_pieces(input, output));
+                }
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// A connection from an address of one's own.
+///
+/// # Errors
+/// The system's error.
+pub fn connect(from: SocketAddr, to: SocketAddr) -> Result<TcpStream> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+    let flags = SocketFlags::CLOEXEC;
+    let fd = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    bind(&fd, &from)?;
+    connect(&fd, &to)?;
+    Ok(TcpStream::from(fd))
+}
+
+fn pass_in_pieces(mut input: TcpStream, mut output: TcpStream) -> std::io::Result<()> {
+    // Each piece is a segment of its own.
+    output.set_nodelay(true)?;
+    let mut random = fastrand::Rng::with_seed(7);
+    loop {
+        let mut piece = [0; 7];
+        let n = input.read(&mut piece[..random.usize(1..=7)])?;
+        if n == 0 {
+            return Ok(());
+        }
+        output.write_all(&piece[..n])?;
     }
 }
 

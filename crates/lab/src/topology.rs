@@ -103,6 +103,38 @@ impl Lab {
         Ok(lab)
     }
 
+    /// A second dedicated link, eth3, with the networks 10.77.8.0/24 and fd77:8::/64.
+    pub fn add_link(&self) -> Result<()> {
+        self.wire_link("eth3", 8)
+    }
+
+    /// The first dedicated link again, after its interfaces have been deleted.
+    pub fn renew_link(&self) -> Result<()> {
+        self.wire_link("eth2", 9)
+    }
+
+    fn wire_link(&self, dev: &str, net: usize) -> Result<()> {
+        let [fw1, fw2] = self.fw.each_ref().map(Node::name);
+        hub(&format!(
+            "link add name {dev} netns {fw1} type veth peer name {dev} netns {fw2}"
+        ))?;
+        for (n, fw) in (1..).zip(&self.fw) {
+            let addresses = [format!("10.77.{net}.{n}/24"), format!("fd77:{net}::{n}/64")];
+            address(fw, dev, &addresses.each_ref().map(String::as_str))?;
+            if dev != "eth2" {
+                fw.run(&format!("iptables -I INPUT -i {dev} -j ACCEPT"))?;
+                fw.run(&format!("ip6tables -I INPUT -i {dev} -j ACCEPT"))?;
+            }
+        }
+        for fw in &self.fw {
+            wait::until("the link is up", Duration::from_secs(5), || {
+                fw.run(&format!("ip link show dev {dev}"))
+                    .is_ok_and(|text| text.contains("state UP"))
+            })?;
+        }
+        Ok(())
+    }
+
     /// Waits until the dedicated link is up at both ends. The kernel takes up to a second to
     /// see a new wire's carrier, and until then some of what is sent over it is lost, IPv6
     /// multicast first.

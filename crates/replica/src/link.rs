@@ -1,56 +1,247 @@
 //! Which of the dedicated links is used for sending.
 //!
-//! Receive on all; send on the current one. It changes to the link on which a
-//! valid message came, and away from a link that is down, to the first usable
-//! one in configuration order. It does not return by itself.
+//! Receive on all; send on the current one, which changes
+//!
+//! 1. away from a link that is not usable, to the first usable one in configuration order;
+//! 2. to a link on which the peer is heard for a second while it is not heard on the current
+//!    one. One stray datagram changes nothing;
+//! 3. to the next usable link, if a peer that sends every second is not heard on any link, or
+//!    hears nothing of what we send: the path may be broken without a lost carrier.
+//!
+//! It does not return by itself. Rule 2 has more patience with a link that stands later in the
+//! configuration: so of two replicas that hear each other on each other's link only one moves.
+
+use std::time::Duration;
 
 use crate::event::Event;
 use crate::settings::Settings;
+use crate::time::Instant;
+
+/// Silence on the current link before one that stands earlier, or later, is chosen.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_secs(3));
+/// For how long the peer must have been heard on a link that is chosen.
+const HEARD_FOR: Duration = Duration::from_secs(1);
+/// Silence on all links before the next one is tried. It doubles with each attempt.
+const SILENCE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(80));
+/// Two reports in such a time that the peer acknowledges nothing, and no change of the link:
+/// the next link is tried.
+const UNANSWERED: Duration = Duration::from_secs(5);
 
 /// Index of a link in the configuration's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkId(pub usize);
 
+#[derive(Debug)]
+struct Link {
+    name: String,
+    usable: bool,
+    /// When the peer was heard here since it was last heard on the current link.
+    heard_since: Option<Instant>,
+}
+
 /// Choice of the link.
 #[derive(Debug)]
 pub(crate) struct Links {
-    names: Vec<String>,
-    usable: Vec<bool>,
-    current: LinkId,
+    list: Vec<Link>,
+    current: usize,
+    /// When the peer was last heard on the current link, or the link was chosen.
+    heard_at: Instant,
+    /// When the peer was last heard on any link; `None` before the first time.
+    heard_anywhere: Option<Instant>,
+    /// When the link was chosen.
+    chosen_at: Instant,
+    silence: Duration,
+    unanswered_at: Option<Instant>,
 }
 
 impl Links {
     pub(crate) fn new(settings: &Settings) -> Links {
+        let link = |name: &String| Link {
+            name: name.clone(),
+            usable: true,
+            heard_since: None,
+        };
         Links {
-            names: settings.links.iter().map(|l| l.name.clone()).collect(),
-            usable: vec![true; settings.links.len()],
-            current: LinkId(settings.first_link),
+            list: settings.links.iter().map(|l| link(&l.name)).collect(),
+            current: settings.first_link,
+            heard_at: Instant::START,
+            heard_anywhere: None,
+            chosen_at: Instant::START,
+            silence: SILENCE.0,
+            unanswered_at: None,
         }
     }
 
     pub(crate) fn current(&self) -> LinkId {
-        self.current
+        LinkId(self.current)
     }
 
     /// A valid message came over `link`.
-    pub(crate) fn on_heard(&mut self, link: LinkId) -> Option<Event> {
-        (link != self.current && link.0 < self.names.len()).then(|| self.choose(link))
+    pub(crate) fn on_heard(&mut self, now: Instant, link: LinkId) -> Option<Event> {
+        self.heard_anywhere = Some(now);
+        let LinkId(n) = link;
+        if n == self.current {
+            self.heard_at = now;
+            self.silence = SILENCE.0;
+            self.list.iter_mut().for_each(|l| l.heard_since = None);
+            return None;
+        }
+        let heard = self.list.get_mut(n)?;
+        let since = *heard.heard_since.get_or_insert(now);
+        let patience = if n < self.current {
+            PATIENCE.0
+        } else {
+            PATIENCE.1
+        };
+        let is_better = now.since(self.heard_at) >= patience && now.since(since) >= HEARD_FOR;
+        (heard.usable && is_better).then(|| self.choose(now, n))
     }
 
     /// The system reports whether `link` is usable (switched on and with a carrier).
-    pub(crate) fn on_state(&mut self, link: LinkId, usable: bool) -> Option<Event> {
-        *self.usable.get_mut(link.0)? = usable;
-        if usable || link != self.current {
+    pub(crate) fn on_state(&mut self, now: Instant, link: LinkId, usable: bool) -> Option<Event> {
+        self.list.get_mut(link.0)?.usable = usable;
+        if self.list.get(self.current).is_some_and(|l| l.usable) {
             return None;
         }
-        match self.usable.iter().position(|&u| u) {
-            Some(n) => Some(self.choose(LinkId(n))),
+        match self.list.iter().position(|l| l.usable) {
+            Some(n) => Some(self.choose(now, n)),
+            None if usable || link.0 != self.current => None,
             None => Some(Event::NoLink),
         }
     }
 
-    fn choose(&mut self, link: LinkId) -> Event {
-        self.current = link;
-        Event::LinkChosen(self.names[link.0].clone())
+    /// Time has passed. The peer sends every second.
+    pub(crate) fn on_time(&mut self, now: Instant) -> Option<Event> {
+        let since = self.heard_anywhere?.max(self.chosen_at);
+        if now.since(since) < self.silence {
+            return None;
+        }
+        let chosen = self.choose_next(now)?;
+        self.silence = (self.silence * 2).min(SILENCE.1);
+        Some(chosen)
+    }
+
+    /// The peer is heard and acknowledges nothing of what was sent seconds ago.
+    pub(crate) fn on_unanswered(&mut self, now: Instant) -> Option<Event> {
+        let before = self.unanswered_at.replace(now)?;
+        if now.since(before.max(self.chosen_at)) > UNANSWERED || before < self.chosen_at {
+            return None;
+        }
+        self.choose_next(now)
+    }
+
+    fn choose_next(&mut self, now: Instant) -> Option<Event> {
+        let count = self.list.len();
+        let others = (1..count).map(|n| (self.current + n) % count);
+        let next = others.into_iter().find(|n| self.list[*n].usable)?;
+        Some(self.choose(now, next))
+    }
+
+    fn choose(&mut self, now: Instant, n: usize) -> Event {
+        self.current = n;
+        self.chosen_at = now;
+        self.heard_at = now;
+        self.unanswered_at = None;
+        self.list.iter_mut().for_each(|l| l.heard_since = None);
+        Event::LinkChosen(self.list[n].name.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn links(first: usize) -> Links {
+        let link = |name: &str| Link {
+            name: name.to_owned(),
+            usable: true,
+            heard_since: None,
+        };
+        Links {
+            list: vec![link("sync0"), link("sync1")],
+            current: first,
+            heard_at: Instant::START,
+            heard_anywhere: None,
+            chosen_at: Instant::START,
+            silence: SILENCE.0,
+            unanswered_at: None,
+        }
+    }
+
+    fn at(tenths: u64) -> Instant {
+        Instant::START + Duration::from_millis(100 * tenths)
+    }
+
+    #[test]
+    fn a_stray_message_changes_nothing_however_silent_the_current_link_was() {
+        let mut links = links(0);
+        links.on_heard(at(0), LinkId(0));
+        assert_eq!(links.on_heard(at(90), LinkId(1)), None);
+        links.on_heard(at(95), LinkId(0));
+        assert_eq!(links.on_heard(at(150), LinkId(1)), None);
+        assert_eq!(links.current(), LinkId(0));
+    }
+
+    #[test]
+    fn of_two_that_hear_each_other_on_each_others_link_one_moves() {
+        let (mut a, mut b) = (links(0), links(1));
+        for tenth in (0..300).step_by(10) {
+            let (from_a, from_b) = (a.current(), b.current());
+            a.on_heard(at(tenth), from_b);
+            b.on_heard(at(tenth), from_a);
+        }
+        assert_eq!((a.current(), b.current()), (LinkId(0), LinkId(0)));
+    }
+
+    /// Each sends every second over its current link; link 0 carries nothing from A to B.
+    #[test]
+    fn both_leave_a_link_that_is_broken_in_one_direction_and_stay_together() {
+        let (mut a, mut b) = (links(0), links(0));
+        a.on_heard(at(0), LinkId(0));
+        b.on_heard(at(0), LinkId(0));
+        let mut changes = 0;
+        for tenth in (10..600).step_by(10) {
+            let now = at(tenth);
+            let (from_a, from_b) = (a.current(), b.current());
+            changes += usize::from(a.on_heard(now, from_b).is_some());
+            if from_a != LinkId(0) {
+                changes += usize::from(b.on_heard(now, from_a).is_some());
+            }
+            changes += usize::from(a.on_time(now).is_some());
+            changes += usize::from(b.on_time(now).is_some());
+            if tenth >= 120 {
+                assert_eq!((a.current(), b.current()), (LinkId(1), LinkId(1)));
+            }
+        }
+        assert_eq!(changes, 2);
+    }
+
+    #[test]
+    fn with_an_absent_peer_the_links_are_tried_more_and_more_rarely() {
+        let mut links = links(0);
+        links.on_heard(at(0), LinkId(0));
+        let tried = (0..10_000).filter(|t| links.on_time(at(*t)).is_some());
+        assert_eq!(tried.collect::<Vec<_>>()[..4], [50, 150, 350, 750]);
+    }
+
+    #[test]
+    fn a_peer_that_is_heard_and_hears_nothing_is_reached_over_the_next_link() {
+        let mut links = links(0);
+        assert_eq!(links.on_unanswered(at(20)), None);
+        assert!(links.on_unanswered(at(60)).is_some());
+        assert_eq!(links.current(), LinkId(1));
+        // What was sent over the former link is acknowledged late.
+        assert_eq!(links.on_unanswered(at(80)), None);
+        assert_eq!(links.on_unanswered(at(300)), None);
+    }
+
+    #[test]
+    fn a_link_that_is_down_is_left_at_once_and_the_first_that_comes_back_is_used() {
+        let mut links = links(0);
+        let down = |links: &mut Links, n| links.on_state(at(1), LinkId(n), false);
+        assert_eq!(down(&mut links, 0), Some(Event::LinkChosen("sync1".into())));
+        assert_eq!(down(&mut links, 1), Some(Event::NoLink));
+        let back = links.on_state(at(2), LinkId(0), true);
+        assert_eq!(back, Some(Event::LinkChosen("sync0".into())));
     }
 }

@@ -309,7 +309,7 @@ impl Replica {
             let Some(accepted) = received.carries else {
                 continue;
             };
-            if let Some(event) = self.links.on_heard(link) {
+            if let Some(event) = self.links.on_heard(now, link) {
                 self.events.push_back(event);
             }
             match accepted {
@@ -336,7 +336,7 @@ impl Replica {
     /// The system reports whether a link is usable.
     pub fn handle_link(&mut self, now: Instant, link: LinkId, usable: bool) {
         self.now = now;
-        self.events.extend(self.links.on_state(link, usable));
+        self.events.extend(self.links.on_state(now, link, usable));
     }
 
     /// A command; [`Event::Done`] carries its answer once its client may go on.

@@ -9,6 +9,7 @@ pub mod netlink;
 pub mod netns;
 pub mod process;
 pub mod signal;
+pub mod tcp;
 pub mod time;
 pub mod udp;
 

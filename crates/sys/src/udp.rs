@@ -1,10 +1,11 @@
 //! UDP sockets of the dedicated links, unicast and multicast.
 //!
 //! The original's shape: one socket bound to the own address or the group to
-//! receive, another, unbound, to send.
+//! receive, another to send. The original's second one is unbound; ours has the own address.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
@@ -63,51 +64,68 @@ pub fn open(path: &Path, options: &Options) -> io::Result<Pair> {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let receiver = socket(path.to)?;
+    let receiver = socket(path.to, SocketType::DGRAM)?;
     sockopt::set_socket_reuseaddr(&receiver, options.shared)?;
     if path.to.is_ipv6() {
         // Otherwise any IPv6 address stands for any IPv4 address, too.
         sockopt::set_ipv6_v6only(&receiver, true)?;
     }
     bind(&receiver, &scoped(path.listen.unwrap_or(any), path))?;
-    let sender = socket(path.to)?;
+    let sender = socket(path.to, SocketType::DGRAM)?;
     if path.to.is_multicast() {
         join(&receiver, &sender, path)?;
+    } else if let Some(own) = path.listen {
+        // The peer knows us by the address that it is configured to send to.
+        bind(&sender, &any_port(own, path))?;
     }
     if !options.checksum {
         set_option(&sender, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1)?;
     }
-    let mut buffers_granted = true;
-    if let Some(bytes) = options.send_buffer
-        && sockopt::set_socket_send_buffer_size_force(&sender, bytes).is_err()
-    {
-        sockopt::set_socket_send_buffer_size(&sender, bytes)?;
-        buffers_granted = false;
-    }
-    if let Some(bytes) = options.receive_buffer
-        && sockopt::set_socket_recv_buffer_size_force(&receiver, bytes).is_err()
-    {
-        sockopt::set_socket_recv_buffer_size(&receiver, bytes)?;
-        buffers_granted = false;
-    }
+    let sends = set_send_buffer(&sender, options)?;
+    let receives = set_receive_buffer(&receiver, options)?;
     Ok(Pair {
         receiver: UdpSocket::from(receiver),
         sender: UdpSocket::from(sender),
         to: scoped(path.to, path),
-        buffers_granted,
+        buffers_granted: sends && receives,
     })
 }
 
-fn socket(family_of: IpAddr) -> io::Result<std::os::fd::OwnedFd> {
+/// False if the buffer could not be set as large as asked without privileges.
+pub(crate) fn set_send_buffer(fd: impl AsFd, options: &Options) -> io::Result<bool> {
+    let Some(bytes) = options.send_buffer else {
+        return Ok(true);
+    };
+    if sockopt::set_socket_send_buffer_size_force(&fd, bytes).is_ok() {
+        return Ok(true);
+    }
+    sockopt::set_socket_send_buffer_size(&fd, bytes)?;
+    Ok(false)
+}
+
+/// The same for the receive buffer.
+pub(crate) fn set_receive_buffer(fd: impl AsFd, options: &Options) -> io::Result<bool> {
+    let Some(bytes) = options.receive_buffer else {
+        return Ok(true);
+    };
+    if sockopt::set_socket_recv_buffer_size_force(&fd, bytes).is_ok() {
+        return Ok(true);
+    }
+    sockopt::set_socket_recv_buffer_size(&fd, bytes)?;
+    Ok(false)
+}
+
+pub(crate) fn socket(family_of: IpAddr, kind: SocketType) -> io::Result<OwnedFd> {
     let family = match family_of {
         IpAddr::V4(_) => AddressFamily::INET,
         IpAddr::V6(_) => AddressFamily::INET6,
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(socket_with(family, SocketType::DGRAM, flags, None)?)
+    Ok(socket_with(family, kind, flags, None)?)
 }
 
-fn scoped(addr: IpAddr, path: &Path) -> SocketAddr {
+/// The link's address with its port and, where it needs one, the interface as its scope.
+pub(crate) fn scoped(addr: IpAddr, path: &Path) -> SocketAddr {
     match addr {
         IpAddr::V4(a) => SocketAddr::new(a.into(), path.port),
         IpAddr::V6(a) => {
@@ -118,12 +136,15 @@ fn scoped(addr: IpAddr, path: &Path) -> SocketAddr {
     }
 }
 
+/// The same with a port that the system chooses.
+pub(crate) fn any_port(addr: IpAddr, path: &Path) -> SocketAddr {
+    let mut address = scoped(addr, path);
+    address.set_port(0);
+    address
+}
+
 /// Joins the group; what we send ourselves does not come back.
-fn join(
-    receiver: &impl std::os::fd::AsFd,
-    sender: &impl std::os::fd::AsFd,
-    path: &Path,
-) -> io::Result<()> {
+fn join(receiver: &impl AsFd, sender: &impl AsFd, path: &Path) -> io::Result<()> {
     match path.to {
         IpAddr::V4(group) => {
             let local = path.interface_v4.unwrap_or(Ipv4Addr::UNSPECIFIED);

@@ -103,7 +103,8 @@ proptest! {
         let _ = messages(&bytes).flatten().count();
         let _ = decode_flow(&bytes);
         let _ = decode_expectation(&bytes);
-        let _ = Stream::new().push(&bytes, |_| ());
+        let mut stream = Stream::new();
+        let _ = stream.push(&bytes).and_then(|_| stream.push(&bytes));
     }
 
     #[test]

@@ -9,8 +9,8 @@ pub use line::{
     kernel_line,
 };
 pub use stats::{
-    CacheReport, LinkReport, NetworkReport, PeerReport, QueueReport, Report, RuntimeReport,
-    cache_stats, general, links, network, queues, resend_queue, runtime, statistics,
+    CacheReport, Connected, LinkReport, NetworkReport, PeerReport, QueueReport, Report,
+    RuntimeReport, cache_stats, general, links, network, queues, resend_queue, runtime, statistics,
     statistics_cache,
 };
 pub use xml::{expectation_element, flow_element};

@@ -23,12 +23,15 @@ pub struct CacheReport {
 /// One link.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct LinkReport {
-    /// `UDP` or `multicast`.
+    /// `UDP`, `multicast` or `TCP`.
     pub transport: &'static str,
     /// Interface.
     pub device: String,
     /// `RUNNING`, `NO-CARRIER` or `DOWN`.
     pub status: &'static str,
+    /// Connections of a TCP link.
+    #[serde(flatten)]
+    pub connected: Option<Connected>,
     /// Used for sending.
     pub active: bool,
     /// Bytes sent and received.
@@ -37,6 +40,15 @@ pub struct LinkReport {
     pub packets: (u64, u64),
     /// Failed sends and receives.
     pub errors: (u64, u64),
+}
+
+/// Which connections of a TCP link are there.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Connected {
+    /// The peer's, from which we read.
+    pub server: bool,
+    /// Ours, on which we write.
+    pub client: bool,
 }
 
 /// The receive path.
@@ -186,11 +198,16 @@ fn cache_lines(out: &mut String, c: &CacheStats) {
 
 fn active_link(out: &mut String, links: &[LinkReport]) {
     if let Some(link) = links.iter().find(|l| l.active) {
-        let _ = writeln!(
+        let _ = write!(
             out,
-            "{} traffic (active device={}):",
+            "{} traffic (active device={})",
             link.transport, link.device
         );
+        if let Some(Connected { server, client }) = link.connected {
+            let word = |is| if is { "connected" } else { "disconnected" };
+            let _ = write!(out, " server={} client={}", word(server), word(client));
+        }
+        out.push_str(":\n");
         link_lines(out, link);
     }
 }
@@ -394,12 +411,14 @@ fn uptime(secs: u64) -> String {
 pub struct QueueReport {
     /// Objects that the peer has not been sent yet.
     pub waiting: u64,
+    /// Datagrams that the link has not taken yet, and `ErrorQueueLength`.
+    pub unsent: (u64, u64),
     /// FT-FW: objects and control messages that the peer has not acknowledged, and how many
     /// there may be.
     pub unacknowledged: Option<(u64, u64)>,
 }
 
-/// `-s queue`. The error queue holds what a TCP link could not send; there is none here.
+/// `-s queue`
 pub fn queues(report: &QueueReport) -> String {
     let mut out = String::new();
     let waiting = report.waiting;
@@ -407,18 +426,16 @@ pub fn queues(report: &QueueReport) -> String {
     let _ = writeln!(
         out,
         "allocated queue nodes:\t\t{:12}\n",
-        waiting + unacknowledged
+        waiting + report.unsent.0 + unacknowledged
     );
     queue(&mut out, "txqueue", waiting, i32::MAX.unsigned_abs().into());
-    queue(&mut out, "errorq", 0, ERROR_QUEUE_MAX);
+    let (unsent, max) = report.unsent;
+    queue(&mut out, "errorq", unsent, max);
     if let Some((unacknowledged, max)) = report.unacknowledged {
         queue(&mut out, "rsqueue", unacknowledged, max);
     }
     out
 }
-
-/// The original's `ErrorQueueLength` when the file names none.
-const ERROR_QUEUE_MAX: u64 = 128;
 
 fn queue(out: &mut String, name: &str, elements: u64, max: u64) {
     let _ = write!(
@@ -482,6 +499,33 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}\n--- not in ---\n{text}");
         }
+    }
+
+    #[test]
+    fn a_tcp_link_shows_its_connections_and_what_waits() {
+        let link = LinkReport {
+            transport: "TCP",
+            device: "eth2".into(),
+            connected: Some(Connected {
+                server: true,
+                client: false,
+            }),
+            active: true,
+            ..LinkReport::default()
+        };
+        let text = general(&Report {
+            links: vec![link],
+            ..Report::default()
+        });
+        let line = "\nTCP traffic (active device=eth2) server=connected client=disconnected:\n";
+        assert!(text.contains(line), "{text}");
+        let queues = queues(&QueueReport {
+            unsent: (1, 77),
+            ..QueueReport::default()
+        });
+        let lines = "queue errorq:\ncurrent elements:\t\t           1\n\
+                     maximum elements:\t\t          77\n";
+        assert!(queues.contains(lines), "{queues}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod hostile;
 mod kernel_facts;
 mod kinds;
 mod large;
+mod links;
 mod loss;
 mod managers;
 mod operation;
@@ -63,6 +64,7 @@ fn scenarios() -> Vec<Scenario> {
         restart::SCENARIOS,
         hostile::SCENARIOS,
         large::SCENARIOS,
+        links::SCENARIOS,
         expectations::SCENARIOS,
         kinds::SCENARIOS,
         operation::SCENARIOS,

@@ -64,7 +64,10 @@ impl Replica {
             match effect {
                 Effect::Owe(control) => self.stream.owe(control),
                 Effect::PeerGreets { anew } => self.peer_greets(from, anew),
-                Effect::SendAgain => self.owe_all_sent(false),
+                Effect::SendAgain => {
+                    self.events.extend(self.links.on_unanswered(self.now));
+                    self.owe_all_sent(false);
+                }
                 Effect::AskForAll => self.request_resync(),
             }
         }

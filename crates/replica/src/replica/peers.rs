@@ -17,7 +17,7 @@ impl Replica {
     /// True if there is a session of this peer; one is made for a new one, up to a bound.
     pub(crate) fn has_peer(&mut self, peer: PeerId) -> bool {
         if peer.index() >= PEERS_MAX {
-            self.stats.peers_refused += 1;
+            self.stats.sessions_refused += 1;
             return false;
         }
         while self.peers.len() <= peer.index() {
@@ -207,6 +207,10 @@ impl Replica {
             return;
         }
         let now = self.now;
+        let sends_always = |peer: &Peer| peer.receiver.epoch().is_some();
+        if self.protocol.ftfw().is_some() || self.peers.iter().any(sends_always) {
+            self.events.extend(self.links.on_time(now));
+        }
         for peer in &mut self.peers {
             let is_silent = peer.heard_at.is_some_and(|at| now.since(at) >= LOST_AFTER);
             if is_silent && !peer.is_lost {

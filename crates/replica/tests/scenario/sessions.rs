@@ -106,10 +106,10 @@ fn a_sender_beyond_the_bound_is_not_obeyed() {
     let mut replica = backup();
     hear_two(&mut replica, |n| PeerId(8 + n));
     assert_eq!(replica.len(Which::External), 0);
-    assert_eq!(replica.stats().peers_refused, 22);
+    assert_eq!(replica.stats().sessions_refused, 22);
     hear_two(&mut replica, |n| PeerId(6 + n));
     assert_eq!(replica.len(Which::External), 20);
-    assert_eq!(replica.stats().peers_refused, 22);
+    assert_eq!(replica.stats().sessions_refused, 22);
 }
 
 const FW3: usize = 2;

@@ -7,7 +7,7 @@ use crate::{ObjectKind, Seq, StateKind};
 
 const VERSION: u8 = 1;
 const TYPE_CONTROL: u8 = 10;
-const HEADER_LEN: usize = 8;
+pub(super) const HEADER_LEN: usize = 8;
 const RANGE_LEN: usize = 16;
 
 /// Flag bits of a header.

@@ -2,20 +2,30 @@
 
 use thiserror::Error;
 
+use super::header::HEADER_LEN;
+
 /// The stream cannot be followed any more; the connection must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("message length {0} on a stream: the boundaries are lost")]
-pub struct StreamError(pub u16);
+pub enum StreamError {
+    /// A length field below that of a header (8).
+    #[error("message length {0} on a stream: the boundaries are lost")]
+    Length(u16),
+    /// The high nibble of a message's first byte, which is not 1.
+    #[error("protocol version {0} on a stream: the boundaries are lost")]
+    Version(u8),
+}
 
 /// Bytes of one connection that do not yet make a whole message.
 ///
-/// One per accepted connection. The only framing is the messages' own length,
-/// so a length below that of a header can never be recovered from.
+/// One per accepted connection. The only framing is the messages' own length
+/// (wire-protocol.md, section 1.1), so nothing is found again behind a header that is wrong.
 ///
-/// Invariant: the buffer never grows beyond one message and one push.
+/// Invariant: the buffer never grows beyond one message (65 535 bytes) and one read.
 #[derive(Debug, Default)]
 pub struct Stream {
     buffer: Vec<u8>,
+    /// Bytes at the front that are whole messages.
+    whole: usize,
 }
 
 impl Stream {
@@ -24,31 +34,42 @@ impl Stream {
         Stream::default()
     }
 
-    /// Takes what was read and passes the whole messages to `deliver`, if there are any.
+    /// Takes what was read. True if there are whole messages, which [`Stream::row`] returns.
     ///
     /// # Errors
-    /// A length field below 8: what precedes it has been delivered.
-    pub fn push(&mut self, bytes: &[u8], deliver: impl FnOnce(&[u8])) -> Result<(), StreamError> {
+    /// A header that is wrong. What precedes it comes first, and the error with the next
+    /// call, which may bring no bytes.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<bool, StreamError> {
+        self.buffer.drain(..self.whole);
+        self.whole = 0;
         self.buffer.extend_from_slice(bytes);
-        let mut whole = 0;
-        let mut result = Ok(());
-        while let Some(head) = self.buffer.get(whole..whole + 4) {
-            let len = u16::from_be_bytes([head[2], head[3]]);
-            if len < 8 {
-                result = Err(StreamError(len));
-                break;
+        while let Some(head) = self.buffer.get(self.whole..self.whole + 4) {
+            match length(head) {
+                Ok(len) if self.buffer.len() - self.whole >= len => self.whole += len,
+                Err(error) if self.whole == 0 => return Err(error),
+                Ok(_) | Err(_) => break,
             }
-            if self.buffer.len() - whole < usize::from(len) {
-                break;
-            }
-            whole += usize::from(len);
         }
-        if whole > 0 {
-            deliver(&self.buffer[..whole]);
-            self.buffer.drain(..whole);
-        }
-        result
+        Ok(self.whole > 0)
     }
+
+    /// The whole messages that the last [`Stream::push`] found, one after the other.
+    pub fn row(&self) -> &[u8] {
+        &self.buffer[..self.whole]
+    }
+}
+
+/// The length of the message whose first four bytes these are.
+fn length(head: &[u8]) -> Result<usize, StreamError> {
+    let version = head[0] >> 4;
+    if version != 1 {
+        return Err(StreamError::Version(version));
+    }
+    let len = u16::from_be_bytes([head[2], head[3]]);
+    if usize::from(len) < HEADER_LEN {
+        return Err(StreamError::Length(len));
+    }
+    Ok(usize::from(len))
 }
 
 #[cfg(test)]
@@ -67,20 +88,27 @@ mod tests {
         for step in 1..all.len() {
             let (mut stream, mut got) = (Stream::new(), Vec::new());
             for part in all.chunks(step) {
-                stream.push(part, |b| got.extend_from_slice(b)).unwrap();
+                if stream.push(part).unwrap() {
+                    got.extend_from_slice(stream.row());
+                }
             }
             assert_eq!(got, all, "split every {step} bytes");
         }
     }
 
     #[test]
-    fn a_length_below_a_header_ends_the_stream() {
-        let mut all = Vec::new();
-        encode_control(&mut all, Control::Alive, Flags::NONE, Seq(1));
-        all.extend_from_slice(&[0x1a, 0, 0, 3, 0]);
-        let mut got = Vec::new();
-        let result = Stream::new().push(&all, |b| got.extend_from_slice(b));
-        assert_eq!(result, Err(StreamError(3)));
-        assert_eq!(got.len(), 8);
+    fn a_wrong_header_ends_the_stream_after_what_precedes_it() {
+        for (wrong, error) in [
+            ([0x1a, 0, 0, 3], StreamError::Length(3)),
+            ([0x2a, 0, 0, 8], StreamError::Version(2)),
+        ] {
+            let mut all = Vec::new();
+            encode_control(&mut all, Control::Alive, Flags::NONE, Seq(1));
+            all.extend_from_slice(&wrong);
+            let mut stream = Stream::new();
+            assert_eq!(stream.push(&all), Ok(true));
+            assert_eq!(stream.row().len(), 8);
+            assert_eq!(stream.push(&[]), Err(error));
+        }
     }
 }

@@ -1,0 +1,84 @@
+use std::net::{Ipv4Addr, UdpSocket};
+
+use super::link::REFUSED_PAUSE;
+use super::*;
+
+/// A link to a socket of this host, or one that sends nothing.
+fn link(to: &UdpSocket, refuses: bool) -> Link {
+    let to = to.local_addr().unwrap();
+    let path = Path {
+        listen: Some(Ipv4Addr::LOCALHOST.into()),
+        // The system refuses to send to a broadcast address unless it is told to.
+        to: if refuses {
+            Ipv4Addr::BROADCAST.into()
+        } else {
+            to.ip()
+        },
+        port: 0,
+        interface: 0,
+        interface_v4: None,
+    };
+    let place = Place {
+        transport: Transport::Udp,
+        path,
+        options: Options::default(),
+        device: "eth0".to_owned(),
+    };
+    let now = Instant::now();
+    let mut link = Link::new(place, None, now);
+    link.open(&Ready::new().unwrap(), now).unwrap();
+    link.set_peers_port(to.port());
+    link
+}
+
+fn links(list: Vec<Link>) -> Links {
+    Links {
+        told: vec![true; list.len()],
+        list,
+        queue_length: QUEUE_LENGTH,
+        interfaces: Interfaces::open().unwrap(),
+        ready: Ready::new().unwrap(),
+        sources: Sources::new([]),
+        opened: Instant::now(),
+        none_logged: false,
+        lines: Vec::new(),
+    }
+}
+
+fn received(peer: &UdpSocket) -> Vec<u8> {
+    let mut buffer = [0; 16];
+    let n = peer.recv(&mut buffer).unwrap();
+    buffer[..n].to_vec()
+}
+
+#[test]
+fn what_a_link_refuses_waits_there_and_goes_first_when_another_link_is_used() {
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut links = links(vec![link(&peer, true), link(&peer, false)]);
+    let now = Instant::now();
+    links.send(0, b"first", now);
+    assert_eq!(links.again_at(0), Some(now + REFUSED_PAUSE));
+    assert_eq!(links.again_at(1), None);
+    // It is refused again, and counted; only the first time is logged.
+    links.send_waiting(0, now);
+    links.send_waiting(0, now + REFUSED_PAUSE);
+    assert_eq!(links.list[0].report(false).errors.0, 2);
+    assert_eq!(links.lines.len(), 1, "{:?}", links.lines);
+    links.send_waiting(1, now + REFUSED_PAUSE);
+    links.send(1, b"second", now + REFUSED_PAUSE);
+    assert_eq!((links.again_at(0), links.again_at(1)), (None, None));
+    assert_eq!(
+        (received(&peer), received(&peer)),
+        (b"first".into(), b"second".into())
+    );
+    assert_eq!(links.list[1].report(true).packets.0, 2);
+}
+
+#[test]
+fn a_datagram_that_is_too_long_does_not_wait() {
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut links = links(vec![link(&peer, false)]);
+    links.send(0, &[0; 70_000], Instant::now());
+    assert_eq!(links.again_at(0), None);
+    assert_eq!(links.list[0].report(false).errors.0, 1);
+}

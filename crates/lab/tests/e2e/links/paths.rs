@@ -1,0 +1,113 @@
+//! Two dedicated links, of which the first fails.
+
+use super::*;
+
+pub(super) const TWO_UDP: &str = "
+UDP Default {
+    IPv4_address 10.77.9.OWN
+    IPv4_Destination_Address 10.77.9.PEER
+    Port 3780
+    Interface eth2
+}
+UDP {
+    IPv4_address 10.77.8.OWN
+    IPv4_Destination_Address 10.77.8.PEER
+    Port 3780
+    Interface eth3
+}";
+
+pub(super) const TWO_TCP: &str = "
+TCP Default {
+    IPv4_address 10.77.9.OWN
+    IPv4_Destination_Address 10.77.9.PEER
+    Port 3780
+    Interface eth2
+}
+TCP {
+    IPv4_address 10.77.8.OWN
+    IPv4_Destination_Address 10.77.8.PEER
+    Port 3780
+    Interface eth3
+}";
+
+fn start(world: &World, kinds: [Kind; 2], blocks: &'static str) -> Result<Ends> {
+    let lab = Lab::build(Options::default())?;
+    lab.add_link()?;
+    let settings = Settings {
+        transport: Transport::Blocks(blocks),
+        ..Settings::new(Mode::Ftfw)
+    };
+    let mut ends = Ends::start(world, lab, kinds, settings)?;
+    for n in 0..2 {
+        ends.make(n, 100)?;
+    }
+    ends.agree()?;
+    Ok(ends)
+}
+
+/// True if a daemon sends over a link.
+fn uses(daemon: &Daemon, device: &str) -> bool {
+    let line = |l: &str| l.contains(&format!("device={device} ")) && l.contains("role=ACTIVE");
+    daemon
+        .ask(&["-s", "link"])
+        .is_ok_and(|text| text.lines().any(line))
+}
+
+fn both_use(ends: &Ends, device: &str) -> Result<()> {
+    for n in 0..2 {
+        wait::until("the link is used", SETTLED, || {
+            uses(&ends.daemons[n], device)
+        })
+        .with_context(|| format!("FW{}: {device}\n{}", n + 1, ends.shown(n)))?;
+    }
+    Ok(())
+}
+
+/// Goal: a link without a carrier is left, and not returned to by itself.
+pub(super) fn down(world: &World, kinds: [Kind; 2], blocks: &'static str) -> Result<()> {
+    let mut ends = start(world, kinds, blocks)?;
+    both_use(&ends, "eth2")?;
+    ends.lab.fw[0].run("ip link set eth2 down")?;
+    both_use(&ends, "eth3")?;
+    for n in 0..2 {
+        ends.make(n, 100)?;
+    }
+    ends.agree()?;
+    ends.lab.fw[0].run("ip link set eth2 up")?;
+    std::thread::sleep(Duration::from_secs(3));
+    both_use(&ends, "eth3")
+}
+
+/// Goal: a path that drops everything, or what comes from one side, is left by both, and they
+/// stay together. Method: rules on FW1, of these chains; `is_left`: conntrackd never leaves it.
+pub(super) fn broken(
+    world: &World,
+    kinds: [Kind; 2],
+    chains: &[&str],
+    is_left: bool,
+) -> Result<()> {
+    let mut ends = start(world, kinds, TWO_UDP)?;
+    both_use(&ends, "eth2")?;
+    for chain in chains {
+        let device = if *chain == "INPUT" { "-i" } else { "-o" };
+        ends.lab.fw[0].run(&format!("iptables -I {chain} {device} eth2 -j DROP"))?;
+    }
+    for n in 0..2 {
+        ends.make(n, 100)?;
+    }
+    if !is_left {
+        std::thread::sleep(SETTLED);
+        both_use(&ends, "eth2")?;
+        ensure!(ends.holds(1).is_err(), "nothing passes");
+        return Ok(());
+    }
+    both_use(&ends, "eth3")?;
+    ends.agree()?;
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_secs(1));
+        for (n, daemon) in ends.daemons.iter().enumerate() {
+            ensure!(uses(daemon, "eth3"), "FW{}: {}", n + 1, ends.shown(n));
+        }
+    }
+    Ok(())
+}
