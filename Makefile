@@ -1,7 +1,7 @@
 # ftfw. `make demo` and `make test` install what is missing (as root, saying what)
 # and remove everything that a run made.
 
-.PHONY: all check test demo bench manual clean
+.PHONY: all check test demo bench manual deb test-package clean
 
 # none: no daemon, the control experiment; conntrackd: Debian's; ftfw: ours.
 DAEMON ?= all
@@ -30,6 +30,16 @@ demo:
 manual:
 	cargo run -q -p ftfw-cli --example manual -- target/manual
 	@echo "see target/manual"
+
+# A Debian package of what is committed, in target/deb.
+deb:
+	scripts/need deb
+	scripts/deb
+
+# Installs it over Debian's conntrackd in a test root, and removes it again.
+test-package: deb
+	scripts/need debootstrap
+	scripts/test-package
 
 clean:
 	cargo clean
