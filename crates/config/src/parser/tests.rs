@@ -305,3 +305,37 @@ fn words_are_listed_once() {
     let unique: BTreeSet<_> = WORDS.iter().map(|w| w.word).collect();
     assert_eq!(unique.len(), WORDS.len());
 }
+
+fn packaged(path: &str) -> String {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/");
+    std::fs::read_to_string(format!("{root}{path}")).unwrap()
+}
+
+/// The manual page has every word of the language, and each word that it shows as one is one.
+#[test]
+fn the_manual_page_has_every_word() {
+    let page = packaged("man/conntrackd.conf.5");
+    let shown: std::collections::BTreeSet<&str> = page
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .collect();
+    for word in crate::words::WORDS {
+        assert!(shown.contains(word.word), "{} is missing", word.word);
+    }
+    for line in page.lines().filter_map(|l| l.strip_prefix(".It Ic ")) {
+        let word = line.split([' ', ',']).next().unwrap();
+        let is_word = crate::words::WORDS.iter().any(|w| w.word == word);
+        assert!(is_word, "{word} is no word of the language");
+    }
+}
+
+#[test]
+fn the_packaged_examples_are_good() {
+    for name in ["ftfw", "notrack", "alarm", "tcp", "statistics"] {
+        let text = packaged(&format!("examples/{name}.conf"));
+        let parsed = parse(&text);
+        assert_eq!(parsed.errors, 0, "{name}: {:?}", parsed.diagnostics);
+        assert_eq!(parsed.warnings, 0, "{name}: {:?}", parsed.diagnostics);
+        let config = parsed.config.unwrap();
+        assert_eq!(config.sync.is_some(), name != "statistics");
+    }
+}
