@@ -4,12 +4,14 @@
 //! saved port of every expectation. So each entry, message and request shows which true
 //! state it is of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::BuildHasherDefault;
 
 use flow::{ExpectKey, Expectation, Flow, FlowKey, L4, Mark, Status};
 use replica::Seq;
 
 use crate::network::Edges;
+use crate::trace::Digest;
 
 /// An invariant does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,11 +61,22 @@ pub fn expectation_version(e: &Expectation) -> u32 {
     }
 }
 
+/// What was last seen of an entry of an external cache.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    version: u32,
+    /// Number of the look.
+    look: u64,
+}
+
 /// What a replica has received, and what its kernel has been made to hold.
 #[derive(Debug, Default)]
 struct Known {
-    /// Version of each flow in the external cache when it was last looked at.
-    external: BTreeMap<FlowKey, u32>,
+    /// The flows in the external cache when it was last looked at, and the number of that look.
+    external: HashMap<FlowKey, Seen, BuildHasherDefault<Digest>>,
+    look: u64,
+    /// Flows that may fail a check since then though their entries have not changed.
+    suspects: BTreeSet<FlowKey>,
     /// Version with which a flow had ended, in a delete that came.
     ended: BTreeMap<FlowKey, u32>,
     /// Flows of which a message of a former epoch of the peer has come: they are not checked.
@@ -79,9 +92,9 @@ struct Known {
 /// The truth about flows and expectations, and what each replica can know of it.
 #[derive(Debug)]
 pub struct Truth {
-    versions: BTreeMap<(FlowKey, u32), Flow>,
+    /// All states of all flows; the first one has version 1.
+    versions: Vec<Flow>,
     predictions: BTreeMap<(ExpectKey, u32), Expectation>,
-    next: u32,
     edges: Edges,
     known: Vec<Known>,
 }
@@ -90,9 +103,8 @@ impl Truth {
     /// Nothing is true yet of `nodes` replicas.
     pub fn new(nodes: usize, edges: Edges) -> Truth {
         Truth {
-            versions: BTreeMap::new(),
+            versions: Vec::new(),
             predictions: BTreeMap::new(),
-            next: 0,
             edges,
             known: (0..nodes).map(|_| Known::default()).collect(),
         }
@@ -116,10 +128,8 @@ impl Truth {
 
     /// Notes a true state of a flow and gives it its version.
     pub fn note(&mut self, mut flow: Flow) -> Flow {
-        self.next += 1;
-        flow.mark = Some(Mark(self.next));
-        let key = (flow.key(), self.next);
-        self.versions.insert(key, content(&flow));
+        flow.mark = Some(Mark(self.versions.len() as u32 + 1));
+        self.versions.push(content(&flow));
         flow
     }
 
@@ -178,54 +188,78 @@ impl Truth {
         if stale {
             known.exempt.extend(of);
         } else if let Some(flow) = ended {
+            known.suspects.insert(flow.key());
             let last = known.ended.entry(flow.key()).or_default();
             *last = version(flow).max(*last);
         }
     }
 
     /// No invention: a flow was once true just so.
-    pub fn check_true(&self, place: &str, flow: &Flow) -> Check {
-        let known = self.versions.get(&(flow.key(), version(flow)));
-        match known {
+    pub fn check_true(&self, place: impl Fn() -> String, flow: &Flow) -> Check {
+        let index = (version(flow) as usize).checked_sub(1);
+        let known = index.and_then(|at| self.versions.get(at));
+        match known.filter(|known| known.key() == flow.key()) {
             Some(known) if *known == content(flow) => Ok(()),
             Some(known) if flow.master.is_none() && masterless(known) == masterless(flow) => Ok(()),
-            Some(known) => violated("no invention", format!("{place}: {flow:?} was {known:?}")),
-            None => violated("no invention", format!("{place}: {flow:?} never was")),
+            Some(known) => violated(
+                "no invention",
+                format!("{}: {flow:?} was {known:?}", place()),
+            ),
+            None => violated("no invention", format!("{}: {flow:?} never was", place())),
         }
     }
 
-    /// No invention, and in FT-FW no going back and no resurrection, of what the
-    /// external cache of replica `n` holds.
-    pub fn check_external(
-        &mut self,
-        n: usize,
-        flows: &BTreeMap<FlowKey, Flow>,
-        ordered: bool,
-    ) -> Check {
-        let place = format!("external cache of {n}");
-        for (key, flow) in flows {
-            self.check_true(&place, flow)?;
-            let known = &mut self.known[n];
-            if !ordered || known.exempt.contains(key) {
-                continue;
-            }
-            let now = version(flow);
-            if let Some(before) = known.external.get(key)
-                && now < *before
-            {
-                let what = format!("{key} went from version {before} to {now} at {n}");
-                return violated("no going back", what);
-            }
-            if let Some(ended) = known.ended.get(key)
-                && now <= *ended
-            {
-                let what = format!("{key} ended with version {ended} and is {now} at {n}");
-                return violated("no resurrection", what);
-            }
+    /// Looks at the external cache of replica `n` through [`Truth::check_external`], and then
+    /// through [`Truth::end_look`].
+    pub fn begin_look(&mut self, n: usize) {
+        self.known[n].look += 1;
+    }
+
+    /// No invention, and in FT-FW no going back and no resurrection, of an entry of the
+    /// external cache of replica `n`.
+    pub fn check_external(&mut self, n: usize, flow: &Flow, ordered: bool) -> Check {
+        self.check_true(|| format!("external cache of {n}"), flow)?;
+        let (key, now) = (flow.key(), version(flow));
+        let known = &mut self.known[n];
+        let seen = Seen {
+            version: now,
+            look: known.look,
+        };
+        let before = known.external.insert(key, seen).map(|seen| seen.version);
+        let is_as_before = before == Some(now) && !known.suspects.contains(&key);
+        if !ordered || is_as_before || known.exempt.contains(&key) {
+            return Ok(());
         }
-        let seen = flows.iter().map(|(k, f)| (*k, version(f)));
-        self.known[n].external = seen.collect();
+        if let Some(before) = before
+            && now < before
+        {
+            let what = format!("{key} went from version {before} to {now} at {n}");
+            return violated("no going back", what);
+        }
+        if let Some(ended) = known.ended.get(&key)
+            && now <= *ended
+        {
+            let what = format!("{key} ended with version {ended} and is {now} at {n}");
+            return violated("no resurrection", what);
+        }
         Ok(())
+    }
+
+    /// All entries of the external cache of replica `n` have been looked at.
+    pub fn end_look(&mut self, n: usize) {
+        let Known {
+            external,
+            look,
+            suspects,
+            ..
+        } = &mut self.known[n];
+        external.retain(|_, seen| seen.look == *look);
+        suspects.clear();
+    }
+
+    /// True if the external cache of replica `n` held a flow when it was last looked at.
+    pub fn was_seen(&self, n: usize, key: &FlowKey) -> bool {
+        self.known[n].external.contains_key(key)
     }
 
     /// No echo: what replica `n` announces is not what was injected.

@@ -234,18 +234,22 @@ impl Kept {
         let Some(Messages { sent, acknowledged }) = self.edges.get_mut(&edge) else {
             return;
         };
-        let is_covered = |told: &Told| !told.seq.before(from) && !to.before(told.seq);
-        sent.retain(|_, told| {
-            if !is_covered(told) {
-                return true;
+        // Numbers wrap.
+        let ranges = if from.0 <= to.0 {
+            [Some(from.0..=to.0), None]
+        } else {
+            [Some(from.0..=u32::MAX), Some(0..=to.0)]
+        };
+        for range in ranges.into_iter().flatten() {
+            let covered: Vec<_> = sent.range(range).map(|(seq, _)| *seq).collect();
+            for mut told in covered.iter().filter_map(|seq| sent.remove(seq)) {
+                told.acknowledged_at = Some(now);
+                let last = acknowledged.entry(told.of).or_insert(told);
+                if last.seq.before(told.seq) {
+                    *last = told;
+                }
             }
-            told.acknowledged_at = Some(now);
-            let last = acknowledged.entry(told.of).or_insert(*told);
-            if last.seq.before(told.seq) {
-                *last = *told;
-            }
-            false
-        });
+        }
     }
 
     /// The daemon of replica `n` has died, and with `table` its kernel's table, too.

@@ -53,6 +53,8 @@ pub struct Kernel {
     hash_key: u64,
     table: BTreeMap<Place, Entry>,
     predictions: BTreeMap<ExpectKey, Prediction>,
+    /// No flow expires before.
+    first_expiry: Instant,
     reports: VecDeque<Reported>,
     next_id: u32,
     /// Helpers that it has.
@@ -68,6 +70,8 @@ pub struct Kernel {
     overrun: bool,
     /// The table is full: nothing is created any more.
     pub is_full: bool,
+    /// Counts the flows that were removed, and the losses of the whole table.
+    pub removals: u64,
     /// Identifies the table: another one after the machine has started again.
     pub table_id: u32,
 }
@@ -78,6 +82,7 @@ impl Default for Kernel {
             hash_key: 0,
             table: BTreeMap::new(),
             predictions: BTreeMap::new(),
+            first_expiry: Instant::START,
             table_id: 1,
             reports: VecDeque::new(),
             next_id: 0,
@@ -88,6 +93,7 @@ impl Default for Kernel {
             events_max: 0,
             overrun: false,
             is_full: false,
+            removals: 0,
         }
     }
 }
@@ -164,6 +170,7 @@ impl Kernel {
         let place = self.place(key);
         let entry = self.table.get_mut(&place).expect("the flow is there");
         entry.expires = now + Duration::from_secs(timeout.into());
+        self.first_expiry = self.first_expiry.min(entry.expires);
     }
 
     /// Packets make a flow, and no event reports it.
@@ -181,6 +188,7 @@ impl Kernel {
     fn remove(&mut self, key: &FlowKey, origin: Origin) {
         let place = self.place(key);
         if let Some(entry) = self.table.remove(&place) {
+            self.removals += 1;
             self.emit(Change::Destroy, origin, entry.flow);
             self.end_predictions_of(key);
         }
@@ -188,18 +196,29 @@ impl Kernel {
 
     fn put(&mut self, now: Instant, flow: Flow) {
         let expires = now + Duration::from_secs(flow.timeout.unwrap_or(30).into());
+        self.first_expiry = self.first_expiry.min(expires);
         let place = self.place(&flow.key());
         self.table.insert(place, Entry { flow, expires });
     }
 
     /// Ends what has run down. Returns the flows among it.
     pub fn expire(&mut self, now: Instant) -> Vec<FlowKey> {
+        let over = self.expire_flows(now);
+        self.expire_predictions(now);
+        over
+    }
+
+    fn expire_flows(&mut self, now: Instant) -> Vec<FlowKey> {
+        if now < self.first_expiry {
+            return Vec::new();
+        }
         let over = self.table.iter().filter(|(_, e)| e.expires <= now);
         let over: Vec<_> = over.map(|(place, _)| place.1).collect();
         for key in &over {
             self.end(key);
         }
-        self.expire_predictions(now);
+        let expiries = self.table.values().map(|e| e.expires);
+        self.first_expiry = expiries.min().unwrap_or(Instant::from_nanos(u64::MAX));
         over
     }
 
@@ -255,6 +274,7 @@ impl Kernel {
             next_id: self.next_id,
             table_id: self.table_id + 1,
             events_max: self.events_max,
+            removals: self.removals + 1,
             ..Kernel::default()
         }
     }
@@ -335,6 +355,7 @@ impl Kernel {
                 }
                 if let Some(timeout) = flow.timeout {
                     entry.expires = now + Duration::from_secs(timeout.into());
+                    self.first_expiry = self.first_expiry.min(entry.expires);
                 }
                 let reply = entry.flow.reply;
                 entry.flow.merge(&Flow { id: None, ..flow });

@@ -10,10 +10,10 @@ pub struct Random(u64);
 impl Random {
     /// The stream `name` of a seed.
     pub fn new(seed: u64, name: &str) -> Random {
-        let mut digest = crate::trace::Digest::default();
-        digest.add(&seed.to_le_bytes());
-        digest.add(name.as_bytes());
-        Random(digest.value())
+        // FNV-1a of 64 bits (Fowler, Noll, Vo).
+        let bytes = seed.to_le_bytes().into_iter().chain(name.bytes());
+        let add = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        Random(bytes.fold(0xcbf2_9ce4_8422_2325, add))
     }
 
     /// The next number.

@@ -88,6 +88,8 @@ pub struct World {
     kept: Kept,
     /// Which replica sees the packets of each flow that lives.
     lives: BTreeMap<FlowKey, usize>,
+    /// Removals of all kernels when `lives` was last compared with their tables.
+    removals: u64,
     /// Flows that have ended where they lived, and that have not begun again.
     over: BTreeSet<FlowKey>,
     primary: usize,
@@ -124,6 +126,7 @@ impl World {
             kept: Kept::new(count, &edges),
             edges,
             lives: BTreeMap::new(),
+            removals: 0,
             over: BTreeSet::new(),
             primary: 0,
             manager: Manager::new(seed),

@@ -10,7 +10,6 @@ use crate::check::{Check, check_bound, content, predicted, version};
 use crate::network::Edge;
 use crate::plan::Fault;
 
-use super::node::Core;
 use super::{CACHE_TIMEOUT, REFRESH, STEP, World};
 
 impl World {
@@ -25,18 +24,29 @@ impl World {
             return Ok(());
         }
         let ordered = self.plan.mode == Mode::Ftfw;
-        let nodes = self.nodes.iter();
-        let external: Vec<_> = nodes.map(|node| node.external(|_| true)).collect();
-        for (n, flows) in external.iter().enumerate() {
-            if matches!(self.nodes[n].core, Core::Ours(_)) {
-                self.truth.check_external(n, flows, ordered)?;
-            }
+        for n in 0..self.nodes.len() {
+            self.look_at_external(n, ordered)?;
         }
         if self.plan.must_keep() {
-            self.check_kept(&external)?;
-            self.check_expectations_kept()?;
+            self.check_kept()?;
+            if self.plan.expectations {
+                self.check_expectations_kept()?;
+            }
         }
         Ok(())
+    }
+
+    fn look_at_external(&mut self, n: usize, ordered: bool) -> Check {
+        let truth = &mut self.truth;
+        truth.begin_look(n);
+        let mut found = Ok(());
+        self.nodes[n].for_each_own(Which::External, |flow, _| {
+            if found.is_ok() {
+                found = truth.check_external(n, flow, ordered);
+            }
+        });
+        truth.end_look(n);
+        found
     }
 
     /// Time in which the caches must have become equal.

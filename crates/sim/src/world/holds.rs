@@ -1,10 +1,10 @@
 //! What a replica must hold of the peer's live flows: at each step, when the primary
 //! dies, and in the end after restarts that nobody repaired by a command.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use flow::{Expectation, Flow, FlowKey};
+use flow::{Expectation, FlowKey};
 use replica::{Command, Objects, Verdict, Which, verdict};
 use wire::ObjectKind;
 use wire::v1::{Control, decode_expectation, decode_flow, messages};
@@ -73,8 +73,8 @@ impl World {
         told.filter(|_| !is_claimed)
     }
 
-    /// Acknowledged means kept, given the external caches.
-    pub(super) fn check_kept(&self, external: &[BTreeMap<FlowKey, Flow>]) -> Check {
+    /// Acknowledged means kept, given the last look at the external caches.
+    pub(super) fn check_kept(&self) -> Check {
         let mut internal = vec![None; self.nodes.len()];
         for (key, n) in &self.lives {
             let Some(peer) = self.edges.peer(*n) else {
@@ -85,7 +85,7 @@ impl World {
                 continue;
             };
             let held = |at: usize| self.nodes[at].kernel.get(key).is_some();
-            if !held(*n) || held(peer) || external[peer].contains_key(key) {
+            if !held(*n) || held(peer) || self.truth.was_seen(peer, key) {
                 continue;
             }
             let internal =

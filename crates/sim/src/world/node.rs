@@ -68,19 +68,23 @@ impl Node {
         self.script.is_empty() && self.waits_for.is_none()
     }
 
-    fn walk(&self, which: Which, wanted: impl Fn(&Age) -> bool) -> BTreeMap<FlowKey, Flow> {
-        let mut found = BTreeMap::new();
-        let mut see = |flow: &Flow, age: Age| {
-            if wanted(&age) {
-                found.insert(flow.key(), *flow);
-            }
-        };
+    /// Shows the entries of a cache of the real core; the original's model has none.
+    pub(super) fn for_each_own(&self, which: Which, mut see: impl FnMut(&Flow, Age)) {
         if let Core::Ours(replica) = &self.core {
             let mut position = cache::Position::default();
             while let Some(next) = replica.walk(which, position, 100, &mut see) {
                 position = next;
             }
         }
+    }
+
+    fn walk(&self, which: Which, wanted: impl Fn(&Age) -> bool) -> BTreeMap<FlowKey, Flow> {
+        let mut found = BTreeMap::new();
+        self.for_each_own(which, |flow, age| {
+            if wanted(&age) {
+                found.insert(flow.key(), *flow);
+            }
+        });
         found
     }
 

@@ -41,8 +41,12 @@ impl World {
             }
         }
         let nodes = &self.nodes;
-        self.lives
-            .retain(|key, n| nodes[*n].kernel.get(key).is_some());
+        let removals = nodes.iter().map(|node| node.kernel.removals).sum();
+        if self.removals != removals {
+            self.removals = removals;
+            self.lives
+                .retain(|key, n| nodes[*n].kernel.get(key).is_some());
+        }
     }
 
     fn act(&mut self) {
