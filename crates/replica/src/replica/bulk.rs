@@ -171,6 +171,9 @@ impl Replica {
             // The live cursor sends it.
             (Life::Found | Life::Offered, Found::Announced) => {
                 self.ledger.step(slot, Step::Promoted);
+                // What the peer announced of it goes when the peer has acknowledged this:
+                // an end of a flow that was taken is never announced.
+                self.disown(&self.ledger.key(slot));
             }
             (Life::Found | Life::Offered, Found::LeftOut) | (Life::Taken | Life::Ended, _) => {
                 self.ledger.pass_in_bulk(slot);

@@ -4,7 +4,7 @@ use flow::{Flow, Name, Status, TcpState};
 use replica::{Answer, Command, Event, Objects, Op, Which};
 
 use crate::flows::{assert_same, in_state, tcp, udp};
-use crate::pairs::{committed, replicated};
+use crate::pairs::{committed, ftfw, replicated};
 use crate::world::World;
 use crate::{FW1, FW2};
 
@@ -150,4 +150,39 @@ fn a_second_commit_and_a_flush_are_refused_while_one_runs() {
     assert_eq!(committed(&w, FW2), Some((10, 0, 0)));
     w.command(FW2, Command::FlushCaches);
     assert_eq!(w.nodes[FW2].replica.len(Which::External), 0);
+}
+
+/// Goal: an operator commits at the backup and claims the flows, while the primary still sees
+/// them. What the primary had announced goes when it has acknowledged that: when the flow
+/// ends at both, nobody announces the end of the primary's.
+#[test]
+fn a_claim_by_a_bulk_update_leaves_nothing_of_what_the_peer_announced() {
+    let mut w = replicated(1);
+    w.command(FW2, Command::Commit(Objects::All));
+    w.run(0.2);
+    assert_eq!(w.nodes[FW2].replica.len(Which::External), 1);
+    w.command(FW2, Command::Bulk);
+    w.run(0.5);
+    assert_eq!(w.nodes[FW2].replica.len(Which::External), 0);
+    assert!(w.nodes[FW1].has(Which::External, &tcp(1)));
+    w.nodes[FW1].kernel.end(&tcp(1).key());
+    w.nodes[FW2].kernel.end(&tcp(1).key());
+    w.run(0.5);
+    for node in &w.nodes {
+        assert_eq!(node.held(&[tcp(1)]), 0);
+    }
+}
+
+/// The same while the primary hears nothing: it counts on what it had announced.
+#[test]
+fn a_claim_that_the_peer_has_not_acknowledged_keeps_what_it_announced() {
+    let mut w = World::with(ftfw(), ftfw());
+    w.traffic(FW1, &tcp(1));
+    w.run(0.2);
+    w.command(FW2, Command::Commit(Objects::All));
+    w.run(0.2);
+    w.nodes[FW2].mute = true;
+    w.command(FW2, Command::Bulk);
+    w.run(0.5);
+    assert!(w.nodes[FW2].has(Which::External, &tcp(1)));
 }
