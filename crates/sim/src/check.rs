@@ -200,7 +200,15 @@ impl Truth {
         let known = index.and_then(|at| self.versions.get(at));
         match known.filter(|known| known.key() == flow.key()) {
             Some(known) if *known == content(flow) => Ok(()),
-            Some(known) if flow.master.is_none() && masterless(known) == masterless(flow) => Ok(()),
+            // A kernel that did not find the master reports none, or, of a flow that it knows
+            // already, only that the flow was not expected: the entry keeps the master that
+            // the peer has announced. A kernel that creates it sets the bit by the master.
+            Some(known)
+                if (flow.master.is_none() || flow.master == known.master)
+                    && masterless(known) == masterless(flow) =>
+            {
+                Ok(())
+            }
             Some(known) => violated(
                 "no invention",
                 format!("{}: {flow:?} was {known:?}", place()),

@@ -98,6 +98,11 @@ impl Sockets {
         self.handed_over.len() + self.results.len()
     }
 
+    /// True if neither the writer nor a dump owes the replica anything.
+    pub fn is_quiet(&self) -> bool {
+        self.unanswered() == 0 && self.dump.is_none()
+    }
+
     /// True if a daemon would wake up for what waits.
     fn is_ready(&self, now: Instant) -> bool {
         let is_due = self.results.front().is_some_and(|(at, _)| *at <= now);

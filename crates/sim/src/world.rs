@@ -10,6 +10,7 @@
 //! | `operator`, `ha` | commands, and the scripts of the HA manager |
 //! | `forge` | somebody who forges datagrams |
 //! | `holds` | what the peer must hold of live flows |
+//! | `ghosts` | entries that outlive their flows |
 //! | `equal` | when the caches are equal |
 //!
 //! A run has two phases. First, safety: traffic and faults, and the invariants of
@@ -20,6 +21,7 @@
 mod equal;
 mod faults;
 mod forge;
+mod ghosts;
 mod ha;
 mod holds;
 mod node;

@@ -71,6 +71,20 @@ const BUGS: &[Bug] = &[
         broken: "let _ = version;",
         found_as: &["expectation"],
     },
+    Bug {
+        what: "a delete by injection leaves the internal entry",
+        file: "replica/src/replica/inject.rs",
+        sound: "            self.injection_deleted(key);",
+        broken: "            let _ = (key, Self::injection_deleted);",
+        found_as: &["no ghost"],
+    },
+    Bug {
+        what: "an update that is read after the result of a delete by injection leaves an entry",
+        file: "replica/src/replica/ingest.rs",
+        sound: "if event.change == Change::Update && is_unheard_of {",
+        broken: "if event.change == Change::Destroy && is_unheard_of {",
+        found_as: &["no ghost"],
+    },
 ];
 
 const CRATES: &[&str] = &["flow", "wire", "cache", "counters", "replica", "sim"];

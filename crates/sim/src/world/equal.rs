@@ -12,6 +12,9 @@ use crate::plan::Fault;
 
 use super::{CACHE_TIMEOUT, REFRESH, STEP, World};
 
+/// Steps of the clock between two looks for ghosts.
+const GHOST_STEPS: u128 = 40;
+
 impl World {
     pub(super) fn check(&mut self) -> Check {
         let network = &self.network;
@@ -26,6 +29,9 @@ impl World {
         let ordered = self.plan.mode == Mode::Ftfw;
         for n in 0..self.nodes.len() {
             self.look_at_external(n, ordered)?;
+            if steps.is_multiple_of(GHOST_STEPS) {
+                self.look_for_ghosts(n)?;
+            }
         }
         if self.plan.must_keep() {
             self.check_kept()?;

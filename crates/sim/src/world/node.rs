@@ -43,6 +43,8 @@ pub(super) struct Node {
     /// Commands of a script that follow when the one before is done.
     pub(super) script: VecDeque<Command>,
     pub(super) waits_for: Option<CommandId>,
+    /// Entries of its internal cache that the last look did not find in its kernel.
+    pub(super) ghosts: BTreeSet<FlowKey>,
 }
 
 impl Node {
@@ -60,6 +62,7 @@ impl Node {
             blocked_until: now,
             script: VecDeque::new(),
             waits_for: None,
+            ghosts: BTreeSet::new(),
         }
     }
 
