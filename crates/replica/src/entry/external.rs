@@ -173,6 +173,11 @@ impl External {
         !self.is_asked()
     }
 
+    /// True if it has changed since the request under way was made.
+    pub(crate) fn has_changed(self) -> bool {
+        self.has(CHANGED)
+    }
+
     /// The request is over; true if the entry changed meanwhile.
     pub(crate) fn answered(&mut self) -> bool {
         let changed = self.has(CHANGED);

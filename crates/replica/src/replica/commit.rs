@@ -1,7 +1,7 @@
 //! Commit: the requests of a pass over the external cache, and what follows their results.
 
 use cache::{List, Position, Slot, Ticket};
-use flow::Flow;
+use flow::{Flow, FlowKey};
 use wire::Role;
 
 use super::{REQUESTS_MAX, Replica};
@@ -255,6 +255,14 @@ impl Replica {
         self.commit = Some(commit);
     }
 
+    /// A flow has ended in our kernel. A commit that is writing it adopts it by its result.
+    pub(crate) fn ended_while_committed(&mut self, flow: &FlowKey) {
+        let slot = self.external.find(flow).filter(|_| self.commit.is_some());
+        if let Some(slot) = slot.filter(|slot| self.external.note(*slot).is_asked()) {
+            self.external.change(slot, External::changed);
+        }
+    }
+
     /// The last request of a commit about an entry is over: what waited for that follows.
     fn commit_answered(&mut self, ticket: Ticket) {
         let Some(slot) = self.external.redeem(ticket) else {
@@ -308,6 +316,11 @@ impl Replica {
         self.own_committed(flow);
         // No event of it may come: it is looked at before its timeout has run down.
         self.sweeps.note(self.now, flow);
+        // The flow may have ended before the result came, and its end is read already.
+        let is_doubtful = slot.is_none_or(|slot| self.external.note(slot).has_changed());
+        if let Some(own) = self.ledger.find(&flow.key()).filter(|_| is_doubtful) {
+            self.verify(own);
+        }
         let Some(slot) = slot else { return };
         if !self.settings.external_cache {
             self.external.change(slot, External::committed_held);

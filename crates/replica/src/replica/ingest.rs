@@ -33,6 +33,9 @@ impl Replica {
             return;
         }
         self.sweeps.note(self.now, flow);
+        if event.change == Change::Destroy {
+            self.ended_while_committed(&flow.key());
+        }
         if event.origin != Origin::Traffic && !self.protocol.is_alone() {
             self.stats.events_own += 1;
             return self.on_own_event(event, known);

@@ -1,5 +1,7 @@
 //! The commit: the external cache goes into the kernel, and nothing that lives there suffers.
 
+use std::time::Duration;
+
 use flow::{Flow, Name, Status, TcpState};
 use replica::{Answer, Command, Event, Objects, Op, Which};
 
@@ -185,4 +187,20 @@ fn a_claim_that_the_peer_has_not_acknowledged_keeps_what_it_announced() {
     w.command(FW2, Command::Bulk);
     w.run(0.5);
     assert!(w.nodes[FW2].has(Which::External, &tcp(1)));
+}
+
+/// Goal: a committed flow that ends before the result of its commit comes leaves no entry
+/// that is announced as alive.
+#[test]
+fn a_flow_that_ends_before_the_result_of_its_commit_leaves_no_entry() {
+    let mut w = replicated(1);
+    w.nodes[FW2].pace.lateness = Duration::from_secs(1);
+    w.command(FW2, Command::Commit(Objects::All));
+    w.run(0.02);
+    assert_eq!(w.nodes[FW2].kernel.len(), 1, "it is executed");
+    assert_eq!(committed(&w, FW2), None, "the result is on its way");
+    w.nodes[FW2].kernel.end(&tcp(1).key());
+    w.run(2.5);
+    assert_eq!(committed(&w, FW2), Some((1, 0, 0)));
+    assert_eq!(w.nodes[FW2].replica.len(Which::Internal), 0);
 }
