@@ -75,6 +75,8 @@ pub(crate) struct Stream {
     sent: u64,
     pub(crate) batch: Batch,
     pub(crate) controls: VecDeque<Control>,
+    /// How often a peer's numbers have begun anew: answers are about those of one time.
+    answers: u64,
     pub(crate) direct: VecDeque<Direct>,
     /// Messages about flows that the peer has missed, unless the flow has changed since.
     pub(crate) missed: VecDeque<(Ticket, u64)>,
@@ -93,6 +95,7 @@ impl Stream {
             sent: 0,
             batch: batch_for(settings),
             controls: VecDeque::new(),
+            answers: 0,
             direct: VecDeque::new(),
             missed: VecDeque::new(),
             allowance: 0,
@@ -113,6 +116,25 @@ impl Stream {
             self.controls.pop_front();
         }
         self.controls.push_back(control);
+    }
+
+    /// The numbers of a peer begin anew: what we still owe of answers is about others.
+    pub(crate) fn void_answers(&mut self) {
+        self.answers += 1;
+        self.controls.retain(|control| !is_answer(control));
+    }
+
+    /// What distinguishes a control message sent now from an older one with the same numbers.
+    pub(crate) fn answers(&self) -> u64 {
+        self.answers
+    }
+
+    /// The peer has missed a control message, which was sent when `answers` was this. An
+    /// answer about former numbers would confirm what has not come under the new ones.
+    pub(crate) fn owe_again(&mut self, control: Control, answers: u64) {
+        if answers == self.answers || !is_answer(&control) {
+            self.owe(control);
+        }
     }
 
     /// The peer has missed a message about a flow.
@@ -191,4 +213,9 @@ fn batch_for(settings: &Settings) -> Batch {
         .min_by_key(|(mtu, allowance)| mtu.saturating_sub(*allowance))
         .unwrap_or((1500, 28));
     Batch::new(mtu, allowance)
+}
+
+/// True if a control message is about the peer's numbers.
+fn is_answer(control: &Control) -> bool {
+    matches!(control, Control::Ack(..) | Control::Nack(..))
 }

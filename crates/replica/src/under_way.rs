@@ -30,7 +30,8 @@ pub(crate) enum About {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Message {
     pub(crate) about: About,
-    /// The version of the object that it carried; 0 for control messages.
+    /// The version of the object that it carried; of a control message, which numbers of the
+    /// peers it may be about.
     pub(crate) version: u64,
 }
 

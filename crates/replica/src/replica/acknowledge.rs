@@ -22,6 +22,9 @@ impl Replica {
         if is_hello && received.begins_numbers_anew() && !has_trailer {
             self.on_new_numbers(from);
         }
+        if received.begins_numbers_anew() {
+            self.stream.void_answers();
+        }
         let now = self.now;
         let Some(ftfw) = self.protocol.ftfw_mut() else {
             return;
@@ -167,7 +170,7 @@ impl Replica {
             About::Expectation => {
                 self.expectations.owe_missed(message.version);
             }
-            About::Control(control) => self.stream.owe(control),
+            About::Control(control) => self.stream.owe_again(control, message.version),
         }
     }
 

@@ -278,7 +278,8 @@ impl Replica {
         // An ALIVE is not repeated: the next one carries newer numbers.
         if control != Control::Alive {
             let about = About::Control(control);
-            self.message_sent(seq, Message { about, version: 0 });
+            let version = self.stream.answers();
+            self.message_sent(seq, Message { about, version });
         }
     }
 

@@ -244,3 +244,30 @@ fn ftfw_does_not_complete_a_bulk_update_that_it_has_given_up() {
     assert!(states.contains(&BulkState::UnderWay));
     assert!(!states.contains(&BulkState::Complete), "{states:?}");
 }
+
+/// Goal: an acknowledgement that was lost is not sent again after the peer has started again:
+/// its new numbers overlap the old ones, and it would take the peer for having heard it.
+#[test]
+fn an_old_acknowledgement_confirms_nothing_to_a_peer_that_has_started_again() {
+    let mut w = World::with(ftfw(), ftfw());
+    w.nodes[FW2].mute = true;
+    for n in 1..=100 {
+        w.traffic(FW1, &tcp(n));
+    }
+    // Something else that it repeats.
+    w.traffic(FW2, &tcp(200));
+    w.run(0.5);
+    w.restart(FW1, ftfw());
+    w.run(0.05);
+    w.nodes[FW1].mute = true;
+    w.nodes[FW2].mute = false;
+    for n in 101..=150 {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(5.0);
+    let (unacknowledged, _) = w.nodes[FW1].replica.unacknowledged();
+    assert!(unacknowledged >= 50, "only {unacknowledged} of 50");
+    w.nodes[FW1].mute = false;
+    w.run(5.0);
+    assert_eq!(w.nodes[FW2].replica.len(Which::External), 150);
+}
