@@ -1,7 +1,7 @@
 //! Commit: the requests of a pass over the external cache, and what follows their results.
 
 use cache::{List, Position, Slot, Ticket};
-use flow::{Flow, FlowKey};
+use flow::Flow;
 use wire::Role;
 
 use super::{REQUESTS_MAX, Replica};
@@ -253,14 +253,6 @@ impl Replica {
             }
         }
         self.commit = Some(commit);
-    }
-
-    /// A flow has ended in our kernel. A commit that is writing it adopts it by its result.
-    pub(crate) fn ended_while_committed(&mut self, flow: &FlowKey) {
-        let slot = self.external.find(flow).filter(|_| self.commit.is_some());
-        if let Some(slot) = slot.filter(|slot| self.external.note(*slot).is_asked()) {
-            self.external.change(slot, External::changed);
-        }
     }
 
     /// The last request of a commit about an entry is over: what waited for that follows.

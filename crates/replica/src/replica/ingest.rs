@@ -5,12 +5,12 @@
 //! our kernel too, and that must not be announced; our own requests cause events.
 
 use cache::Slot;
-use flow::Flow;
+use flow::{Flow, FlowKey};
 use wire::StateKind;
 use wire::v1::check_carried;
 
 use super::Replica;
-use crate::entry::{Effect, Step};
+use crate::entry::{Effect, External, Step};
 use crate::event::Event;
 use crate::kernel::{Change, KernelEvent, Origin};
 
@@ -34,7 +34,7 @@ impl Replica {
         }
         self.sweeps.note(self.now, flow);
         if event.change == Change::Destroy {
-            self.ended_while_committed(&flow.key());
+            self.ended_while_asked(&flow.key(), event.origin);
         }
         if event.origin != Origin::Traffic && !self.protocol.is_alone() {
             self.stats.events_own += 1;
@@ -70,6 +70,16 @@ impl Replica {
                 }
             }
             (Change::Update, Some(slot)) => self.on_update(slot, flow),
+        }
+    }
+
+    /// A flow has ended in our kernel. The result of a request about it that is under way may
+    /// be older. What an injection deletes and what runs down under it, it notices itself.
+    fn ended_while_asked(&mut self, flow: &FlowKey, origin: Origin) {
+        let is_noticed = !self.settings.external_cache && origin != Origin::Commit;
+        let slot = self.external.find(flow).filter(|_| !is_noticed);
+        if let Some(slot) = slot.filter(|slot| self.external.note(*slot).is_asked()) {
+            self.external.change(slot, External::changed);
         }
     }
 

@@ -155,6 +155,8 @@ impl Replica {
                 self.stats.external.updated += 1;
                 self.injection_over(slot);
             }
+            // What the kernel had may have ended since: a flush deletes what its owner has ended.
+            Next::Kept(_) if self.external.note(slot).has_changed() => self.injection_over(slot),
             Next::Kept(_) => self.remove_external(slot),
             Next::Clash => {
                 self.not_written(slot);

@@ -181,3 +181,47 @@ fn an_update_that_is_read_after_the_result_of_a_delete_leaves_no_entry() {
         assert_eq!(replica.len(Which::Internal), usize::from(lives));
     }
 }
+
+/// Goal: what the kernel had when it was read, and that a flush has deleted before the answer
+/// came, does not count as more than what the peer sends.
+#[test]
+fn an_answer_that_is_older_than_the_end_of_what_it_shows_is_not_believed() {
+    let mut replica = Replica::new(injecting());
+    let now = Instant::START;
+    while replica.poll_dump().is_some() {
+        replica.handle_dump_end(now, DumpEnd::Complete);
+    }
+    let bytes = forged::flow(
+        StateKind::New,
+        Flags::NONE,
+        0,
+        &in_state(&tcp(1), TcpState::SYN_SENT),
+    );
+    replica.handle_datagram(now, PeerId::FIRST, LinkId(0), &bytes);
+    let former = in_state(&tcp(1), TcpState::FIN_WAIT);
+    let mut is_ended = false;
+    for _ in 0..4 {
+        let mut requests = Vec::new();
+        replica.poll_kernel(10, &mut requests);
+        for request in requests {
+            let outcome = match request.op {
+                Op::Create(_) if is_ended => Outcome::Done,
+                Op::Create(_) => Outcome::Failed(KernelError::Exists),
+                _ => Outcome::Found(Box::new(former)),
+            };
+            if matches!(request.op, Op::Get(_)) {
+                is_ended = true;
+                let end = KernelEvent {
+                    change: Change::Destroy,
+                    origin: Origin::Commit,
+                    flow: former,
+                };
+                replica.handle_events(now, &[end]);
+            }
+            replica.handle_results(now, &[KernelResult { request, outcome }]);
+        }
+    }
+    assert!(is_ended, "it was asked");
+    assert_eq!(replica.len(Which::External), 1);
+    assert_eq!(replica.stats().external.created, 1);
+}
