@@ -24,6 +24,8 @@ use crate::random::Random;
 const WRITER_MAX: usize = 256;
 /// Most requests that are executed at once.
 const FEW: usize = 16;
+/// How often a turn leaves reports of the kernel in the socket.
+const PARTLY: f64 = 0.2;
 /// Datagrams that are sent in one turn.
 const SENDS_MAX: usize = 64;
 
@@ -32,7 +34,8 @@ const SENDS_MAX: usize = 64;
 pub struct Pace {
     /// Entries of a dump that one turn reads.
     pub dump_part: usize,
-    /// Requests are executed now at once, now before, now after the events of the turn are read.
+    /// Requests are executed now at once, now before, now after the events of the turn are read,
+    /// of which now all, now a part is read.
     pub varies: bool,
     /// Results come up to this time late.
     pub lateness: Duration,
@@ -207,7 +210,15 @@ impl driver::Host for Host<'_> {
     fn report(&mut self) -> Option<Report<'_>> {
         let turn = &mut self.turn;
         if !std::mem::replace(&mut turn.has_read_kernel, true) {
-            (turn.reports, turn.overrun) = self.kernel.take_reports();
+            // A daemon reads a bounded number in a turn: the others are read after the
+            // results of what it asks meanwhile, which are newer.
+            let waiting = self.kernel.reports() as u64;
+            if self.pace.varies && waiting > 0 && self.random.chance(PARTLY) {
+                let most = self.random.below(waiting) as usize;
+                turn.reports = self.kernel.take_first_reports(most);
+            } else {
+                (turn.reports, turn.overrun) = self.kernel.take_reports();
+            }
         }
         turn.flows.clear();
         while let Some(Reported::Flow(event)) = turn.reports.front() {

@@ -227,6 +227,17 @@ impl Kernel {
         self.overrun || !self.reports.is_empty()
     }
 
+    /// Number of reports that wait.
+    pub fn reports(&self) -> usize {
+        self.reports.len()
+    }
+
+    /// The first `most` of the reports that wait; the others stay, with what follows them.
+    pub fn take_first_reports(&mut self, most: usize) -> VecDeque<Reported> {
+        let most = most.min(self.reports.len());
+        self.reports.drain(..most).collect()
+    }
+
     /// The reports that wait, and whether some were dropped behind them.
     pub fn take_reports(&mut self) -> (VecDeque<Reported>, bool) {
         let overrun = std::mem::take(&mut self.overrun);

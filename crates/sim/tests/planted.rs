@@ -78,13 +78,6 @@ const BUGS: &[Bug] = &[
         broken: "            let _ = (key, Self::injection_deleted);",
         found_as: &["no ghost"],
     },
-    Bug {
-        what: "an update that is read after the result of a delete by injection leaves an entry",
-        file: "replica/src/replica/ingest.rs",
-        sound: "if event.change == Change::Update && is_unheard_of {",
-        broken: "if event.change == Change::Destroy && is_unheard_of {",
-        found_as: &["no ghost"],
-    },
 ];
 
 const CRATES: &[&str] = &["flow", "wire", "cache", "counters", "replica", "sim"];
