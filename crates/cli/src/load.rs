@@ -5,6 +5,8 @@ use std::path::Path;
 
 use config::Config;
 
+use crate::print;
+
 /// Where the original looks.
 pub(crate) const CONFIG_DEFAULT: &str = "/etc/conntrackd/conntrackd.conf";
 
@@ -14,8 +16,8 @@ pub(crate) struct Loaded {
     pub(crate) config: Config,
     /// One line each, for a log.
     pub(crate) warnings: Vec<String>,
-    /// How many there are; a line may stand for several.
-    pub(crate) warnings_count: usize,
+    /// How many there are, in words.
+    pub(crate) counts: String,
     /// The same with the line of the file and a mark below it.
     pub(crate) shown: String,
 }
@@ -27,13 +29,14 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, String> {
     // Bytes that are no UTF-8 become characters that belong nowhere, with their place.
     let text = String::from_utf8_lossy(&bytes);
     let parsed = config::parse(&text);
-    let shown = parsed.render(&file, &text);
+    let shown = parsed.render(&file, &text, print::has_colour());
+    let counts = parsed.counts();
     let warnings = parsed.warning_lines(&file, &text);
     match parsed.config {
         Some(config) => Ok(Loaded {
             config,
             warnings,
-            warnings_count: parsed.warnings,
+            counts,
             shown,
         }),
         None => Err(shown),

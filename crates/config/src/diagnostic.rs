@@ -55,7 +55,7 @@ pub(crate) fn line_number(text: &str, at: usize) -> usize {
 }
 
 /// Shows a diagnostic: severity, message, file, line, column, the line itself, help.
-pub(crate) fn render(diagnostic: &Diagnostic, file: &str, text: &str) -> String {
+pub(crate) fn render(diagnostic: &Diagnostic, file: &str, text: &str, colour: bool) -> String {
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
@@ -76,7 +76,12 @@ pub(crate) fn render(diagnostic: &Diagnostic, file: &str, text: &str) -> String 
     if let Some(help) = &diagnostic.help {
         group = group.element(Level::HELP.message(help));
     }
-    Renderer::plain().render(&[group])
+    let renderer = if colour {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
+    };
+    renderer.render(&[group])
 }
 
 /// The next place at which a text can be cut.
@@ -158,6 +163,12 @@ impl Diagnostics {
             message: message.to_string(),
             help: None,
         });
+    }
+
+    /// True if there is an error behind a place.
+    pub(crate) fn has_error_behind(&self, at: usize) -> bool {
+        let last = self.errors.first.last_key_value();
+        last.is_some_and(|((start, _), _)| *start > at)
     }
 
     /// How many errors and warnings there are.

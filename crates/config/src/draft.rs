@@ -39,6 +39,8 @@ pub(crate) struct Draft {
     pub(crate) sync: Sync,
     sync_span: Option<Span>,
     stats_span: Option<Span>,
+    /// From `UNIX` to its `Path`.
+    control_path_span: Option<Span>,
     /// The link whose block is being read.
     pub(crate) link: Link,
     pub(crate) scheduler_type: Option<SchedulerType>,
@@ -63,6 +65,7 @@ impl Draft {
             sync: Sync::default(),
             sync_span: None,
             stats_span: None,
+            control_path_span: None,
             link: link::empty(),
             scheduler_type: None,
             scheduler_priority: None,
@@ -78,6 +81,12 @@ impl Draft {
     /// The configuration, after the rules across sections. Links get their lines here.
     pub(crate) fn finish(mut self, text: &str) -> (Config, Diagnostics) {
         self.check_combinations();
+        if let Some(span) = self.control_path_span.take()
+            && line_number(text, span.start) == line_number(text, span.end)
+        {
+            let message = "Pacemaker's agent finds the socket only if `UNIX {`, `Path` and `}` have a line each";
+            self.diagnostics.warn(span, message);
+        }
         for link in &mut self.sync.links {
             link.line = line_number(text, link.line);
         }
@@ -102,9 +111,10 @@ impl Draft {
     // ---- General ----
 
     pub(crate) fn hash_limit(&mut self, n: u32) {
-        if n != 0 {
-            self.config.hash_limit = Some(n as usize);
+        if n == 0 {
+            return self.warn_here("`HashLimit 0` means the default");
         }
+        self.config.hash_limit = Some(n as usize);
     }
 
     /// `off` does not take a path back.
@@ -112,6 +122,13 @@ impl Draft {
         if on {
             self.config.log_file = Some(PathBuf::from(LOG_FILE_DEFAULT));
         }
+    }
+
+    pub(crate) fn control_path(&mut self, path: PathBuf) {
+        self.config.control_path = Some(path);
+        // From the block's word to the one that is being read.
+        let block = self.path.iter().rev().nth(1).map(|item| item.span.start);
+        self.control_path_span = block.map(|start| start..self.here().start);
     }
 
     pub(crate) fn syslog(&mut self, token: &Token<'_>) {

@@ -204,17 +204,32 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// What an operator is shown: the errors, or the warnings if there is no error, and how
-    /// many more there are.
-    pub fn render(&self, file: &str, text: &str) -> String {
-        let (severity, name, count) = match self.errors {
-            0 => (Severity::Warning, "warning", self.warnings),
-            n => (Severity::Error, "error", n),
-        };
-        let wanted = self.diagnostics.iter().filter(|d| d.severity == severity);
-        let mut shown: Vec<_> = wanted.map(|d| render(d, file, text)).collect();
-        shown.extend(more(count, name));
+    /// What an operator is shown: errors and warnings in the order of the file, how many more
+    /// there are, and how many in all. Nothing if there are none. With `colour` for a terminal.
+    pub fn render(&self, file: &str, text: &str, colour: bool) -> String {
+        let all = self.diagnostics.iter();
+        let mut shown: Vec<_> = all.map(|d| render(d, file, text, colour)).collect();
+        shown.extend(more(self.errors, "error"));
+        shown.extend(more(self.warnings, "warning"));
+        if self.errors > 0 {
+            shown.push(format!("{file}: {}", self.counts()));
+        }
         shown.join("\n")
+    }
+
+    /// How many there are, in words.
+    pub fn counts(&self) -> String {
+        let count = |n: usize, name: &str| match n {
+            0 => None,
+            1 => Some(format!("1 {name}")),
+            n => Some(format!("{n} {name}s")),
+        };
+        let both = [count(self.errors, "error"), count(self.warnings, "warning")];
+        let both: Vec<_> = both.into_iter().flatten().collect();
+        match both.is_empty() {
+            true => "no warnings".to_owned(),
+            false => both.join(", "),
+        }
     }
 
     /// The warnings as one line each, for a log.

@@ -64,7 +64,9 @@ impl Parser {
     fn words_of(&mut self, block: &Block<'_>, section: Section) {
         let mut nodes = block.cursor();
         while let Some(token) = self.next_word(&mut nodes) {
-            match find(token.text, section) {
+            // Behind a brace that is missing stand words that would be outside.
+            let outside = || find(token.text, Section::File).filter(|_| !block.is_closed);
+            match find(token.text, section).or_else(outside) {
                 Some((word, what)) => {
                     self.note_case(token, word, section);
                     self.read_all(token, word, what, &mut nodes);

@@ -96,7 +96,7 @@ pub(crate) static WORDS: &[Word] = &[
     ]),
     w("LockFile", &[at(&[General], &[Path(PATH_MAX, |d, p| d.config.lock_file = p)])]),
     w("UNIX", &[at(&[General], &[Block(Unix)])]),
-    w("Path", &[at(&[Unix], &[Path(SOCKET_PATH_MAX, |d, p| d.config.control_path = Some(p))])]),
+    w("Path", &[at(&[Unix], &[Path(SOCKET_PATH_MAX, Draft::control_path)])]),
     w("Backlog", &[at(&[Unix], &[NUMBER_UNUSED])
         .note(Warning("`Backlog` is deprecated and has no effect"))]),
     w("NetlinkBufferSize", &[at(&[General], NETLINK_BUFFER)]),

@@ -18,7 +18,8 @@ pub struct Query {
 #[derive(Clone, Debug)]
 struct Term {
     negated: bool,
-    test: Test,
+    /// One of them must hold.
+    tests: Vec<Test>,
 }
 
 /// Which address or port of the two tuples.
@@ -155,7 +156,8 @@ impl Query {
 
     /// True if the flow is to be shown.
     pub fn holds(&self, flow: &Flow) -> bool {
-        self.terms.iter().all(|t| t.test.holds(flow) != t.negated)
+        let any = |t: &Term| t.tests.iter().any(|test| test.holds(flow));
+        self.terms.iter().all(|t| any(t) != t.negated)
     }
 }
 
@@ -179,9 +181,20 @@ impl Term {
         };
         let known = FIELDS.iter().find(|(name, ..)| *name == field);
         let (_, accepted, _) = known.ok_or_else(|| bad(fields()))?;
-        let test = Test::parse(field, value);
-        let test = test.ok_or_else(|| bad(format!("write {field}={accepted}")))?;
-        Ok(Term { negated, test })
+        let tests = value.split(',').map(|value| Test::parse(field, value));
+        let tests = tests.collect::<Option<Vec<_>>>();
+        let tests = tests.ok_or_else(|| {
+            let names = match field {
+                "state" => format!(": {}", state_names().join(", ")),
+                "status" => {
+                    let names: Vec<_> = STATUS_NAMES.iter().map(|(name, _)| *name).collect();
+                    format!(": {}", names.join(", "))
+                }
+                _ => String::new(),
+            };
+            bad(format!("write {field}={accepted}[,...]{names}"))
+        })?;
+        Ok(Term { negated, tests })
     }
 }
 
@@ -322,6 +335,12 @@ fn word(text: &str) -> Option<u32> {
 
 /// The kernel's name of a state of any protocol that has states.
 fn state_name(text: &str) -> Option<&'static str> {
+    let mut names = state_names().into_iter();
+    names.find(|name| name.eq_ignore_ascii_case(text))
+}
+
+/// The states of TCP, SCTP and DCCP, each name once.
+fn state_names() -> Vec<&'static str> {
     let tcp = |n| {
         ProtoInfo::Tcp(TcpInfo {
             state: TcpState(n),
@@ -337,8 +356,10 @@ fn state_name(text: &str) -> Option<&'static str> {
     };
     let dccp = |state| ProtoInfo::Dccp(flow::DccpInfo { state, role: 0 });
     let all = (0..16).flat_map(|n| [tcp(n), sctp(n), dccp(n)]);
-    let mut names = all.filter_map(|p| p.state_name());
-    names.find(|name| name.eq_ignore_ascii_case(text))
+    let mut names: Vec<&'static str> = all.filter_map(|p| p.state_name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 #[cfg(test)]
@@ -370,6 +391,31 @@ mod tests {
             window_scale: None,
         }));
         flow
+    }
+
+    #[test]
+    fn a_list_holds_if_one_of_its_values_does() {
+        let flow = |port| {
+            let mut flow = Flow::new(Tuple {
+                addrs: Addrs::V4 {
+                    src: [10, 0, 0, 1].into(),
+                    dst: [10, 0, 0, 2].into(),
+                },
+                proto: Proto::TCP,
+                l4: L4::Ports { src: 1, dst: port },
+            });
+            flow.mark = Some(Mark(0));
+            flow
+        };
+        let holds = |word: &str| {
+            let query = Query::parse(&[word]).expect("a filter");
+            [22, 80, 443].map(|port| query.holds(&flow(port)))
+        };
+        assert_eq!(holds("dport=22,400-500"), [true, false, true]);
+        assert_eq!(holds("dport!=22,443"), [false, true, false]);
+        assert!(Query::parse(&["dport=22,"]).is_err());
+        let error = Query::parse(&["state=FOO"]).unwrap_err().to_string();
+        assert!(error.contains("ESTABLISHED, FIN_WAIT"), "{error}");
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::remains;
 pub(crate) struct Failure {
     pub(crate) error: String,
     pub(crate) help: Option<String>,
+    /// Exit status.
+    pub(crate) status: u8,
 }
 
 impl Failure {
@@ -21,13 +23,22 @@ impl Failure {
         Failure {
             error: error.into(),
             help: None,
+            status: super::FAILED,
+        }
+    }
+
+    /// The arguments are wrong.
+    pub(crate) fn usage(error: impl Into<String>) -> Failure {
+        Failure {
+            status: super::USAGE,
+            ..Failure::plain(error)
         }
     }
 
     fn with_help(error: String, help: &str) -> Failure {
         Failure {
-            error,
             help: Some(help.to_owned()),
+            ..Failure::plain(error)
         }
     }
 }
@@ -100,6 +111,7 @@ fn read_answer(
                 .error
                 .unwrap_or_else(|| format!("the daemon is ftfw {}", head.version)),
             help: head.help,
+            status: super::FAILED,
         });
     }
     loop {
@@ -127,6 +139,7 @@ fn read_answer(
         return Err(Failure {
             error: tail.error.unwrap_or_default(),
             help: tail.help,
+            status: super::FAILED,
         });
     }
     Ok(Some(tail))

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod client;
+mod surroundings;
 mod text;
 
 use std::io::{self, Write};
@@ -18,6 +19,8 @@ use client::Failure;
 
 /// Exit status of a command that could not be done.
 const FAILED: u8 = 1;
+/// Exit status of wrong arguments, as clap has it.
+const USAGE: u8 = 2;
 /// Exit status of a commit that the kernel refused in part.
 const PARTIAL: u8 = 3;
 
@@ -43,7 +46,7 @@ pub fn run(arguments: &[String]) -> Outcome {
             if let Some(help) = failure.help {
                 print::error(format_args!("      {help}"));
             }
-            Outcome::Exit(FAILED)
+            Outcome::Exit(failure.status)
         }
     }
 }
@@ -101,7 +104,7 @@ fn exit_status(tail: &Tail) -> u8 {
 /// What is sent to the daemon, and the form of the rows.
 fn task(action: &Action) -> Result<(Task, Form), Failure> {
     let good = |filter: &[String]| -> Result<Vec<String>, Failure> {
-        Query::parse(filter).map_err(|e| Failure::plain(e.to_string()))?;
+        Query::parse(filter).map_err(|e| Failure::usage(e.to_string()))?;
         Ok(filter.to_vec())
     };
     let plain = |task| Ok((task, Form::Text));
@@ -139,13 +142,13 @@ fn task(action: &Action) -> Result<(Task, Form), Failure> {
                 objects: only.objects(),
             })
         }
-        Action::Flush { .. } => Err(Failure::plain("`--only` goes with `flush kernel` alone")),
+        Action::Flush { .. } => Err(Failure::usage("`--only` goes with `flush kernel` alone")),
         Action::Resync { from, only } => match from {
             From::Kernel => plain(Task::ResyncKernel {
                 objects: only.objects(),
             }),
             From::Peer if only.is_given() => {
-                Err(Failure::plain("`--only` goes with `resync kernel` alone"))
+                Err(Failure::usage("`--only` goes with `resync kernel` alone"))
             }
             From::Peer => plain(Task::ResyncPeer),
         },
@@ -163,12 +166,15 @@ fn check(path: &Path) -> Outcome {
             if !loaded.shown.is_empty() {
                 print::out(format_args!("{}\n", loaded.shown));
             }
-            let warnings = match loaded.warnings_count {
-                0 => "no warnings".to_owned(),
-                1 => "1 warning".to_owned(),
-                n => format!("{n} warnings"),
+            let missing = surroundings::missing(&loaded.config);
+            for what in &missing {
+                print::out(format_args!("warning: {what}\n"));
+            }
+            let verdict = match missing.is_empty() {
+                true => format!("good, {}", loaded.counts),
+                false => "no errors, but the daemon does not start here".to_owned(),
             };
-            print::out(format_args!("{}: good, {warnings}\n", path.display()));
+            print::out(format_args!("{}: {verdict}\n", path.display()));
             Outcome::Exit(0)
         }
         Err(text) => {

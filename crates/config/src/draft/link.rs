@@ -101,7 +101,9 @@ impl Draft {
         .filter_map(|(word, is_missing)| is_missing.then_some(word))
         .collect();
         let (address, destination) = (link.address, link.destination);
-        if !missing.is_empty() {
+        // What is missing may be what was just found to be bad.
+        let begin = self.here().start;
+        if !missing.is_empty() && !self.diagnostics.has_error_behind(begin) {
             let word = self.path.last().map_or("", |item| item.word);
             self.error_here(
                 format_args!("`{word}` lacks {}", missing.join(", ")),

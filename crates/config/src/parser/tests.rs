@@ -12,7 +12,9 @@ General {
     LogFile on
     Syslog local3
     LockFile /var/lock/x.lock
-    UNIX { Path /run/x.ctl }
+    UNIX {
+        Path /run/x.ctl
+    }
     NetlinkBufferSize 2097152
     NetlinkBufferSizeMaxGrowth 8388608
     Filter From Userspace {
@@ -72,7 +74,7 @@ fn every_error_of_a_file_is_reported() {
         [
             "`HashLimt` is not accepted in General",
             "`ACKWindowSize` is not accepted in Sync { Mode NOTRACK }",
-            "`UDP` lacks Port",
+            // Not that `UDP` lacks a port, too.
             "port 70000",
         ]
     );
@@ -82,7 +84,7 @@ fn every_error_of_a_file_is_reported() {
 fn a_diagnostic_shows_file_line_column_the_line_and_help() {
     let text = "General {\n    HashLimt 10\n}\n";
     let parsed = parse(text);
-    let shown = render(&parsed.diagnostics[0], "/etc/x.conf", text);
+    let shown = render(&parsed.diagnostics[0], "/etc/x.conf", text, false);
     assert!(shown.contains("/etc/x.conf:2:5"), "{shown}");
     assert!(shown.contains("    HashLimt 10"), "{shown}");
     assert!(shown.contains("did you mean `HashLimit`?"), "{shown}");
@@ -187,7 +189,9 @@ Sync {
     let cloudstack = "General {
     HashLimit 131072
     LogFile on
-    UNIX { Path /var/run/conntrackd.ctl }
+    UNIX {
+        Path /var/run/conntrackd.ctl
+    }
     Stats {
         LogFile on
     }
@@ -338,4 +342,40 @@ fn the_packaged_examples_are_good() {
         let config = parsed.config.unwrap();
         assert_eq!(config.sync.is_some(), name != "statistics");
     }
+}
+
+/// One mistake gives one error, and what stands beside it is still judged.
+#[test]
+fn one_mistake_gives_one_error() {
+    let errors = |text: &str| {
+        let parsed = parse(text);
+        let all = parsed.diagnostics.into_iter();
+        let errors = all.filter(|d| d.severity == crate::Severity::Error);
+        errors.map(|d| d.message).collect::<Vec<_>>()
+    };
+    let unclosed = format!(
+        "General {{\nLogFile on\n{}",
+        GOOD.replacen("General {", "General { HashLimit 5", 1)
+    );
+    assert_eq!(errors(&unclosed), ["the block of `General` is not closed"]);
+    let link = "UDP { IPv4_Destination_Address 10.0.0.999 Port 1 Interface a }";
+    let bad = format!("Sync {{ Mode FTFW {{ }} {link} }}");
+    assert_eq!(
+        errors(&bad),
+        ["`10.0.0.999` is no value of `IPv4_Destination_Address`"]
+    );
+    let both = bad.replace("Port 1 ", "");
+    assert_eq!(errors(&both).len(), 1);
+    let missing = bad.replace("IPv4_Destination_Address 10.0.0.999", "");
+    assert_eq!(errors(&missing).len(), 1);
+}
+
+#[test]
+fn what_surprises_later_gives_a_warning() {
+    let warnings = |text: &str| parse(text).warnings;
+    let block = "General {\nUNIX {\nPath /run/x\n}\n}";
+    assert_eq!(warnings(block), 0);
+    assert_eq!(warnings(&block.replace("{\nPath", "{ Path")), 1);
+    assert_eq!(warnings(&block.replace("UNIX", "HashLimit 0\nUNIX")), 1);
+    assert_eq!(warnings(&block.replace("UNIX", "HashLimit 9\nUNIX")), 0);
 }

@@ -155,12 +155,16 @@ fn events(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// Runs our command line, which must fail with status 1 and say `words`.
+/// Runs our command line, which must fail with status 1 and print `words`.
 fn refused(daemon: &Daemon, arguments: &[&str], words: &[&str]) -> Result<()> {
+    refused_with(1, daemon, arguments, words)
+}
+
+fn refused_with(status: i32, daemon: &Daemon, arguments: &[&str], words: &[&str]) -> Result<()> {
     let out = daemon.own_command(arguments)?.output()?;
     let said = String::from_utf8_lossy(&out.stderr);
     ensure!(
-        out.status.code() == Some(1),
+        out.status.code() == Some(status),
         "{arguments:?}: {}",
         out.status
     );
@@ -192,11 +196,10 @@ fn refusals(world: &World) -> Result<()> {
     let alarm = start(1, &Settings::new(Mode::Alarm))?;
     refused(&alarm, &["bulk"], &["ALARM", "RefreshTime"])?;
     refused(&alarm, &["resync", "peer"], &["ALARM"])?;
-    refused(
-        &alarm,
-        &["flows", "kernel", "port=5"],
-        &["is no filter", "dport"],
-    )?;
+    let wrong = &["flows", "kernel", "port=5"];
+    refused_with(2, &alarm, wrong, &["is no filter", "dport"])?;
+    refused_with(2, &alarm, &["flows", "kernel", "state=FOO"], &["FIN_WAIT"])?;
+    refused_with(2, &alarm, &["statu"], &["'status'"])?;
     alarm.own(&["stop"])?;
     wait::until("it has ended", SOON, || {
         alarm.output(&["-s"]).is_ok_and(|o| !o.status.success())
@@ -267,16 +270,28 @@ fn check(world: &World) -> Result<()> {
     let file = |extra: &str| {
         let dir = dir.display();
         format!(
-            "General {{ LogFile {dir}/log\nLockFile {dir}/lock\nUNIX {{ Path {dir}/ctl\n}} {extra} }}\n\
+            "General {{ LogFile {dir}/log\nLockFile {dir}/lock\nUNIX {{\nPath {dir}/ctl\n}} {extra} }}\n\
              Sync {{ Mode FTFW {{ }} UDP {{ IPv4_address 10.0.0.1 \
-             IPv4_Destination_Address 10.0.0.2 Port 3780 Interface nowhere0 }} }}\n"
+             IPv4_Destination_Address 10.0.0.2 Port 3780 Interface lo }} }}\n"
         )
     };
-    let (good, said) = run_check(&file(""), world)?;
+    // What the file names is not there.
+    let elsewhere = file("").replace("Interface lo", "Interface nowhere0");
+    let (good, said) = run_check(&elsewhere, world)?;
+    ensure!(good && !said.contains("good"), "{said}");
+    for part in [
+        "no interface `nowhere0`",
+        "no folder",
+        "does not start here",
+    ] {
+        ensure!(said.contains(part), "{part}: {said}");
+    }
+    let here = |text: String| text.replace(&dir.display().to_string(), "/tmp");
+    let (good, said) = run_check(&here(file("")), world)?;
     ensure!(good && said.contains("good, no warnings"), "{said}");
-    let (good, said) = run_check(&file("Nice -20"), world)?;
+    let (good, said) = run_check(&here(file("Nice -20")), world)?;
     ensure!(
-        good && said.contains("1 warning") && said.contains("nice(1)"),
+        good && said.contains("good, 1 warning") && said.contains("nice(1)"),
         "{said}"
     );
     let (good, said) = run_check(&file("HashLimt 5 Sistemd on"), world)?;
@@ -284,7 +299,8 @@ fn check(world: &World) -> Result<()> {
     for part in [
         "did you mean `HashLimit`?",
         "did you mean `Systemd`?",
-        "checked.conf:4:14",
+        "checked.conf:5:14",
+        "2 errors",
     ] {
         ensure!(said.contains(part), "{part}: {said}");
     }

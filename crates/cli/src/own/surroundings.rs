@@ -1,0 +1,51 @@
+//! What a configuration names and this machine lacks. A file may be checked elsewhere than where it
+//! is used, so these are warnings.
+
+use std::path::{Path, PathBuf};
+
+use config::Config;
+
+/// Interfaces and folders that are not here, as sentences.
+pub(super) fn missing(config: &Config) -> Vec<String> {
+    let mut missing = Vec::new();
+    let links = config.sync.iter().flat_map(|sync| &sync.links);
+    for name in links.filter_map(|link| link.interface.as_deref()) {
+        if !Path::new("/sys/class/net").join(name).exists() {
+            missing.push(format!("there is no interface `{name}` here"));
+        }
+    }
+    let stats_log = config.stats.as_ref().and_then(|s| s.log_file.as_ref());
+    let files: [(&str, Option<&PathBuf>); 4] = [
+        ("the lock file", Some(&config.lock_file)),
+        ("the log file", config.log_file.as_ref()),
+        ("the control socket", config.control_path.as_ref()),
+        ("the statistics log", stats_log),
+    ];
+    for (what, path) in files {
+        if let Some(folder) = path.and_then(|path| path.parent())
+            && !folder.is_dir()
+        {
+            missing.push(format!(
+                "there is no folder {} here for {what}",
+                folder.display()
+            ));
+        }
+    }
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn interfaces_and_folders_that_are_not_here_are_named() {
+        let text = "General {\nLockFile /no-such-folder/lock\nLogFile /tmp/log\n}\n\
+                    Sync {\nMode FTFW { }\nUDP {\nIPv4_Destination_Address 10.0.0.1\nPort 1\n\
+                    Interface no-such-one\n}\nUDP {\nIPv4_Destination_Address 10.0.0.1\n\
+                    Port 1\nInterface lo\n}\n}";
+        let config = config::parse(text).config.expect("a good file");
+        let missing = super::missing(&config);
+        assert_eq!(missing.len(), 2, "{missing:?}");
+        assert!(missing[0].contains("no-such-one"));
+        assert!(missing[1].contains("/no-such-folder"));
+    }
+}
