@@ -82,6 +82,8 @@ impl Replica {
     /// Arms the scheduled flush; a second time while armed does nothing.
     pub(crate) fn schedule_flush(&mut self) -> Answer {
         self.role = Role::Backup;
+        // A take-over of the peer that comes now is the later one, and crosses nothing.
+        self.took_over_at = None;
         self.commit_opened_at = None;
         if self.flush.purge_at.is_none() {
             let after = self.settings.purge_timeout;

@@ -293,3 +293,27 @@ fn two_that_take_over_at_once_agree_on_an_owner() {
         }
     }
 }
+
+/// Goal: FW2 has taken over and is made the backup before FW1 has acknowledged it. FW1 takes
+/// back, and keeps the flows although its epoch is the lower one: that take-over is the later.
+#[test]
+fn a_take_over_after_the_peer_was_made_the_backup_crosses_nothing() {
+    let mut w = pair(true);
+    let script = |w: &mut World, n: usize| {
+        w.command(n, Command::Commit(Objects::All));
+        w.run(0.05);
+        w.command(n, Command::FlushCaches);
+        w.command(n, Command::Resync(Objects::All));
+        w.run(0.05);
+        w.command(n, Command::Bulk);
+    };
+    w.nodes[FW1].mute = true;
+    script(&mut w, FW2);
+    w.run(0.1);
+    w.command(FW2, Command::ScheduleFlush);
+    script(&mut w, FW1);
+    w.nodes[FW1].mute = false;
+    w.run(2.0);
+    assert_eq!(w.nodes[FW1].announced(), FLOWS.into());
+    assert_eq!(w.nodes[FW2].replica.len(Which::External), FLOWS.into());
+}
