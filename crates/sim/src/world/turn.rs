@@ -200,6 +200,10 @@ impl World {
                 Purpose::Inject => self.truth.on_injected(n, flow.key()),
                 _ => self.truth.on_traffic(n, &flow.key()),
             }
+            if creates && why == Purpose::Commit {
+                // Also what came after the command: a copy of what has ended elsewhere.
+                self.truth.on_claim(n, std::iter::once(flow.key()));
+            }
         }
         Ok(())
     }
