@@ -26,6 +26,7 @@ mod managers;
 mod operation;
 mod pair;
 mod restart;
+mod sources;
 mod statistics;
 mod tables;
 mod trouble;
@@ -72,6 +73,7 @@ fn scenarios() -> Vec<Scenario> {
         trouble::SCENARIOS,
         managers::SCENARIOS,
         statistics::SCENARIOS,
+        sources::SCENARIOS,
         weak_points::SCENARIOS,
         windows::SCENARIOS,
     ]

@@ -50,6 +50,7 @@ pub(crate) const SCENARIOS: &[Scenario] = probes! {
     "3_nothing_is_flushed_after_a_commit": flush_is_refused,
     "5_a_second_commit_makes_flows_again": commits_destructively,
     "6_flows_of_a_zone_end_in_a_repair": repairs_destructively,
+    "6_flows_of_a_zone_end_at_each_poll": polls_destructively,
     "7_an_update_makes_an_ipv6_flow_again": updates_destructively,
     "8_no_expectation_without_internal_cache": loses_expectations,
     "11_too_many_are_counted_as_lost": miscounts,
@@ -61,6 +62,7 @@ pub(crate) const SCENARIOS: &[Scenario] = probes! {
     "26_what_ended_while_the_peer_was_dead_stays": keeps_the_dead,
     "30_datagrams_over_ipv6_are_fragmented": fragments,
     "34_a_silent_client_stops_it": stops_for_a_client,
+    "35_polling_reads_no_expectations": polls_flows_alone,
     "41_a_lost_end_is_never_made_good": loses_ends,
 };
 
@@ -248,6 +250,29 @@ fn repairs_destructively(world: &World, kind: Kind) -> Result<bool> {
     Ok(repaired.is_err() || ended > 0)
 }
 
+/// The same at each poll, though nothing is lost.
+fn polls_destructively(world: &World, kind: Kind) -> Result<bool> {
+    let settings = Settings {
+        general_lines: "PollSecs 1".into(),
+        ..notrack()
+    };
+    let options = Options {
+        zone: Some(5),
+        ..Options::default()
+    };
+    let pair = Pair::of(world, kind, settings, options)?;
+    let _open = pair.connect(SERVER, 5)?;
+    wait::until("FW2 has learnt of the flows", SOON, || {
+        external(&pair.fw2, "connections created:").is_some_and(|n| n >= 5)
+    })?;
+    thread::sleep(Duration::from_secs(4));
+    let held = pair
+        .lab
+        .count_flows(0, &format!("-p tcp --dport {PORT} -w 5"))?;
+    ensure!(held == 5, "FW1's kernel has {held}");
+    Ok(external(&pair.fw2, "connections destroyed:").context("no counter")? > 0)
+}
+
 /// IPv6 addresses of a translation stay in the update request, which the kernel refuses.
 fn updates_destructively(world: &World, kind: Kind) -> Result<bool> {
     let settings = settings(Mode::Notrack, "DisableExternalCache on");
@@ -286,6 +311,28 @@ fn loses_expectations(world: &World, kind: Kind) -> Result<bool> {
         is_known,
     )
     .is_err())
+}
+
+/// Only the table of flows is read.
+fn polls_flows_alone(world: &World, kind: Kind) -> Result<bool> {
+    let settings = Settings {
+        general_lines: "PollSecs 1".into(),
+        sync_lines: "Options { ExpectationSync { ftp } }".into(),
+        ..notrack()
+    };
+    let options = Options {
+        ftp: true,
+        ..Options::default()
+    };
+    let pair = Pair::of(world, kind, settings, options)?;
+    ftp::serve(&pair.lab.b, SERVER)?;
+    let mut client = Client::open(&pair.lab.a, SERVER, Way::Passive)?;
+    client.agree()?;
+    let expected = pair.lab.fw[0].run("conntrack -L expect")?;
+    ensure!(expected.lines().count() == 1, "{expected}");
+    pair.wait_external("dport=21 ", 1)?;
+    let is_known = || (pair.fw2.ask(&["-e", "expect"])).is_ok_and(|t| t.lines().count() == 1);
+    Ok(wait::until("FW2 knows the expectation", SOON, is_known).is_err())
 }
 
 /// Three numbers are left out; the original counts five messages.
