@@ -321,6 +321,7 @@ fn config() -> Config {
         scheduler: None,
         systemd: None,
         filter: flow::Filter::default(),
+        filter_in_kernel: false,
         sync: None,
         stats: None,
         helpers: Vec::new(),

@@ -181,6 +181,8 @@ pub struct Config {
     pub systemd: Option<bool>,
     /// Which flows are replicated.
     pub filter: Filter,
+    /// Events are filtered in the kernel already.
+    pub filter_in_kernel: bool,
     /// Replication.
     pub sync: Option<Sync>,
     /// Statistics; never beside replication.

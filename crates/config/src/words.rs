@@ -124,11 +124,13 @@ pub(crate) static WORDS: &[Word] = &[
     w("Priority", &[at(&[Scheduler], &[Number(Draft::priority)])]),
     w("Systemd", &[at(&[General], &[Switch(|d, on| d.config.systemd = Some(on))])]),
 
-    w("Filter", &[at(&[General], &[MaybeOneOf(FilterFrom), Block(Filter)])]),
+    w("Filter", &[at(&[General], &[
+        // The last block decides for all.
+        Do(|d| d.config.filter_in_kernel = false), MaybeOneOf(FilterFrom), Block(Filter),
+    ])]),
     w("From", &[at(&[FilterFrom], &[OneOf(FilterPlace)])]),
     w("Userspace", &[at(&[FilterPlace], &[])]),
-    w("Kernelspace", &[at(&[FilterPlace], &[])
-        .note(Warning("events are filtered in user space, with the same meaning"))]),
+    w("Kernelspace", &[at(&[FilterPlace], &[Do(|d| d.config.filter_in_kernel = true)])]),
     w("Protocol", &[at(&[Filter], &[OneOf(Section::Policy), Names(Draft::protocols), Do(Draft::end_protocols)])]),
     w("Address", &[at(&[Filter], &[OneOf(Section::Policy), Block(FilterAddress), Do(Draft::end_addresses)])]),
     w("State", &[at(&[Filter], &[OneOf(Section::Policy), Block(FilterState), Do(Draft::end_states)])]),

@@ -15,6 +15,7 @@ mod details;
 mod expect;
 mod header;
 mod message;
+mod program;
 mod request;
 mod stats;
 
@@ -23,6 +24,7 @@ pub use details::{Counters, Details, TcpFlags, decode_details};
 pub use expect::decode_expectation;
 pub use header::{NlMessage, NlMessages, messages};
 pub use message::{EventKind, Message, decode, error_text};
+pub use program::{Instruction, program};
 pub use request::{DumpFilter, NatRange, Request, TcpOptions};
 pub use stats::{CpuStats, TableStats};
 

@@ -9,8 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result};
 use ctnetlink::{DumpFilter, EventKind, Message, Request, decode_details, group};
-use flow::{Expectation, Flow, FlowKey};
+use flow::{Expectation, Filter, Flow, FlowKey};
 use replica::{Change, DumpEnd, DumpScope, ExpectationEvent, KernelEvent, Origin};
+use sys::filter::{Instruction, instruction_of};
 use sys::netlink::{Ignored, Netlink, RECEIVE_BYTES, is_overrun};
 
 use crate::links::is_would_block;
@@ -36,6 +37,8 @@ pub(crate) struct EventSocket {
     hears_injections: bool,
     commit_port: u32,
     inject_port: u32,
+    /// The filter, as far as the kernel applies it.
+    program: Vec<Instruction>,
     /// Messages of an unknown type.
     pub(crate) unknown: u64,
     /// Messages that could not be decoded.
@@ -82,6 +85,13 @@ impl EventSocket {
                 group::EXPECT_DESTROY,
             ]);
         }
+        let program = match config.filter_in_kernel {
+            true => in_kernel(&config.filter),
+            false => None,
+        };
+        if let Some(program) = &program {
+            socket.filter(None, program).context("filter of events")?;
+        }
         for g in groups {
             socket
                 .join(g)
@@ -103,6 +113,7 @@ impl EventSocket {
                 hears_injections: true,
                 commit_port: ports.0,
                 inject_port: ports.1,
+                program: program.unwrap_or_default(),
                 unknown: 0,
                 failed: 0,
             },
@@ -113,6 +124,11 @@ impl EventSocket {
     /// Size of the receive buffer.
     pub(crate) fn buffer_bytes(&self) -> usize {
         self.buffer_bytes
+    }
+
+    /// True if the kernel applies the filter.
+    pub(crate) fn filters_in_kernel(&self) -> bool {
+        !self.program.is_empty()
     }
 
     /// How many events the receive buffer holds.
@@ -141,7 +157,8 @@ impl EventSocket {
                 port: self.inject_port,
                 subsystem: NFNL_SUBSYS_CTNETLINK,
             };
-            self.socket.ignore((!on).then_some(ignored))?;
+            self.socket
+                .filter((!on).then_some(ignored), &self.program)?;
             self.hears_injections = on;
         }
         Ok(())
@@ -312,6 +329,13 @@ impl Events {
         let end = at(nth).unwrap_or(self.flows.len());
         Some(Run::Flows(&self.flows[begin..end]))
     }
+}
+
+/// A filter for the kernel; `None` if it is too long for that.
+fn in_kernel(filter: &Filter) -> Option<Vec<Instruction>> {
+    let program = ctnetlink::program(filter)?.into_iter();
+    let all = program.map(|i| instruction_of(i.code, i.jt, i.jf, i.k));
+    Some(all.collect())
 }
 
 fn change(kind: EventKind) -> Change {
@@ -505,3 +529,6 @@ mod tests {
         assert_eq!(events.len(), 0);
     }
 }
+
+#[cfg(test)]
+mod program_tests;

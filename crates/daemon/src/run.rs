@@ -386,8 +386,15 @@ fn open_events(
         log.notice("running in polling mode");
         return Ok(None);
     }
-    log.notice("using user-space event filtering");
     let (socket, warning) = EventSocket::open(config, writer.ports())?;
+    if socket.filters_in_kernel() {
+        log.notice("using kernel-space event filtering");
+    } else {
+        log.notice("using user-space event filtering");
+        if config.filter_in_kernel {
+            log.warning("the filter is too long for the kernel: it is applied in user space alone");
+        }
+    }
     if let Some(warning) = warning {
         log.warning(warning);
     }

@@ -43,6 +43,20 @@ impl Prefix {
         Prefix { addr, len }
     }
 
+    /// An address inside; bits behind the length may be set.
+    pub fn addr(&self) -> IpAddr {
+        self.addr
+    }
+
+    /// Length in bits, at most that of an address of the family.
+    #[allow(
+        clippy::len_without_is_empty,
+        reason = "a prefix has a length and no contents"
+    )]
+    pub fn len(&self) -> u8 {
+        self.len
+    }
+
     /// True if `addr` is of the same family and inside.
     pub fn contains(&self, addr: IpAddr) -> bool {
         match (self.addr, addr) {

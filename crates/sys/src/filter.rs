@@ -8,6 +8,14 @@ use libc::{
     BPF_ABS, BPF_B, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter, sock_fprog,
 };
 
+/// One instruction: `struct sock_filter`.
+pub type Instruction = sock_filter;
+
+/// An instruction of its four fields.
+pub fn instruction_of(code: u16, jt: u8, jf: u8, k: u32) -> Instruction {
+    sock_filter { code, jt, jf, k }
+}
+
 /// Loads the four bytes at `offset`, in network byte order.
 pub(crate) fn load_word(offset: u32) -> sock_filter {
     instruction(BPF_LD | BPF_W | BPF_ABS, offset, 0)
@@ -39,7 +47,10 @@ fn instruction(code: u32, k: u32, jf: u8) -> sock_filter {
 }
 
 /// Attaches a program to a socket, in place of the one that it had.
-pub(crate) fn attach(socket: impl AsFd, program: &[sock_filter]) -> io::Result<()> {
+///
+/// # Errors
+/// The system's error, for a program that it refuses, too.
+pub fn attach(socket: impl AsFd, program: &[sock_filter]) -> io::Result<()> {
     let program = sock_fprog {
         len: u16::try_from(program.len()).map_err(io::Error::other)?,
         filter: program.as_ptr().cast_mut(),

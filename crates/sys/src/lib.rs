@@ -3,7 +3,7 @@
 //! The only crate with `unsafe`. One function, one system call, no decisions;
 //! descriptors are `OwnedFd` and `BorrowedFd` at the edges.
 
-mod filter;
+pub mod filter;
 pub mod interface;
 pub mod netlink;
 pub mod netns;

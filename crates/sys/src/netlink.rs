@@ -109,20 +109,29 @@ impl Netlink {
         set_option(&self.fd, libc::SOL_NETLINK, libc::NETLINK_NO_ENOBUFS, 1)
     }
 
-    /// Makes the kernel drop what the socket of port id `port` causes, among messages of the
-    /// subsystem `subsystem`, before it wakes anybody; `None` ends that.
+    /// What the kernel delivers no more: messages that somebody has caused, and what a program
+    /// for classic BPF drops. An empty program drops nothing.
     ///
     /// A filter sees a datagram as a whole and looks at its first message: the kernel sends
     /// each event in a datagram of its own.
     ///
     /// # Errors
     /// The error that the system reports.
-    pub fn ignore(&self, what: Option<Ignored>) -> io::Result<()> {
-        match what {
-            Some(ignored) => filter::attach(&self.fd, &ignored.program()),
+    pub fn filter(
+        &self,
+        ignored: Option<Ignored>,
+        program: &[filter::Instruction],
+    ) -> io::Result<()> {
+        if ignored.is_none() && program.is_empty() {
             // The value is not looked at.
-            None => set_option(&self.fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0),
+            return set_option(&self.fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0);
         }
+        let mut all = ignored.map_or_else(Vec::new, |ignored| ignored.program().to_vec());
+        all.extend_from_slice(program);
+        if program.is_empty() {
+            all.push(filter::take(u32::MAX));
+        }
+        filter::attach(&self.fd, &all)
     }
 
     /// Short answers: an error without a copy of the request (`NETLINK_CAP_ACK`).
@@ -184,7 +193,8 @@ pub struct Ignored {
 }
 
 impl Ignored {
-    fn program(self) -> [libc::sock_filter; 6] {
+    /// Drops them, and goes on with the others behind its end.
+    fn program(self) -> [filter::Instruction; 5] {
         use filter::{load_byte, load_word, skip_unless, take};
         // A filter loads in network byte order what the header has in the machine's.
         const SUBSYSTEM_AT: u32 = if cfg!(target_endian = "little") { 5 } else { 4 };
@@ -195,7 +205,6 @@ impl Ignored {
             load_byte(SUBSYSTEM_AT),
             skip_unless(self.subsystem.into(), 1),
             take(0),
-            take(u32::MAX),
         ]
     }
 }
@@ -233,7 +242,9 @@ mod tests {
             port: 0x0102_0304,
             subsystem: 1,
         };
-        filter::attach(&receiver, &ignored.program()).unwrap();
+        let mut program = ignored.program().to_vec();
+        program.push(filter::take(u32::MAX));
+        filter::attach(&receiver, &program).unwrap();
         // What a header is: length, type and flags, sequence number, port.
         let passes = |port: u32, kind: u16| {
             let head = [16u32, u32::from(kind), 7, port];
@@ -257,11 +268,11 @@ mod tests {
             port: 1,
             subsystem: 1,
         };
-        socket.ignore(Some(ignored)).unwrap();
-        socket.ignore(Some(ignored)).unwrap();
-        socket.ignore(None).unwrap();
+        socket.filter(Some(ignored), &[]).unwrap();
+        socket.filter(Some(ignored), &[]).unwrap();
+        socket.filter(None, &[]).unwrap();
         // Nothing is attached any more.
-        let error = socket.ignore(None).unwrap_err();
+        let error = socket.filter(None, &[]).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
     }
 

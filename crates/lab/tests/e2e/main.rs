@@ -15,6 +15,7 @@ mod documents;
 mod expectations;
 mod failback;
 mod failover;
+mod filters;
 mod ftfw;
 mod hostile;
 mod kernel_facts;
@@ -73,6 +74,7 @@ fn scenarios() -> Vec<Scenario> {
         trouble::SCENARIOS,
         managers::SCENARIOS,
         statistics::SCENARIOS,
+        filters::SCENARIOS,
         sources::SCENARIOS,
         weak_points::SCENARIOS,
         windows::SCENARIOS,

@@ -64,6 +64,7 @@ fn logged(daemon: &Daemon) -> Vec<String> {
 fn without_ids(text: &str) -> String {
     let word = |w: &str| match w.split_once("id=") {
         Some(("", _)) => "id=".to_owned(),
+        _ if w.starts_with("delta-time=") => "delta-time=".to_owned(),
         _ => match w.split_once("<id>") {
             Some((before, rest)) => {
                 format!("{before}{}", rest.trim_start_matches(char::is_numeric))
