@@ -92,7 +92,7 @@ fn ends(world: &World) -> Result<()> {
     let _open = pair.connect(SERVER, 3)?;
     pair.wait_external(&format!("dport={PORT} "), 5)?;
     drop(ends);
-    pair.wait_external(&format!("dport={PORT} "), 3)
+    pair.wait_ended(3)
 }
 
 /// Flows that the peer knows if only the network of A is accepted. B is outside.

@@ -452,11 +452,7 @@ fn filters(world: &World) -> Result<()> {
     // The end of a flow is told although its last state is filtered.
     pair.lab.forget_ended_soon(0)?;
     open.close();
-    wait::until(
-        "ended flows leave the peer's cache",
-        Duration::from_secs(15),
-        || pair.fw2.external(&pattern).is_ok_and(|l| l.is_empty()),
-    )
+    pair.wait_ended(0)
 }
 
 /// The same questions to ours and to the original: the same words in the same lines.

@@ -135,6 +135,18 @@ impl Pair {
         .with_context(|| format!("it has {last}"))
     }
 
+    /// Waits until all but `left` flows to the server have ended on FW1, and FW2 knows it.
+    ///
+    /// The kernel deletes a flow whose time is over when the table is read, otherwise up to a
+    /// minute later (`gc_worker`).
+    pub(crate) fn wait_ended(&self, left: usize) -> Result<()> {
+        let filter = format!("-p tcp --dport {PORT}");
+        wait::until("they have ended on FW1", Duration::from_secs(15), || {
+            self.lab.count_flows(0, &filter).is_ok_and(|n| n == left)
+        })?;
+        self.wait_external(&format!("dport={PORT} "), left)
+    }
+
     /// Waits until FW2 holds `count` flows of the numbered server, see [`known`].
     pub(crate) fn wait_held(&self, count: usize, limit: Duration) -> Result<()> {
         let mut held = 0;
