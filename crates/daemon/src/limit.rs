@@ -58,7 +58,7 @@ impl Kind {
             | Event::ResyncRequested
             | Event::Lacking { .. }
             | Event::HoldsMore { .. } => Some(Kind::Bulk),
-            Event::LinkChosen(_) | Event::NoLink => Some(Kind::Link),
+            Event::LinkChosen(..) | Event::NoLink => Some(Kind::Link),
             Event::Overrun(_) | Event::Repaired { .. } => Some(Kind::Overrun),
             Event::DumpFailed => Some(Kind::Kernel),
             Event::Done(..)

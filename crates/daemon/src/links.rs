@@ -147,7 +147,9 @@ impl Links {
             let line = link.go_on(&self.ready, admits, now);
             self.lines.extend(line);
         }
-        let usable: Vec<bool> = self.list.iter().map(|l| l.is_usable(now)).collect();
+        let has_others = self.list.len() > 1;
+        let is_usable = |l: &Link| l.is_usable(now) && !(has_others && l.refuses());
+        let usable: Vec<bool> = self.list.iter().map(is_usable).collect();
         let told = std::mem::replace(&mut self.told, usable.clone());
         let all = usable.into_iter().zip(told).enumerate();
         all.filter(|(_, (is, was))| is != was)

@@ -3,7 +3,7 @@
 //! Where the original logs the same thing, the words are the original's, because monitoring
 //! rules match them. The control clients get their answers elsewhere (`serve::tail_of`).
 
-use replica::{Answer, Caches, Event, KernelError, Shortfall};
+use replica::{Answer, Caches, Event, KernelError, LinkReason, Shortfall};
 
 use crate::log::Level::{self, Error, Notice, Warning};
 
@@ -62,7 +62,16 @@ pub(crate) fn of(event: &Event) -> Option<(Level, String)> {
         Event::ResyncRequested => (Notice, "resync requested".into()),
         Event::ResyncByPeer => (Notice, "resync requested by other node".into()),
         Event::Bulk => (Notice, "sending bulk update".into()),
-        Event::LinkChosen(name) => (Notice, format!("device `{name}' becomes dedicated link")),
+        Event::LinkChosen(name, reason) => {
+            let why = match reason {
+                LinkReason::NotUsable => "the one before is not usable",
+                LinkReason::PeerHeard => "the peer is heard there",
+                LinkReason::Silence => "the peer is not heard",
+                LinkReason::Unanswered => "the peer acknowledges nothing",
+            };
+            let line = format!("device `{name}' becomes dedicated link: {why}");
+            (Notice, line)
+        }
         Event::NoLink => (Error, "no dedicated links available!".into()),
         Event::Overrun(Some(after)) => (
             Warning,
@@ -240,9 +249,9 @@ mod tests {
             ),
             (Event::Bulk, Notice, "sending bulk update"),
             (
-                Event::LinkChosen("eth1".into()),
+                Event::LinkChosen("eth1".into(), LinkReason::PeerHeard),
                 Notice,
-                "device `eth1' becomes dedicated link",
+                "device `eth1' becomes dedicated link: the peer is heard there",
             ),
             (Event::NoLink, Error, "no dedicated links available!"),
         ];

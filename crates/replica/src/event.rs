@@ -62,7 +62,7 @@ pub enum Event {
     /// All our flows are sent to the peer.
     Bulk,
     /// A link is used from now on.
-    LinkChosen(String),
+    LinkChosen(String, LinkReason),
     /// No link is usable.
     NoLink,
     /// A flow of the internal cache has ended, as far as is known like this. Only without a
@@ -170,4 +170,17 @@ impl Shortfall {
             (_, refused) => Some(Shortfall::Refused(refused)),
         }
     }
+}
+
+/// Why another link is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkReason {
+    /// The one before is down or has no carrier.
+    NotUsable,
+    /// The peer is heard there, and no longer on the one before.
+    PeerHeard,
+    /// The peer is heard on no link.
+    Silence,
+    /// The peer is heard, and acknowledges nothing.
+    Unanswered,
 }

@@ -59,7 +59,7 @@ mod time;
 mod under_way;
 
 pub use command::{Age, Command, CommandId, Objects, Progress, Which};
-pub use event::{Answer, Caches, Event, Shortfall};
+pub use event::{Answer, Caches, Event, LinkReason, Shortfall};
 pub use kernel::{
     Change, DumpEnd, DumpScope, ExpectationEvent, KernelError, KernelEvent, KernelRequest,
     KernelResult, Op, Origin, Outcome, Purpose, Subject,

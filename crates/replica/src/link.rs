@@ -2,7 +2,7 @@
 //!
 //! Receive on all; send on the current one, which changes
 //!
-//! 1. away from a link that is not usable, to the first usable one in configuration order;
+//! 1. away from a link that is not usable (or takes nothing), to the first usable one in configuration order;
 //! 2. to a link on which the peer is heard for a second while it is not heard on the current
 //!    one. One stray datagram changes nothing;
 //! 3. to the next usable link, if a peer that sends every second is not heard on any link, or
@@ -11,9 +11,10 @@
 //! It does not return by itself. Rule 2 has more patience with a link that stands later in the
 //! configuration: so of two replicas that hear each other on each other's link only one moves.
 
+use std::mem;
 use std::time::Duration;
 
-use crate::event::Event;
+use crate::event::{Event, LinkReason};
 use crate::settings::Settings;
 use crate::time::Instant;
 
@@ -23,9 +24,9 @@ const PATIENCE: (Duration, Duration) = (Duration::from_millis(1500), Duration::f
 const HEARD_FOR: Duration = Duration::from_secs(1);
 /// Silence on all links before the next one is tried. It doubles with each attempt.
 const SILENCE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(80));
-/// Two reports in such a time that the peer acknowledges nothing, and no change of the link:
-/// the next link is tried.
-const UNANSWERED: Duration = Duration::from_secs(5);
+/// So long after a change the peer may still send over the link that was left, which is not
+/// heard: that it acknowledges nothing says nothing. It follows by rule 2.
+const FOLLOWS: Duration = Duration::from_secs(8);
 
 /// Index of a link in the configuration's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,8 @@ pub(crate) struct Links {
     /// When the link was chosen.
     chosen_at: Instant,
     silence: Duration,
-    unanswered_at: Option<Instant>,
+    /// It has been reported that the peer acknowledges nothing, and nothing has been since.
+    is_unanswered: bool,
 }
 
 impl Links {
@@ -68,7 +70,7 @@ impl Links {
             heard_anywhere: None,
             chosen_at: Instant::START,
             silence: SILENCE.0,
-            unanswered_at: None,
+            is_unanswered: false,
         }
     }
 
@@ -94,7 +96,7 @@ impl Links {
             PATIENCE.1
         };
         let is_better = now.since(self.heard_at) >= patience && now.since(since) >= HEARD_FOR;
-        (heard.usable && is_better).then(|| self.choose(now, n))
+        (heard.usable && is_better).then(|| self.choose(now, n, LinkReason::PeerHeard))
     }
 
     /// The system reports whether `link` is usable (switched on and with a carrier).
@@ -104,7 +106,7 @@ impl Links {
             return None;
         }
         match self.list.iter().position(|l| l.usable) {
-            Some(n) => Some(self.choose(now, n)),
+            Some(n) => Some(self.choose(now, n, LinkReason::NotUsable)),
             None if usable || link.0 != self.current => None,
             None => Some(Event::NoLink),
         }
@@ -116,34 +118,40 @@ impl Links {
         if now.since(since) < self.silence {
             return None;
         }
-        let chosen = self.choose_next(now)?;
+        let chosen = self.choose_next(now, LinkReason::Silence)?;
         self.silence = (self.silence * 2).min(SILENCE.1);
         Some(chosen)
     }
 
-    /// The peer is heard and acknowledges nothing of what was sent seconds ago.
-    pub(crate) fn on_unanswered(&mut self, now: Instant) -> Option<Event> {
-        let before = self.unanswered_at.replace(now)?;
-        if now.since(before.max(self.chosen_at)) > UNANSWERED || before < self.chosen_at {
-            return None;
-        }
-        self.choose_next(now)
+    /// The peer has acknowledged something.
+    pub(crate) fn on_answered(&mut self) {
+        self.is_unanswered = false;
     }
 
-    fn choose_next(&mut self, now: Instant) -> Option<Event> {
+    /// The peer is heard and acknowledges nothing of what was sent seconds ago. The second
+    /// such report without an acknowledgement between them changes the link.
+    pub(crate) fn on_unanswered(&mut self, now: Instant) -> Option<Event> {
+        let is_new = self.chosen_at > Instant::START && now.since(self.chosen_at) < FOLLOWS;
+        if is_new || !mem::replace(&mut self.is_unanswered, true) {
+            return None;
+        }
+        self.choose_next(now, LinkReason::Unanswered)
+    }
+
+    fn choose_next(&mut self, now: Instant, reason: LinkReason) -> Option<Event> {
         let count = self.list.len();
         let others = (1..count).map(|n| (self.current + n) % count);
         let next = others.into_iter().find(|n| self.list[*n].usable)?;
-        Some(self.choose(now, next))
+        Some(self.choose(now, next, reason))
     }
 
-    fn choose(&mut self, now: Instant, n: usize) -> Event {
+    fn choose(&mut self, now: Instant, n: usize, reason: LinkReason) -> Event {
         self.current = n;
         self.chosen_at = now;
         self.heard_at = now;
-        self.unanswered_at = None;
+        self.is_unanswered = false;
         self.list.iter_mut().for_each(|l| l.heard_since = None);
-        Event::LinkChosen(self.list[n].name.clone())
+        Event::LinkChosen(self.list[n].name.clone(), reason)
     }
 }
 
@@ -164,7 +172,7 @@ mod tests {
             heard_anywhere: None,
             chosen_at: Instant::START,
             silence: SILENCE.0,
-            unanswered_at: None,
+            is_unanswered: false,
         }
     }
 
@@ -230,18 +238,30 @@ mod tests {
         assert_eq!(links.on_unanswered(at(20)), None);
         assert!(links.on_unanswered(at(60)).is_some());
         assert_eq!(links.current(), LinkId(1));
-        // What was sent over the former link is acknowledged late.
+        // The peer may not have followed.
         assert_eq!(links.on_unanswered(at(80)), None);
-        assert_eq!(links.on_unanswered(at(300)), None);
+        assert_eq!(links.on_unanswered(at(120)), None);
+        // What was sent over the former link is acknowledged late.
+        assert_eq!(links.on_unanswered(at(150)), None);
+        links.on_answered();
+        assert_eq!(links.on_unanswered(at(310)), None);
+        assert!(links.on_unanswered(at(630)).is_some());
+        assert_eq!(links.current(), LinkId(0));
     }
 
     #[test]
     fn a_link_that_is_down_is_left_at_once_and_the_first_that_comes_back_is_used() {
         let mut links = links(0);
         let down = |links: &mut Links, n| links.on_state(at(1), LinkId(n), false);
-        assert_eq!(down(&mut links, 0), Some(Event::LinkChosen("sync1".into())));
+        assert_eq!(
+            down(&mut links, 0),
+            Some(Event::LinkChosen("sync1".into(), LinkReason::NotUsable))
+        );
         assert_eq!(down(&mut links, 1), Some(Event::NoLink));
         let back = links.on_state(at(2), LinkId(0), true);
-        assert_eq!(back, Some(Event::LinkChosen("sync0".into())));
+        assert_eq!(
+            back,
+            Some(Event::LinkChosen("sync0".into(), LinkReason::NotUsable))
+        );
     }
 }

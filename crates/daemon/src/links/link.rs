@@ -21,6 +21,8 @@ const FULL_PAUSE: Duration = Duration::from_millis(1);
 pub(super) const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 /// A link that fails no more for this long is mended. Refusals may alternate with successes.
 const MENDED_AFTER: Duration = Duration::from_secs(1);
+/// A link that has refused everything for this long is left if there is another one.
+pub(super) const REFUSED_LONG: Duration = Duration::from_secs(2);
 /// Pause before a link is opened again that could not be opened.
 const OPEN_PAUSE: Duration = Duration::from_millis(500);
 
@@ -182,6 +184,13 @@ impl Link {
                 Some(Channel::Tcp(tcp)) => tcp.is_usable(now),
                 None => false,
             }
+    }
+
+    /// The system has taken nothing for seconds that was sent over it: a rule of our own
+    /// firewall, or no route. Without a carrier lost, nothing else tells.
+    pub(super) fn refuses(&self) -> bool {
+        let lasts = |f: &Failing| f.last.duration_since(f.since) >= REFUSED_LONG;
+        self.waiting.is_some() && self.failing.as_ref().is_some_and(lasts)
     }
 
     pub(super) fn has_carrier(&self) -> bool {

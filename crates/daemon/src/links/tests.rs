@@ -1,7 +1,14 @@
 use std::net::{Ipv4Addr, UdpSocket};
 
-use super::link::REFUSED_PAUSE;
+use sys::interface::InterfaceState;
+
+use super::link::{REFUSED_LONG, REFUSED_PAUSE};
 use super::*;
+
+const RUNNING: InterfaceState = InterfaceState {
+    up: true,
+    running: true,
+};
 
 /// A link to a socket of this host, or one that sends nothing.
 fn link(to: &UdpSocket, refuses: bool) -> Link {
@@ -72,6 +79,33 @@ fn what_a_link_refuses_waits_there_and_goes_first_when_another_link_is_used() {
         (b"first".into(), b"second".into())
     );
     assert_eq!(links.list[1].report(true).packets.0, 2);
+}
+
+#[test]
+fn a_link_that_refuses_for_seconds_is_left_and_can_be_chosen_again() {
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut links = links(vec![link(&peer, true), link(&peer, false)]);
+    links.list.iter_mut().for_each(|l| l.state = Some(RUNNING));
+    let now = Instant::now();
+    let later = now + REFUSED_LONG;
+    links.send(0, b"x", now);
+    links.send_waiting(0, later - REFUSED_PAUSE);
+    assert_eq!(links.go_on(later - REFUSED_PAUSE), []);
+    links.send_waiting(0, later);
+    assert_eq!(links.go_on(later), [(0, false)]);
+    links.send_waiting(1, later);
+    assert_eq!(links.go_on(later), [(0, true)]);
+}
+
+#[test]
+fn a_single_link_that_refuses_is_kept() {
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut links = links(vec![link(&peer, true)]);
+    links.list[0].state = Some(RUNNING);
+    let now = Instant::now();
+    links.send(0, b"x", now);
+    links.send_waiting(0, now + REFUSED_LONG);
+    assert_eq!(links.go_on(now + REFUSED_LONG), []);
 }
 
 #[test]

@@ -44,18 +44,22 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         paths::down(w, [Kind::Ftfw, Kind::Conntrackd], paths::TWO_TCP)
     }),
     ("links/failover_of_a_silently_broken_path", |w| {
-        paths::broken(w, [Kind::Ftfw; 2], &["INPUT", "OUTPUT"], true)
+        paths::broken(w, [Kind::Ftfw; 2], 0, &["INPUT", "OUTPUT"], true)
     }),
     ("links/failover_of_a_path_broken_in_one_direction", |w| {
-        paths::broken(w, [Kind::Ftfw; 2], &["INPUT"], true)
+        paths::broken(w, [Kind::Ftfw; 2], 0, &["INPUT"], true)
+    }),
+    ("links/failover_of_a_path_that_our_own_rules_refuse", |w| {
+        let kinds = [Kind::Ftfw, Kind::Conntrackd];
+        paths::broken(w, kinds, 0, &["OUTPUT"], true)
     }),
     (
         "links/failover_of_a_path_on_which_conntrackd_hears_nothing",
-        |w| paths::broken(w, [Kind::Ftfw, Kind::Conntrackd], &["OUTPUT"], true),
+        |w| paths::broken(w, [Kind::Ftfw, Kind::Conntrackd], 1, &["INPUT"], true),
     ),
     (
         "links/conntrackd_does_not_leave_a_silently_broken_path",
-        |w| paths::broken(w, [Kind::Conntrackd; 2], &["INPUT", "OUTPUT"], false),
+        |w| paths::broken(w, [Kind::Conntrackd; 2], 0, &["INPUT", "OUTPUT"], false),
     ),
     ("links/tcp_in_small_pieces", |w| {
         tcp::in_pieces(w, [Kind::Ftfw, Kind::Conntrackd])
@@ -168,7 +172,11 @@ impl Ends {
 
     fn shown(&self, n: usize) -> String {
         let ask = |which: &[&str]| self.daemons[n].ask(which).unwrap_or_default();
-        ask(&["-s"]) + &ask(&["-s", "link"])
+        let log = self.daemons[n].log();
+        let changes: String = (log.lines().filter(|l| l.contains("dedicated link")))
+            .map(|l| format!("{l}\n"))
+            .collect();
+        ask(&["-s"]) + &ask(&["-s", "link"]) + &changes
     }
 }
 

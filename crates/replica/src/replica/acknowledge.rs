@@ -141,6 +141,7 @@ impl Replica {
 
     /// The peer hears us: what has left the ring can be sent once more.
     fn peer_answers(&mut self) {
+        self.links.on_answered();
         self.stream.may_catch_up();
         self.expectations.catch_up();
     }

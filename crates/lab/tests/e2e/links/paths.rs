@@ -79,10 +79,13 @@ pub(super) fn down(world: &World, kinds: [Kind; 2], blocks: &'static str) -> Res
 }
 
 /// Goal: a path that drops everything, or what comes from one side, is left by both, and they
-/// stay together. Method: rules on FW1, of these chains; `is_left`: conntrackd never leaves it.
+/// stay together. Method: rules on one firewall, of these chains: from the second one what
+/// FW1 sends is lost on the way, in its own OUTPUT the system refuses it. `is_left`:
+/// conntrackd never leaves it.
 pub(super) fn broken(
     world: &World,
     kinds: [Kind; 2],
+    on: usize,
     chains: &[&str],
     is_left: bool,
 ) -> Result<()> {
@@ -90,7 +93,7 @@ pub(super) fn broken(
     both_use(&ends, "eth2")?;
     for chain in chains {
         let device = if *chain == "INPUT" { "-i" } else { "-o" };
-        ends.lab.fw[0].run(&format!("iptables -I {chain} {device} eth2 -j DROP"))?;
+        ends.lab.fw[on].run(&format!("iptables -I {chain} {device} eth2 -j DROP"))?;
     }
     for n in 0..2 {
         ends.make(n, 100)?;
