@@ -1,12 +1,12 @@
 //! Filter rules as data, and the one meaning of a filter: [`Filter::keeps`].
 //!
 //! Three independent sets (protocol, address, TCP state); a flow is kept only if
-//! every configured set lets it pass. The meaning is that of the original's
+//! every configured set lets it pass, and if it is not one of the dedicated links' own. The meaning is that of the original's
 //! user-space filter (configuration reference, section 7) wherever it is applied.
 
 use std::net::IpAddr;
 
-use crate::{Flow, Proto, TcpState};
+use crate::{Flow, L4, Proto, TcpState, Tuple};
 
 /// What happens to a flow that matches an entry of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,9 @@ pub struct Filter {
     pub addresses: Option<(Policy, Vec<Prefix>)>,
     /// TCP states; flows without a TCP state always pass.
     pub tcp_states: Option<(Policy, Vec<TcpState>)>,
+    /// Where the dedicated links' own messages go: protocol, address and port. A flow to
+    /// there is never replicated, whatever the sets say.
+    pub links: Vec<(Proto, IpAddr, u16)>,
 }
 
 impl Filter {
@@ -92,6 +95,9 @@ impl Filter {
     /// An address set looks only at entries of the flow's own family: a flow of
     /// a family without entries matches nothing.
     pub fn keeps(&self, flow: &Flow) -> bool {
+        if self.is_of_a_link(&flow.orig) {
+            return false;
+        }
         if let Some((policy, protos)) = &self.protocols
             && !policy.keeps(protos.contains(&flow.orig.proto))
         {
@@ -114,12 +120,20 @@ impl Filter {
         }
         true
     }
+
+    fn is_of_a_link(&self, orig: &Tuple) -> bool {
+        let L4::Ports { dst, .. } = orig.l4 else {
+            return false;
+        };
+        let to = (orig.proto, orig.addrs.dst(), dst);
+        self.links.contains(&to)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Addrs, L4, ProtoInfo, TcpInfo, Tuple};
+    use crate::{Addrs, ProtoInfo, TcpInfo};
 
     fn flow(proto: Proto, src: [u8; 4], dst: [u8; 4]) -> Flow {
         Flow::new(Tuple {
@@ -197,6 +211,20 @@ mod tests {
             ..Filter::default()
         };
         assert!(!filter.keeps(&flow(Proto::TCP, [1, 1, 1, 1], [2, 2, 2, 2])));
+    }
+
+    #[test]
+    fn a_link_is_known_by_protocol_address_and_port() {
+        let filter = Filter {
+            links: vec![(Proto::UDP, "10.9.9.1".parse().unwrap(), 2)],
+            ..Filter::default()
+        };
+        assert!(!filter.keeps(&flow(Proto::UDP, [1, 1, 1, 1], [10, 9, 9, 1])));
+        assert!(filter.keeps(&flow(Proto::TCP, [1, 1, 1, 1], [10, 9, 9, 1])));
+        assert!(filter.keeps(&flow(Proto::UDP, [10, 9, 9, 1], [10, 9, 9, 2])));
+        let mut other = flow(Proto::UDP, [1, 1, 1, 1], [10, 9, 9, 1]);
+        other.orig.l4 = L4::Ports { src: 2, dst: 3 };
+        assert!(filter.keeps(&other));
     }
 
     #[test]

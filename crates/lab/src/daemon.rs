@@ -77,6 +77,17 @@ pub enum Transport {
     Blocks(&'static str),
 }
 
+const OWN_TRAFFIC: &str = "Address Ignore {
+        IPv4_address 127.0.0.1
+        IPv4_address 10.77.9.0/24
+        IPv4_address 10.77.8.0/24
+        IPv4_address 225.0.0.50
+        IPv6_address ::1
+        IPv6_address fd77:9::/64
+        IPv6_address fd77:8::/64
+        IPv6_address fe80::/10
+    }";
+
 /// The settings that tests vary.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -92,6 +103,8 @@ pub struct Settings {
     pub sync_lines: String,
     /// Lines inside the filter.
     pub filter_lines: String,
+    /// The filter leaves out what the firewalls themselves send on loopback and the links.
+    pub ignores_own_traffic: bool,
     /// What stands in place of the section Sync; `DIR` is the daemon's folder.
     pub instead_of_sync: Option<String>,
     /// Our program, if not the one built beside the laboratory's.
@@ -112,6 +125,7 @@ impl Settings {
             general_lines: String::new(),
             sync_lines: String::new(),
             filter_lines: String::new(),
+            ignores_own_traffic: true,
             instead_of_sync: None,
             program: None,
         }
@@ -185,22 +199,18 @@ NetlinkBufferSize 8388608
 NetlinkBufferSizeMaxGrowth 67108864
 {general}
 Filter From Userspace {{
-    Address Ignore {{
-        IPv4_address 127.0.0.1
-        IPv4_address 10.77.9.0/24
-        IPv4_address 10.77.8.0/24
-        IPv4_address 225.0.0.50
-        IPv6_address ::1
-        IPv6_address fd77:9::/64
-        IPv6_address fd77:8::/64
-        IPv6_address fe80::/10
-    }}
+    {own_traffic}
     {filter}
 }}
 }}
 {section}
 ",
             general = self.general_lines,
+            own_traffic = if self.ignores_own_traffic {
+                OWN_TRAFFIC
+            } else {
+                ""
+            },
             filter = self.filter_lines,
         )
     }

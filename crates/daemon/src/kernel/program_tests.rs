@@ -193,6 +193,7 @@ fn what_the_program_cannot_judge_passes() {
         protocols: Some((Policy::Accept, vec![])),
         addresses: Some((Policy::Accept, vec![])),
         tcp_states: Some((Policy::Accept, vec![])),
+        ..Filter::default()
     };
     let pair = Pair::new(&filter);
     let mut random = fastrand::Rng::with_seed(3);

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lab::daemon::{Kind, Settings};
+use lab::daemon::{Kind, Settings, Transport};
 use lab::topology::{Options, SERVER, SERVER6};
 use lab::traffic::datagrams;
 use lab::wait;
@@ -43,6 +43,28 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ensure!(known == 0, "{known} flows are inside no network");
         Ok(())
     }),
+    ("filters/messages_of_a_udp_link_are_never_replicated", |w| {
+        never_replicated(w, Transport::Udp)
+    }),
+    (
+        "filters/messages_of_a_udp_ipv6_link_are_never_replicated",
+        |w| never_replicated(w, Transport::Udp6),
+    ),
+    (
+        "filters/messages_of_a_multicast_link_are_never_replicated",
+        |w| never_replicated(w, Transport::Multicast),
+    ),
+    ("filters/messages_of_a_tcp_link_are_never_replicated", |w| {
+        never_replicated(w, Transport::Tcp)
+    }),
+    (
+        "filters/conntrackd_replicates_the_messages_of_its_link",
+        |w| {
+            let known = own_traffic(w, Kind::Conntrackd, Transport::Udp)?;
+            ensure!(!known.is_empty(), "the original has been mended");
+            Ok(())
+        },
+    ),
     ("filters/many_addresses_are_honoured", many),
     ("filters/too_many_for_the_kernel_are_honoured", |w| {
         let pair = ignoring(w, 2000)?;
@@ -108,6 +130,35 @@ fn one_end_inside(world: &World, kind: Kind, server: &str) -> Result<usize> {
         known().is_ok_and(|l| l.len() == 3)
     });
     Ok(known()?.len())
+}
+
+/// Flows of the dedicated link that the peer knows when no filter leaves them out.
+fn own_traffic(world: &World, kind: Kind, transport: Transport) -> Result<Vec<String>> {
+    let settings = Settings {
+        transport,
+        ignores_own_traffic: false,
+        ..notrack()
+    };
+    let pair = Pair::of(world, kind, settings, Options::default())?;
+    let _open = pair.connect(SERVER, 3)?;
+    pair.wait_external(&format!("dport={PORT} "), 3)?;
+    let family = if transport == Transport::Udp6 {
+        "ipv6"
+    } else {
+        "ipv4"
+    };
+    let tracked = pair.lab.flows(0, &format!("-f {family}"))?;
+    let is_tracked = tracked.iter().any(|line| line.contains("dport=3780 "));
+    ensure!(is_tracked, "FW1's kernel tracks the link: {tracked:?}");
+    // Its flows are announced with the first ones, if at all.
+    std::thread::sleep(Duration::from_secs(1));
+    pair.fw2.external("dport=3780 ")
+}
+
+fn never_replicated(world: &World, transport: Transport) -> Result<()> {
+    let known = own_traffic(world, Kind::Ftfw, transport)?;
+    ensure!(known.is_empty(), "{known:?}");
+    Ok(())
 }
 
 /// A pair whose first addresses, and the server's behind them, are ignored.
