@@ -1,7 +1,7 @@
 # ftfw. `make demo` and `make test` install what is missing (as root, saying what)
 # and remove everything that a run made.
 
-.PHONY: all check test demo bench manual deb test-package clean
+.PHONY: all check test test-full demo bench manual deb test-package clean
 
 # none: no daemon, the control experiment; conntrackd: Debian's; ftfw: ours.
 DAEMON ?= all
@@ -20,6 +20,12 @@ check:
 test:
 	scripts/need packages
 	scripts/test
+
+# All combinations of mode, caches, link and trouble of a pair with one conntrackd; `test` runs
+# a selection of them. Takes ten minutes more.
+test-full:
+	scripts/need packages
+	FTFW_E2E_FULL=1 scripts/test
 
 demo:
 	scripts/need packages

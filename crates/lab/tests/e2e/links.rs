@@ -5,13 +5,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use flow::{Addrs, Flow, L4, Proto, Status, Tuple};
 use lab::daemon::{Daemon, Kind, Mode, Settings, Transport};
 use lab::topology::{Lab, Options};
+use lab::wait;
 use lab::world::World;
-use lab::{kernel, wait};
 
 use crate::Scenario;
+use crate::ends::{Ends, SETTLED};
 
 mod interfaces;
 mod paths;
@@ -96,105 +96,3 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         interfaces::agrees(w, Transport::Multicast6)
     }),
 ];
-
-/// How long a pair may take to agree: connections are made again once a second, and what was
-/// lost is repeated after some seconds.
-const SETTLED: Duration = Duration::from_secs(20);
-
-/// Two firewalls, with a daemon on each.
-struct Ends {
-    lab: Lab,
-    kinds: [Kind; 2],
-    daemons: [Daemon; 2],
-    settings: Settings,
-    dir: std::path::PathBuf,
-    /// Flows made on each.
-    made: [u16; 2],
-}
-
-impl Ends {
-    fn start(world: &World, lab: Lab, kinds: [Kind; 2], settings: Settings) -> Result<Ends> {
-        let start = |n: usize| -> Result<Daemon> {
-            let daemon = Daemon::start(kinds[n], &lab.fw[n], n, &settings, world.dir())?;
-            daemon.context("no daemon")
-        };
-        let daemons = [start(0)?, start(1)?];
-        let dir = world.dir().to_owned();
-        Ok(Ends {
-            lab,
-            kinds,
-            daemons,
-            settings,
-            dir,
-            made: [0; 2],
-        })
-    }
-
-    fn restart(&mut self, n: usize) -> Result<()> {
-        self.daemons[n].kill();
-        let daemon = Daemon::start(self.kinds[n], &self.lab.fw[n], n, &self.settings, &self.dir)?;
-        self.daemons[n] = daemon.context("no daemon")?;
-        Ok(())
-    }
-
-    /// Makes `count` more flows in the kernel of firewall `n`.
-    fn make(&mut self, n: usize, count: u16) -> Result<()> {
-        let first = self.made[n];
-        let flows: Vec<Flow> = (first..first + count).map(|port| flow(n, port)).collect();
-        self.made[n] += count;
-        kernel::create(&self.lab.fw[n], &flows)
-    }
-
-    /// Waits until each holds what the other one has made.
-    fn agree(&self) -> Result<()> {
-        for n in 0..2 {
-            self.holds(1 - n)?;
-        }
-        Ok(())
-    }
-
-    /// Waits until daemon `n` holds what the other firewall has made.
-    fn holds(&self, n: usize) -> Result<()> {
-        let wanted = usize::from(self.made[1 - n]);
-        let pattern = format!("src=10.{}.0.1 ", 2 - n);
-        let mut last = 0;
-        wait::until("the other's flows are known", SETTLED, || {
-            let lines = self.daemons[n].external(&pattern);
-            last = lines.map_or(usize::MAX, |l| l.len());
-            last == wanted
-        })
-        .with_context(|| {
-            let log = self.daemons.each_ref().map(Daemon::log);
-            let shown = self.shown(n);
-            format!("FW{} holds {last} of {wanted}\n{shown}\n{log:#?}", n + 1)
-        })
-    }
-
-    fn shown(&self, n: usize) -> String {
-        let ask = |which: &[&str]| self.daemons[n].ask(which).unwrap_or_default();
-        let log = self.daemons[n].log();
-        let changes: String = (log.lines().filter(|l| l.contains("dedicated link")))
-            .map(|l| format!("{l}\n"))
-            .collect();
-        ask(&["-s"]) + &ask(&["-s", "link"]) + &changes
-    }
-}
-
-/// One of the flows of firewall `n`.
-fn flow(n: usize, port: u16) -> Flow {
-    let net = n as u8 + 1;
-    let mut flow = Flow::new(Tuple {
-        addrs: Addrs::V4 {
-            src: [10, net, 0, 1].into(),
-            dst: [10, net, 0, 2].into(),
-        },
-        proto: Proto::UDP,
-        l4: L4::Ports {
-            src: 1000 + port,
-            dst: 9,
-        },
-    });
-    flow.timeout = Some(600);
-    flow.status = Status::CONFIRMED.with(Status::SEEN_REPLY);
-    flow
-}

@@ -12,6 +12,7 @@ mod alarm;
 mod command_line;
 mod control_experiment;
 mod documents;
+mod ends;
 mod expectations;
 mod failback;
 mod failover;
@@ -24,6 +25,7 @@ mod large;
 mod links;
 mod loss;
 mod managers;
+mod mixed;
 mod operation;
 mod pair;
 mod restart;
@@ -98,12 +100,17 @@ fn main() -> ExitCode {
     let trials = scenarios().into_iter().map(|(name, _)| {
         Trial::test(name, move || start(name)).with_ignored_flag(reason.is_some())
     });
+    let mixed = mixed::chosen().into_iter().map(|run| {
+        let name = run.to_string();
+        let trial = move || start(&run.to_string());
+        Trial::test(name, trial).with_ignored_flag(reason.is_some())
+    });
     // This one needs no namespaces.
     let documents = Trial::test("documents/weak_points_name_tests_that_exist", || {
         let names: Vec<_> = scenarios().into_iter().map(|(name, _)| name).collect();
         documents::weak_points(&names).map_err(|e| format!("{e:#}").into())
     });
-    libtest_mimic::run(&arguments, trials.chain([documents]).collect()).exit_code()
+    libtest_mimic::run(&arguments, trials.chain(mixed).chain([documents]).collect()).exit_code()
 }
 
 /// Runs one scenario in new namespaces.
@@ -120,11 +127,16 @@ fn start(name: &str) -> Result<(), Failed> {
 
 fn inside() -> ExitCode {
     let name = env::args().nth(1).unwrap_or_default();
-    let Some((_, scenario)) = scenarios().into_iter().find(|(n, _)| *n == name) else {
-        eprintln!("no scenario {name}");
-        return ExitCode::FAILURE;
+    let scenario = scenarios().into_iter().find(|(n, _)| *n == name);
+    let outcome = match (scenario, mixed::find(&name)) {
+        (Some((_, scenario)), _) => World::new().and_then(|world| scenario(&world)),
+        (None, Some(run)) => World::new().and_then(|world| run.execute(&world)),
+        (None, None) => {
+            eprintln!("no scenario {name}");
+            return ExitCode::FAILURE;
+        }
     };
-    match World::new().and_then(|world| scenario(&world)) {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("{e:#}");

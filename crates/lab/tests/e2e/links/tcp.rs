@@ -4,11 +4,13 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::thread;
 
-use lab::relay;
+use flow::Flow;
+use lab::{kernel, relay};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::sources::status;
 use super::*;
+use crate::ends::flow;
 
 fn is_connected(daemon: &Daemon) -> bool {
     let line = "TCP traffic (active device=eth2) server=connected client=connected:";
