@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use cache::{List, Slot};
 use flow::{Flow, Status};
-use wire::{Seq, StateKind};
+use wire::{Role, Seq, StateKind};
 
 use super::Replica;
 use super::inject::with_timeout;
@@ -169,12 +169,19 @@ impl Replica {
             self.ledger.step(slot, Step::EndedByPeer);
             return !note.is_taken() && !note.has_ended();
         }
-        if self.wins(from, slot) {
+        if self.only_repeats() || self.wins(from, slot) {
             return true;
         }
         // What we were about to send is older than what the peer sends.
         self.ledger.step(slot, Step::TakenByPeer);
         false
+    }
+
+    /// True if the peer's announcement says nothing of whose the flow is: ALARM repeats all that
+    /// a cache holds, so an old primary, or a conntrackd, goes on repeating what we have taken
+    /// over. Whether we are told to be primary decides.
+    fn only_repeats(&self) -> bool {
+        self.protocol.expires() && self.role == Role::Primary
     }
 
     /// True if the peer's announcement crosses a bulk update of ours with the same flow:

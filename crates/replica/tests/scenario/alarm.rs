@@ -2,6 +2,7 @@
 
 use replica::{Command, Mode, Settings, Which};
 
+use crate::failback::take_over;
 use crate::flows::tcp;
 use crate::pairs::settings;
 use crate::world::World;
@@ -80,4 +81,21 @@ fn alarm_sends_no_control_message() {
     w.command(FW1, Command::Bulk);
     w.run(5.0);
     assert_eq!(w.nodes[FW1].datagrams + w.nodes[FW2].datagrams, 0);
+}
+
+/// As a conntrackd does that was primary, which nobody tells whose the flows are now.
+#[test]
+fn alarm_what_a_former_primary_repeats_stays_the_new_ones() {
+    let mut w = World::with(alarm(), alarm());
+    for n in 1..=50 {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(1.0);
+    w.nodes[FW2].mute = true;
+    take_over(&mut w, FW2);
+    w.run(11.0);
+    w.nodes[FW2].mute = false;
+    w.nodes[FW1].mute = true;
+    w.run(11.0);
+    assert_eq!(w.nodes[FW1].replica.len(Which::External), 50);
 }

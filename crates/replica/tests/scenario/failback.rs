@@ -41,7 +41,7 @@ fn packets(w: &mut World, n: usize) {
 }
 
 /// What the original's scripts do at a failover.
-fn take_over(w: &mut World, n: usize) {
+pub(crate) fn take_over(w: &mut World, n: usize) {
     for command in [
         Command::Commit(Objects::All),
         Command::FlushCaches,
