@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -101,6 +101,22 @@ impl Keepalived {
         };
         keepalived.wait(state)?;
         Ok(keepalived)
+    }
+
+    /// Makes the script call another daemon's program, which reads the same configuration file.
+    pub fn use_program(&self, daemon: &Daemon) -> Result<()> {
+        let program = daemon::program(daemon.kind())?;
+        // The original's is there when nothing lies over it.
+        let mut swap = "while umount /usr/sbin/conntrackd 2>/dev/null; do :; done".to_owned();
+        if program.is_absolute() {
+            swap += &format!("; mount --bind {} /usr/sbin/conntrackd", program.display());
+        }
+        let pid = self.process.0.id().to_string();
+        let status = Command::new("nsenter")
+            .args(["--mount", "--target", &pid, "sh", "-ec", &swap])
+            .status()?;
+        ensure!(status.success(), "{swap}: {status}");
+        Ok(())
     }
 
     /// Makes its instances lose, or take back what they lost.

@@ -186,6 +186,11 @@ impl Connections {
         }
     }
 
+    /// How many were opened.
+    pub fn count(&self) -> usize {
+        self.ends.len()
+    }
+
     /// Closes all connections in good order.
     pub fn close(self) {}
 }

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lab::daemon::{Daemon, Kind, Mode, Settings};
-use lab::keepalived::{Keepalived, State};
-use lab::topology::{Lab, Options, SERVER};
-use lab::traffic::numbered::{self, Connections};
+use lab::keepalived::State;
+use lab::traffic::numbered::Connections;
 use lab::wait;
 use lab::world::World;
 
 use crate::Scenario;
-use crate::pair::{PORT, SOON, address, known};
+use crate::pair::{SOON, known};
+use crate::site::{Site, pass_messages};
 
 const COUNT: usize = 50;
 /// A backup flushes its kernel's table this many seconds after `-t`: later than the next
@@ -69,50 +69,7 @@ struct End {
     survive: usize,
 }
 
-/// Two firewalls with keepalived, and a daemon unless there is to be none.
-struct Site {
-    lab: Lab,
-    daemons: Vec<Daemon>,
-    keepalived: [Keepalived; 2],
-}
-
 impl Site {
-    fn start(world: &World, kind: Kind, settings: &Settings) -> Result<Site> {
-        let lab = Lab::build(Options::default())?;
-        lab.drop_addresses(0)?;
-        let mut daemons = Vec::new();
-        for (n, fw) in lab.fw.iter().enumerate() {
-            daemons.extend(Daemon::start(kind, fw, n, settings, world.dir())?);
-        }
-        let start = |n, state| Keepalived::start(&lab, n, daemons.get(n), state);
-        // One wins while it is alone.
-        let fw1 = start(0, State::Primary)?;
-        let keepalived = [fw1, start(1, State::Backup)?];
-        Ok(Site {
-            lab,
-            daemons,
-            keepalived,
-        })
-    }
-
-    /// FW1 gives the addresses up, or takes them back.
-    fn fw1_loses(&mut self, loses: bool) -> Result<()> {
-        self.keepalived[1].expect_change()?;
-        self.keepalived[0].lose(loses)?;
-        let states = [State::Primary, State::Backup];
-        self.keepalived[0].wait(states[usize::from(loses)])?;
-        self.keepalived[1].wait(states[usize::from(!loses)])
-    }
-
-    /// Opens the connections, which work.
-    fn connect(&self) -> Result<Connections> {
-        let server = address(SERVER, PORT);
-        numbered::serve(&self.lab.b, server)?;
-        let mut connections = Connections::open(&self.lab.a, server, COUNT)?;
-        pass_messages(&mut connections, Duration::from_millis(500))?;
-        Ok(connections)
-    }
-
     /// Flows that FW2 holds, in a cache or in its kernel.
     fn held(&self) -> Result<usize> {
         Ok(known(&self.lab, 1, &self.daemons[1])?.len())
@@ -171,17 +128,6 @@ fn received(daemon: &Daemon) -> Result<u64> {
     Ok(number.context("no number")?.parse()?)
 }
 
-/// Sends numbered messages for some time; all must be answered.
-fn pass_messages(connections: &mut Connections, during: Duration) -> Result<()> {
-    let begun = Instant::now();
-    while begun.elapsed() < during {
-        let works = connections.round(2 * SOON);
-        ensure!(works == COUNT, "{works} of {COUNT} connections work");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
-}
-
 /// FW2 becomes primary, then FW1 again, then FW1 dies.
 fn story(world: &World, kind: Kind, variants: &[Variant]) -> Result<End> {
     let mut settings = Settings::new(Mode::Ftfw);
@@ -190,7 +136,7 @@ fn story(world: &World, kind: Kind, variants: &[Variant]) -> Result<End> {
         settings.mode_lines += "\nDisableExternalCache on";
     }
     let mut site = Site::start(world, kind, &settings)?;
-    let mut connections = site.connect()?;
+    let mut connections = site.connect(COUNT)?;
     site.wait_held()?;
     site.fw1_loses(true)?;
     pass_messages(&mut connections, Duration::from_secs(2)).context("FW2 is primary")?;
@@ -245,7 +191,7 @@ fn originals(world: &World) -> Result<()> {
 /// The control experiment.
 fn nothing(world: &World) -> Result<()> {
     let mut site = Site::start(world, Kind::None, &Settings::new(Mode::Ftfw))?;
-    let mut connections = site.connect()?;
+    let mut connections = site.connect(COUNT)?;
     site.fw1_loses(true)?;
     let survive = connections.round(SOON);
     ensure!(survive == 0, "{survive} survive without a daemon");

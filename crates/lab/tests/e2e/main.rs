@@ -25,10 +25,12 @@ mod large;
 mod links;
 mod loss;
 mod managers;
+mod migration;
 mod mixed;
 mod operation;
 mod pair;
 mod restart;
+mod site;
 mod sources;
 mod statistics;
 mod tables;
@@ -75,6 +77,7 @@ fn scenarios() -> Vec<Scenario> {
         command_line::SCENARIOS,
         trouble::SCENARIOS,
         managers::SCENARIOS,
+        migration::SCENARIOS,
         statistics::SCENARIOS,
         filters::SCENARIOS,
         sources::SCENARIOS,
