@@ -13,6 +13,7 @@ use sys::signal::{Signal, Signals};
 
 use crate::clients::{ClientId, Clients};
 use crate::log::Log;
+use crate::service::Service;
 use crate::session::Asked;
 
 /// The longest wait; the watchdog wants less.
@@ -23,18 +24,17 @@ pub(crate) fn run(
     mut log: Log,
     mut clients: Clients,
     signals: &Signals,
-    watchdog: Option<Duration>,
+    service: &mut Service,
 ) -> Result<()> {
     let start = OsInstant::now();
-    let mut fed = start;
-    let wait = Timespec::try_from(watchdog.map_or(WAIT, |interval| WAIT.min(interval)))
-        .context("interval of the watchdog")?;
     let mut stopping = false;
     while !stopping {
         let mut list = [
             PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(clients.as_fd(), PollFlags::IN),
         ];
+        let wait = service.until_feed().map_or(WAIT, |left| WAIT.min(left));
+        let wait = Timespec::try_from(wait).context("interval of the watchdog")?;
         let _ = poll(&mut list, Some(&wait));
         let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let now = Instant::from_nanos(nanos);
@@ -49,13 +49,11 @@ pub(crate) fn run(
         while let Some(signal) = signals.next() {
             match signal {
                 Signal::Terminate => stopping = true,
-                Signal::Hangup => log.reopen_after_hangup(),
+                Signal::Hangup => service.reload(|| log.reopen_after_hangup()),
             }
         }
-        if watchdog.is_some_and(|interval| fed.elapsed() >= interval) {
-            fed = OsInstant::now();
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
-        }
+        service.feed();
+        service.status(|| "idle: the file has neither Sync nor Stats".to_owned());
     }
     log.report_all_left_out();
     log.notice("---- shutdown received ----");

@@ -30,6 +30,7 @@ mod pace;
 mod report;
 mod run;
 mod serve;
+mod service;
 mod session;
 mod settings;
 mod statistics;

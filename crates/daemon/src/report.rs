@@ -1,18 +1,20 @@
 //! What the daemon says of itself: the original's statistics, and our own status.
 
+use std::time::Instant;
+
 use control::StatsKind;
 use control::reply::{
     self, CacheReport, NetworkReport, PeerReport, QueueReport, Report, RuntimeReport,
 };
 use control::rows::StatusRow;
 use counters::{CacheStats, DaemonStats};
-use replica::{Mode, PeerId, Role, Which};
+use replica::{Mode, PeerId, Replica, Role, Which};
 use wire::v1::{Control, Flags};
 
 use crate::sysctl;
 use crate::turn::Loop;
 
-impl Loop {
+impl Loop<'_> {
     pub(crate) fn stats(&self, kind: StatsKind) -> String {
         if self.host.statistics.is_some() {
             let report = self.report();
@@ -39,6 +41,14 @@ impl Loop {
                 })
             }),
         }
+    }
+
+    /// One line for the service manager.
+    pub(crate) fn report_status(&mut self) {
+        let replica = &self.replica;
+        let link = self.host.links.list.get(replica.current_link().0);
+        let is_usable = || link.is_some_and(|l| l.is_usable(Instant::now()));
+        self.service.status(|| status_line(replica, is_usable()));
     }
 
     fn report(&self) -> Report {
@@ -188,6 +198,33 @@ impl Loop {
             daemon: self.daemon_stats(),
         }
     }
+}
+
+/// E.g. `FTFW, primary; peer there; 812 flows here, 790 of the peer; link eth2`.
+fn status_line(replica: &Replica, has_link: bool) -> String {
+    let here = replica.len(Which::Internal);
+    let mode = match replica.settings().mode {
+        Mode::Statistics => return format!("statistics: {here} flows"),
+        Mode::Notrack => "NOTRACK",
+        Mode::Alarm => "ALARM",
+        Mode::Ftfw => "FTFW",
+    };
+    let role = match replica.role() {
+        Role::Unknown => "no role yet",
+        Role::Primary => "primary",
+        Role::Backup => "backup",
+    };
+    let peer = match replica.is_lost(PeerId::FIRST) {
+        None => "peer never heard",
+        Some(true) => "PEER LOST",
+        Some(false) => "peer there",
+    };
+    let link = match replica.settings().links.get(replica.current_link().0) {
+        Some(link) if has_link => format!("link {}", link.name),
+        _ => "NO LINK".to_owned(),
+    };
+    let theirs = replica.len(Which::External);
+    format!("{mode}, {role}; {peer}; {here} flows here, {theirs} of the peer; {link}")
 }
 
 fn role_name(role: Role) -> &'static str {

@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use config::{Config, SchedulerType};
@@ -29,6 +29,7 @@ use crate::idle;
 use crate::kernel::{DumpSocket, EventSocket};
 use crate::links::Links;
 use crate::log::Log;
+use crate::service::Service;
 use crate::settings::{self, settings};
 use crate::statistics::StatisticsLog;
 use crate::sysctl::EventsSetting;
@@ -100,21 +101,12 @@ fn serve(
     }
     let log_file = config.log_file.as_deref();
     let (started, guards) = started.inspect_err(|e| report(log_file, config, e))?;
-    let watchdog = sd_notify::watchdog_enabled()
-        .filter(|_| config.systemd.unwrap_or(true))
-        .map(|interval| interval / 2);
-    if config.systemd.unwrap_or(true) {
-        let _ = sd_notify::notify(&[
-            sd_notify::NotifyState::MainPid(std::process::id()),
-            sd_notify::NotifyState::Ready,
-        ]);
-    }
+    let mut service = Service::new(config.systemd.unwrap_or(true));
+    service.ready();
     let result = started
-        .run(watchdog)
+        .run(&mut service)
         .inspect_err(|e| report(log_file, config, e));
-    if config.systemd.unwrap_or(true) {
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    }
+    service.stopping();
     drop(guards);
     result.map(|()| Ended::Well)
 }
@@ -212,10 +204,10 @@ enum Started {
 }
 
 impl Started {
-    fn run(self, watchdog: Option<Duration>) -> Result<()> {
+    fn run(self, service: &mut Service) -> Result<()> {
         match self {
-            Started::Core(core) => turn::run(*core, watchdog),
-            Started::Idle(log, clients, signals) => idle::run(log, clients, &signals, watchdog),
+            Started::Core(core) => turn::run(*core, service),
+            Started::Idle(log, clients, signals) => idle::run(log, clients, &signals, service),
         }
     }
 }

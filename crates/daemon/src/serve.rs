@@ -28,7 +28,7 @@ const NO_CONTROL: (&str, &str) = (
     "every flow is sent again within RefreshTime",
 );
 
-impl Loop {
+impl Loop<'_> {
     pub(crate) fn serve(&mut self, id: ClientId, now: Instant) {
         let Some(session) = self.host.clients.get(id) else {
             return;

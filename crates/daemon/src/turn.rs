@@ -17,6 +17,7 @@ use sys::signal::{Signal, Signals};
 use crate::fullness::Fullness;
 use crate::host::{Cause, Host};
 use crate::limit::Kind;
+use crate::service::Service;
 
 /// Pause of a loop that cannot go on before another thread has.
 const CONGESTED: Duration = Duration::from_millis(1);
@@ -73,7 +74,7 @@ impl Token {
 }
 
 /// The core, what drives it, and what lasts from turn to turn.
-pub(crate) struct Loop {
+pub(crate) struct Loop<'a> {
     pub(crate) replica: Replica,
     pub(crate) host: Host,
     signals: Signals,
@@ -86,8 +87,7 @@ pub(crate) struct Loop {
     pub(crate) next_command: u64,
     /// Events gather, and do not wake the loop.
     gathers: bool,
-    watchdog: Option<Duration>,
-    watchdog_at: OsInstant,
+    pub(crate) service: &'a mut Service,
     /// Of the internal and the external cache, and when to look again.
     fullness: [Fullness; 2],
     caches_at: Instant,
@@ -96,8 +96,8 @@ pub(crate) struct Loop {
     pub(crate) stopping: bool,
 }
 
-/// Runs until told to stop. The `watchdog` is fed at this interval.
-pub(crate) fn run(core: Core, watchdog: Option<Duration>) -> Result<()> {
+/// Runs until told to stop.
+pub(crate) fn run(core: Core, service: &mut Service) -> Result<()> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?;
     let mut l = Loop {
         replica: core.replica,
@@ -110,8 +110,7 @@ pub(crate) fn run(core: Core, watchdog: Option<Duration>) -> Result<()> {
         watch_buffer: vec![0; WATCH_BYTES],
         next_command: 0,
         gathers: false,
-        watchdog,
-        watchdog_at: OsInstant::now(),
+        service,
         fullness: [
             Fullness::new("internal cache"),
             Fullness::new("external cache"),
@@ -131,7 +130,7 @@ pub(crate) fn run(core: Core, watchdog: Option<Duration>) -> Result<()> {
     Ok(())
 }
 
-impl Loop {
+impl Loop<'_> {
     fn register(&self) -> Result<()> {
         let host = &self.host;
         if let Some(events) = &host.events {
@@ -203,7 +202,8 @@ impl Loop {
             session.go_on(&self.replica);
         }
         self.host.clients.settle(now);
-        self.feed_watchdog();
+        self.service.feed();
+        self.report_status();
         self.log_what_clients_met();
         self.report_links();
         self.report_caches(now);
@@ -252,8 +252,8 @@ impl Loop {
         if let Some(at) = self.replica.poll_timeout() {
             wait = wait.min(at.since(self.now()));
         }
-        if let Some(interval) = self.watchdog {
-            wait = wait.min(interval.saturating_sub(self.watchdog_at.elapsed()));
+        if let Some(left) = self.service.until_feed() {
+            wait = wait.min(left);
         }
         let LinkId(current) = self.replica.current_link();
         if let Some(at) = self.host.links.again_at(current) {
@@ -271,12 +271,15 @@ impl Loop {
             match signal {
                 Signal::Terminate => self.stopping = true,
                 Signal::Hangup => {
-                    self.host.log.reopen_after_hangup();
-                    if let Some(statistics) = &mut self.host.statistics
-                        && let Err(e) = statistics.reopen()
-                    {
-                        self.host.log.error(format!("statistics log: {e}"));
-                    }
+                    let host = &mut self.host;
+                    self.service.reload(|| {
+                        host.log.reopen_after_hangup();
+                        if let Some(statistics) = &mut host.statistics
+                            && let Err(e) = statistics.reopen()
+                        {
+                            host.log.error(format!("statistics log: {e}"));
+                        }
+                    });
                 }
             }
         }
@@ -332,15 +335,6 @@ impl Loop {
             if let Some((level, line)) = line {
                 self.host.log.limited(Kind::Cache, level, line);
             }
-        }
-    }
-
-    fn feed_watchdog(&mut self) {
-        if let Some(interval) = self.watchdog
-            && self.watchdog_at.elapsed() >= interval
-        {
-            self.watchdog_at = OsInstant::now();
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
         }
     }
 }

@@ -30,6 +30,7 @@ mod mixed;
 mod operation;
 mod pair;
 mod restart;
+mod service;
 mod site;
 mod sources;
 mod statistics;
@@ -80,6 +81,7 @@ fn scenarios() -> Vec<Scenario> {
         migration::SCENARIOS,
         statistics::SCENARIOS,
         filters::SCENARIOS,
+        service::SCENARIOS,
         sources::SCENARIOS,
         weak_points::SCENARIOS,
         windows::SCENARIOS,

@@ -73,6 +73,13 @@ impl Replica {
         Some(self.now.since(self.peers.get(peer.index())?.heard_at?))
     }
 
+    /// True if nothing has come from a peer for long; `None` before its first message. Never
+    /// in ALARM, which sends nothing while there are no flows.
+    pub fn is_lost(&self, peer: PeerId) -> Option<bool> {
+        let peer = self.peers.get(peer.index())?;
+        peer.heard_at.map(|_| peer.is_lost)
+    }
+
     pub(crate) fn is_confirmed(&self, slot: Slot) -> bool {
         self.is_mentioned(slot) && !self.external.note(slot).is_offer()
     }
