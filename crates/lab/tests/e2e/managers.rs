@@ -1,5 +1,5 @@
-//! HA managers' own scripts, unmodified: Pacemaker's agent, and how OpenStack Neutron finds and
-//! stops its daemon. keepalived is in `failback`.
+//! HA managers' own scripts, unmodified, and their files and calls: Pacemaker's agent, how OpenStack
+//! Neutron finds and stops its daemon, VyOS, CloudStack. keepalived is in `failback`.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -46,6 +46,18 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         Ok(())
     }),
     ("managers/neutron_finds_and_stops_it", neutron),
+    ("managers/vyos_calls_are_answered_as_by_conntrackd", vyos),
+    ("managers/cloudstack_file_starts_with_a_warning", |w| {
+        let (starts, said) = cloudstack(w, Kind::Ftfw)?;
+        ensure!(starts, "it does not start: {said}");
+        ensure!(said.contains("`Stats` belongs outside General"), "{said}");
+        Ok(())
+    }),
+    ("managers/cloudstack_file_is_refused_by_conntrackd", |w| {
+        let (starts, said) = cloudstack(w, Kind::Conntrackd)?;
+        ensure!(!starts && said.contains("syntax error"), "{said}");
+        Ok(())
+    }),
 ];
 
 /// A firewall under Pacemaker's agent. What the agent asks of a cluster is answered by a stub
@@ -269,4 +281,155 @@ fn neutron(world: &World) -> Result<()> {
     ensure!(fw.ask(&["-n"])?.status.success());
     ensure!(fw.ask(&["-k"])?.status.success());
     wait::until("it is gone", SOON, || find(|words| words == line).is_none())
+}
+
+/// As VyOS writes it: each address on a line of its own and repeated, expectations by helper,
+/// and helpers beside `Sync`. FW2 names no address of its own.
+const VYOS: &str = "
+Sync {
+    Mode FTFW {
+        StartupResync on
+    }
+    UDP {
+        OWN
+        IPv4_Destination_Address PEER
+        Port 3780
+        Interface eth2
+        Checksum on
+    }
+    Options {
+        ExpectationSync {
+            ftp
+            h.323
+        }
+    }
+}
+";
+
+/// This kernel cannot give it, so the original does not start with it.
+const VYOS_HELPER: &str = "
+Helper {
+    Type rpc inet tcp {
+        QueueNum 3
+        QueueLen 10240
+        Policy rpc {
+            ExpectMax 1
+            ExpectTimeout 300
+        }
+    }
+}
+";
+
+/// What VyOS calls: its commands for operators, then its script on a new primary and a new backup.
+const VYOS_CALLS: &[(usize, &[&str])] = &[
+    (0, &["-i", "ct", "-x"]),
+    (0, &["-i", "expect", "-x"]),
+    (1, &["-e", "ct", "-x"]),
+    (1, &["-e", "expect", "-x"]),
+    (0, &["-s"]),
+    (0, &["-s", "exp"]),
+    (0, &["-B"]),
+    (1, &["-n"]),
+    (0, &["-R"]),
+    (1, &["-c"]),
+    (1, &["-c", "exp"]),
+    (1, &["-f"]),
+    (1, &["-R"]),
+    (1, &["-B"]),
+    (1, &["-i", "ct", "-x"]),
+    (0, &["-s"]),
+    (0, &["-t"]),
+    (0, &["-n"]),
+    (1, &["-f", "internal"]),
+    (1, &["-f", "external"]),
+    (1, &["-e", "ct", "-x"]),
+];
+
+/// Goal: each call has the status and the lines that it has with two conntrackd.
+fn vyos(world: &World) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    numbered::serve(&lab.b, address(SERVER, PORT))?;
+    let mut open = Connections::open(&lab.a, address(SERVER, PORT), 5)?;
+    let mut answers = Vec::new();
+    for kind in [Kind::Conntrackd, Kind::Ftfw] {
+        ensure!(open.round(SOON) == 5);
+        answers.push(vyos_answers(world, &lab, kind).with_context(|| kind.to_string())?);
+    }
+    for ((call, theirs), ours) in VYOS_CALLS.iter().zip(&answers[0]).zip(&answers[1]) {
+        ensure!(theirs == ours, "{call:?}: {theirs:#?}, and ours {ours:#?}");
+    }
+    let listed = &answers[1][0].1;
+    ensure!(
+        listed.len() == 5 && listed[0].starts_with("<flow>"),
+        "{listed:?}"
+    );
+    Ok(())
+}
+
+/// Statuses and lines, without numbers, which differ from run to run.
+fn vyos_answers(world: &World, lab: &Lab, kind: Kind) -> Result<Vec<(Option<i32>, Vec<String>)>> {
+    let start = |n: usize| -> Result<Daemon> {
+        let own = ["IPv4_address 10.77.9.1\nIPv4_address 10.77.9.1", ""][n];
+        let peer = format!("10.77.9.{}", 2 - n);
+        let helper = if kind == Kind::Ftfw { VYOS_HELPER } else { "" };
+        let sync = VYOS.replace("OWN", own).replace("PEER", &peer);
+        let settings = Settings {
+            instead_of_sync: Some(sync + helper),
+            ..Settings::new(Mode::Ftfw)
+        };
+        Daemon::start(kind, &lab.fw[n], n, &settings, world.dir())?.context("no daemon")
+    };
+    let daemons = [start(0)?, start(1)?];
+    wait::until("FW2 knows the flows", 2 * SOON, || {
+        let _ = daemons[0].ask(&["-B"]);
+        daemons[1]
+            .external(&format!("dport={PORT} "))
+            .is_ok_and(|l| l.len() == 5)
+    })?;
+    let mut answers = Vec::new();
+    for (n, arguments) in VYOS_CALLS {
+        let out = daemons[*n].output(arguments)?;
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        // What we know of the peer stands behind the original's lines.
+        let lines = text.lines().take_while(|l| !l.starts_with("peer: "));
+        let mut lines: Vec<String> = lines.map(without_numbers).collect();
+        lines.sort();
+        answers.push((out.status.code(), lines));
+        // The original answers before it is done.
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    for daemon in daemons {
+        daemon.stop()?;
+    }
+    Ok(answers)
+}
+
+fn without_numbers(line: &str) -> String {
+    let mut plain = String::new();
+    for c in line.chars() {
+        match c {
+            '0'..='9' if plain.ends_with('N') => {}
+            '0'..='9' => {
+                // Numbers are right-aligned.
+                plain.truncate(plain.trim_end_matches(' ').len());
+                plain.push('N');
+            }
+            _ => plain.push(c),
+        }
+    }
+    plain
+}
+
+/// CloudStack's virtual router has `Stats` inside `General`. Yields whether the daemon starts, and
+/// what it says.
+fn cloudstack(world: &World, kind: Kind) -> Result<(bool, String)> {
+    let lab = Lab::build(Options::default())?;
+    let settings = Settings {
+        general_lines: "Stats {\n    LogFile on\n}".into(),
+        ..Settings::new(Mode::Ftfw)
+    };
+    match Daemon::start(kind, &lab.fw[0], 0, &settings, world.dir()) {
+        Ok(daemon) => Ok((true, daemon.context("a daemon")?.log())),
+        Err(e) => Ok((false, format!("{e:#}"))),
+    }
 }

@@ -471,7 +471,9 @@ fn same_statistics(world: &World, lab: &Lab, settings: &Settings) -> Result<()> 
         let daemon = Daemon::start(kind, &lab.fw[0], 0, settings, world.dir())?;
         let daemon = daemon.context("no daemon")?;
         let mut shape = String::new();
-        for which in ["ct", "network", "cache", "runtime", "link", "queue"] {
+        for which in [
+            "ct", "network", "cache", "runtime", "link", "queue", "rsqueue", "expect", "process",
+        ] {
             let text = daemon.ask(&["-s", which])?;
             let plain = |c: char| if c.is_ascii_digit() { '0' } else { c };
             // What we know of the peer stands behind the original's lines.
