@@ -47,6 +47,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "failback/conntrackd_keeps_connections_after_a_cut_link",
         |w| keeps(w, Kind::Conntrackd, &[CutLink]),
     ),
+    ("failback/ftfw_keeps_connections_while_it_flaps", |w| {
+        flaps(w, &[])
+    }),
+    (
+        "failback/ftfw_keeps_connections_while_it_flaps_injected",
+        |w| flaps(w, &[Injected]),
+    ),
     ("failback/conntrackd_loses_injected_connections", originals),
     ("failback/without_a_daemon_nothing_survives", nothing),
 ];
@@ -128,14 +135,18 @@ fn received(daemon: &Daemon) -> Result<u64> {
     Ok(number.context("no number")?.parse()?)
 }
 
-/// FW2 becomes primary, then FW1 again, then FW1 dies.
-fn story(world: &World, kind: Kind, variants: &[Variant]) -> Result<End> {
+fn settings(variants: &[Variant]) -> Settings {
     let mut settings = Settings::new(Mode::Ftfw);
     settings.mode_lines = format!("PurgeTimeout {PURGE}");
     if variants.contains(&Injected) {
         settings.mode_lines += "\nDisableExternalCache on";
     }
-    let mut site = Site::start(world, kind, &settings)?;
+    settings
+}
+
+/// FW2 becomes primary, then FW1 again, then FW1 dies.
+fn story(world: &World, kind: Kind, variants: &[Variant]) -> Result<End> {
+    let mut site = Site::start(world, kind, &settings(variants))?;
     let mut connections = site.connect(COUNT)?;
     site.wait_held()?;
     site.fw1_loses(true)?;
@@ -171,6 +182,37 @@ fn keeps(world: &World, kind: Kind, variants: &[Variant]) -> Result<()> {
         },
         "of {COUNT}: {end:?}"
     );
+    Ok(())
+}
+
+/// Goal: every connection lives through six changes one after the other, the dedicated link out
+/// around the fourth. Method: as many connections more are opened on each primary.
+fn flaps(world: &World, variants: &[Variant]) -> Result<()> {
+    const MORE: usize = 10;
+    let mut site = Site::start(world, Kind::Ftfw, &settings(variants))?;
+    let mut open = vec![site.connect(COUNT)?];
+    site.wait_held()?;
+    for change in 0..6 {
+        let link = |state: &str| site.lab.fw[0].run(&format!("ip link set eth2 {state}"));
+        if change == 3 {
+            // What both know stays known; nothing new begins meanwhile.
+            link("down")?;
+        }
+        site.fw1_loses(change % 2 == 0)?;
+        for connections in &mut open {
+            pass_messages(connections, Duration::from_millis(200))
+                .with_context(|| format!("after change {change}"))?;
+        }
+        if change == 3 {
+            site.lab.fw[0].run("ip link set eth2 up")?;
+            site.hear_each_other()?;
+        }
+        open.push(site.connect(MORE)?);
+        // A change that is faster than the link loses what has not been sent.
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let lived: usize = open.iter_mut().map(|c| c.round(SOON)).sum();
+    ensure!(lived == COUNT + 6 * MORE, "{lived} live on");
     Ok(())
 }
 
