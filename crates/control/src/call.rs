@@ -81,6 +81,9 @@ pub enum Task {
     Expectations {
         /// Which.
         table: Table,
+        /// Words of a [`crate::Query`] for expectations.
+        #[serde(default)]
+        filter: Vec<String>,
     },
     /// Events of the kernel as they come, until the client closes the connection.
     Events {

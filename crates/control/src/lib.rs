@@ -12,5 +12,5 @@ pub mod reply;
 mod request;
 pub mod rows;
 
-pub use query::{BadTerm, FIELDS, Query};
+pub use query::{BadTerm, EXPECTATION_FIELDS, FIELDS, Query};
 pub use request::{CacheKind, Object, Request, StatsKind};

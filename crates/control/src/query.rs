@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use flow::{Flow, L4, Prefix, Proto, ProtoInfo, SctpInfo, Status, TcpInfo, TcpState};
+use flow::{Expectation, Flow, L4, Prefix, Proto, ProtoInfo, SctpInfo, Status, TcpInfo, TcpState};
 
 /// A condition on flows. The default holds for all.
 #[derive(Clone, Debug, Default)]
@@ -113,6 +113,11 @@ pub const FIELDS: &[(&str, &str, &str)] = &[
     ("related", "yes|no", "it came from an expectation"),
 ];
 
+/// The fields that an expectation has: those of the predicted flow.
+pub const EXPECTATION_FIELDS: &[&str] = &[
+    "proto", "family", "src", "dst", "sport", "dport", "zone", "helper", "timeout", "id",
+];
+
 /// Names of the status bits.
 pub(crate) const STATUS_NAMES: &[(&str, Status)] = &[
     ("EXPECTED", Status::EXPECTED),
@@ -148,7 +153,19 @@ impl Query {
     /// # Errors
     /// The first word that is none, and what would be accepted.
     pub fn parse<S: AsRef<str>>(words: &[S]) -> Result<Query, BadTerm> {
-        let terms = words.iter().map(|w| Term::parse(w.as_ref()));
+        Query::of(words, |_| true)
+    }
+
+    /// The same for expectations, which have [`EXPECTATION_FIELDS`].
+    ///
+    /// # Errors
+    /// As of [`Query::parse`].
+    pub fn parse_for_expectations<S: AsRef<str>>(words: &[S]) -> Result<Query, BadTerm> {
+        Query::of(words, |field| EXPECTATION_FIELDS.contains(&field))
+    }
+
+    fn of<S: AsRef<str>>(words: &[S], has: fn(&str) -> bool) -> Result<Query, BadTerm> {
+        let terms = words.iter().map(|w| Term::parse(w.as_ref(), has));
         Ok(Query {
             terms: terms.collect::<Result<_, _>>()?,
         })
@@ -159,16 +176,28 @@ impl Query {
         let any = |t: &Term| t.tests.iter().any(|test| test.holds(flow));
         self.terms.iter().all(|t| any(t) != t.negated)
     }
+
+    /// True if the expectation is to be shown: the flow that it predicts is looked at.
+    pub fn holds_expectation(&self, expectation: &Expectation) -> bool {
+        let mut predicted = Flow::new(expectation.tuple);
+        predicted.zone = expectation.zone;
+        predicted.helper = expectation.helper;
+        predicted.timeout = expectation.timeout;
+        predicted.id = expectation.id;
+        self.holds(&predicted)
+    }
 }
 
 impl Term {
-    fn parse(word: &str) -> Result<Term, BadTerm> {
+    /// `has`: which fields there are.
+    fn parse(word: &str, has: fn(&str) -> bool) -> Result<Term, BadTerm> {
         let bad = |accepted: String| BadTerm {
             word: word.to_owned(),
             accepted,
         };
         let fields = || {
-            let names: Vec<_> = FIELDS.iter().map(|(name, ..)| *name).collect();
+            let names = FIELDS.iter().map(|(name, ..)| *name);
+            let names: Vec<_> = names.filter(|name| has(name)).collect();
             format!(
                 "FIELD=VALUE or FIELD!=VALUE with one of {}",
                 names.join(", ")
@@ -179,7 +208,7 @@ impl Term {
             Some(field) => (field, true),
             None => (field, false),
         };
-        let known = FIELDS.iter().find(|(name, ..)| *name == field);
+        let known = FIELDS.iter().find(|(name, ..)| *name == field && has(name));
         let (_, accepted, _) = known.ok_or_else(|| bad(fields()))?;
         let tests = value.split(',').map(|value| Test::parse(field, value));
         let tests = tests.collect::<Option<Vec<_>>>();
@@ -468,6 +497,36 @@ mod tests {
         let both = Query::parse(&["proto=tcp", "dport=80"]).unwrap();
         assert!(!both.holds(&flow()));
         assert!(Query::default().holds(&flow()));
+    }
+
+    #[test]
+    fn an_expectation_has_the_fields_of_the_flow_that_it_predicts() {
+        let error = Query::parse_for_expectations(&["mark=1"]).unwrap_err();
+        assert!(
+            error.to_string().ends_with("helper, timeout, id"),
+            "{error}"
+        );
+        let expectation = Expectation {
+            master: flow().orig,
+            tuple: flow().orig,
+            mask: flow().orig,
+            zone: flow().zone,
+            timeout: Some(300),
+            flags: 0,
+            class: None,
+            nat: None,
+            helper: flow::Name::new(b"ftp"),
+            function: None,
+            id: Some(5),
+        };
+        let holds = |word: &str| {
+            let query = Query::parse_for_expectations(&[word]).unwrap();
+            query.holds_expectation(&expectation)
+        };
+        for word in ["dport=443", "helper=ftp", "zone=3", "timeout=300", "id=5"] {
+            assert!(holds(word), "{word}");
+            assert!(!holds(&word.replacen('=', "!=", 1)), "{word}");
+        }
     }
 
     #[test]

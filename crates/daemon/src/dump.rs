@@ -108,9 +108,11 @@ impl Dump {
                 let line = |e: &flow::Expectation, age: Age| match &*form {
                     Form::Xml => reply::expectation_element(&mut text, e),
                     Form::Line => reply::expectation_line(&mut text, e, age.active_secs),
-                    Form::Ours { json, .. } => {
-                        *rows += 1;
-                        listing::expectation_row(out, *json, e, beside(which, age));
+                    Form::Ours { json, query } => {
+                        if query.holds_expectation(e) {
+                            *rows += 1;
+                            listing::expectation_row(out, *json, e, beside(which, age));
+                        }
                     }
                 };
                 let next = replica.walk_expectations(which, behind, ENTRIES_PER_PART, line);

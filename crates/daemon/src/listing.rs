@@ -130,7 +130,9 @@ impl Listing {
                         rows += 1;
                         flow_row(&mut text, self.json, &flow, details(message.payload));
                     }
-                    Message::Expectation { expectation, .. } => {
+                    Message::Expectation { expectation, .. }
+                        if self.query.holds_expectation(&expectation) =>
+                    {
                         rows += 1;
                         expectation_row(&mut text, self.json, &expectation, Beside::default());
                     }

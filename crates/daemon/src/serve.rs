@@ -4,7 +4,7 @@
 //! ours (`control::call`). Reading never waits for a client; long answers are cursors.
 
 use control::call::{Call, Committed, Flush, Head, Outcome, Table, Tail, Task};
-use control::{CacheKind, Object, Query, Request, StatsKind};
+use control::{BadTerm, CacheKind, Object, Query, Request, StatsKind};
 use replica::{Answer, Command, CommandId, DumpScope, Instant, Mode, Objects, Which};
 
 use crate::app::statistics_serves;
@@ -176,9 +176,8 @@ impl Loop<'_> {
     fn try_call(&mut self, id: ClientId, now: Instant, call: Call) -> Result<(), Head> {
         let json = call.json;
         self.check_call(&call.task)?;
-        let query = |filter: &[String]| {
-            Query::parse(filter).map_err(|e| Head::error(e.to_string(), "correct the filter"))
-        };
+        let bad_filter = |e: BadTerm| Head::error(e.to_string(), "correct the filter");
+        let query = |filter: &[String]| Query::parse(filter).map_err(bad_filter);
         let command = match call.task {
             Task::Status => {
                 let status = self.status();
@@ -197,11 +196,12 @@ impl Loop<'_> {
                 };
                 return self.list(id, now, table, list);
             }
-            Task::Expectations { table } => {
+            Task::Expectations { table, filter } => {
+                let query = Query::parse_for_expectations(&filter);
                 let list = Listing {
                     is_expectations: true,
                     json,
-                    query: Query::default(),
+                    query: query.map_err(bad_filter)?,
                 };
                 return self.list(id, now, table, list);
             }
@@ -257,6 +257,7 @@ impl Loop<'_> {
             }
             | Task::Expectations {
                 table: Table::External,
+                ..
             }
             | Task::Bulk
             | Task::ResyncPeer
@@ -267,7 +268,7 @@ impl Loop<'_> {
                     "it replicates if its file has a `Sync` instead of a `Stats` section",
                 )
             }
-            Task::Flows { table, .. } | Task::Expectations { table }
+            Task::Flows { table, .. } | Task::Expectations { table, .. }
                 if *table == Table::Internal && !settings.internal_cache =>
             {
                 no(
@@ -278,7 +279,7 @@ impl Loop<'_> {
             Task::ResyncKernel { .. } if !settings.internal_cache => {
                 no(NO_INTERNAL_CACHE.0, NO_INTERNAL_CACHE.1)
             }
-            Task::Expectations { table }
+            Task::Expectations { table, .. }
                 if *table != Table::Kernel && settings.expectations.is_none() =>
             {
                 no(

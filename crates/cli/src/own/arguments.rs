@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use control::call::{Flush, Table};
-use control::{FIELDS, Object};
+use control::{EXPECTATION_FIELDS, FIELDS, Object};
 
 use crate::load::CONFIG_DEFAULT;
 
@@ -20,15 +20,28 @@ Called as `conntrackd`, or as `ftfw conntrackd ...`, it takes conntrackd's argum
 Exit status: 0 done, 1 not done, 2 wrong arguments, 3 the kernel refused a part.";
 
 /// The filters, from where they are read, and examples.
-fn flows_help() -> String {
+fn filters_help(has: fn(&str) -> bool) -> String {
     let mut text = String::from("Filters, all of which must hold (FIELD!=VALUE: must not):\n");
-    for (field, value, meaning) in FIELDS {
+    for (field, value, meaning) in FIELDS.iter().filter(|(field, ..)| has(field)) {
         text += &format!("  {:<32} {meaning}\n", format!("{field}={value}"));
     }
-    text + "\nExamples:
+    text
+}
+
+fn expectations_help() -> String {
+    filters_help(|field| EXPECTATION_FIELDS.contains(&field))
+        + "\nExamples:
+  ftfw expectations kernel helper=ftp
+  ftfw expectations external dst=10.0.0.0/8 --count"
+}
+
+fn flows_help() -> String {
+    filters_help(|_| true)
+        + "\nExamples:
   ftfw flows kernel proto=udp timeout=0-30
   ftfw flows internal src=10.0.0.0/8 nat=src -o json
-  ftfw flows external mark=0x100/0xff00 status!=ASSURED"
+  ftfw flows external mark=0x100/0xff00 status!=ASSURED
+  ftfw flows external dport=22,443 --count"
 }
 
 const EVENTS: &str = "\
@@ -91,13 +104,22 @@ pub(crate) enum Action {
         table: Which,
         /// Filters, FIELD=VALUE
         filter: Vec<String>,
+        /// Say how many there are
+        #[arg(long)]
+        count: bool,
         #[command(flatten)]
         form: Output,
     },
     /// List expectations
+    #[command(after_help = expectations_help())]
     Expectations {
         /// Which table
         table: Which,
+        /// Filters, FIELD=VALUE, on the predicted flow
+        filter: Vec<String>,
+        /// Say how many there are
+        #[arg(long)]
+        count: bool,
         #[command(flatten)]
         form: Output,
     },
@@ -106,6 +128,8 @@ pub(crate) enum Action {
     Commit {
         #[command(flatten)]
         only: Only,
+        #[command(flatten)]
+        form: Output,
     },
     /// Empty a cache, or the kernel's table
     #[command(after_help = FLUSH)]
@@ -135,6 +159,16 @@ pub(crate) enum Action {
     },
     /// End the daemon
     Stop,
+}
+
+impl Action {
+    /// Only the number of entries is to be printed.
+    pub(crate) fn counts(&self) -> bool {
+        match self {
+            Action::Flows { count, .. } | Action::Expectations { count, .. } => *count,
+            _ => false,
+        }
+    }
 }
 
 /// Form of the answer.

@@ -80,16 +80,28 @@ fn act(arguments: &Arguments) -> Result<Outcome, Failure> {
         action => {
             let (task, form) = task(action)?;
             let call = Call::new(task, form == Form::Json);
+            let counts = action.counts();
             let mut out = io::stdout().lock();
             // A reader that has seen enough (`| head`) is no failure.
-            let tail = client::ask(path, &call, |line| writeln!(out, "{line}").is_ok())?;
+            let row = |line: &str| counts || writeln!(out, "{line}").is_ok();
+            let tail = client::ask(path, &call, row)?;
             Ok(tail.map_or(Outcome::Exit(0), |tail| {
-                if let Some(words) = text::done(&tail) {
+                if let Some(words) = last_line(&tail, counts, form) {
                     let _ = writeln!(out, "{words}");
                 }
                 Outcome::Exit(exit_status(&tail))
             }))
         }
+    }
+}
+
+/// What is printed when all rows are there.
+fn last_line(tail: &Tail, counts: bool, form: Form) -> Option<String> {
+    match (form, counts && tail.status == Status::Ok) {
+        (Form::Text, true) => Some(tail.rows.to_string()),
+        (Form::Json, true) => Some(format!("{{\"count\":{}}}", tail.rows)),
+        (Form::Text, false) => text::done(tail),
+        (Form::Json, false) => serde_json::to_string(tail.commit.as_ref()?).ok(),
     }
 }
 
@@ -114,6 +126,7 @@ fn task(action: &Action) -> Result<(Task, Form), Failure> {
             table,
             filter,
             form,
+            ..
         } => Ok((
             Task::Flows {
                 table: (*table).into(),
@@ -121,21 +134,32 @@ fn task(action: &Action) -> Result<(Task, Form), Failure> {
             },
             form.output,
         )),
-        Action::Expectations { table, form } => Ok((
-            Task::Expectations {
+        Action::Expectations {
+            table,
+            filter,
+            form,
+            ..
+        } => {
+            let query = Query::parse_for_expectations(filter);
+            query.map_err(|e| Failure::usage(e.to_string()))?;
+            let task = Task::Expectations {
                 table: (*table).into(),
-            },
-            form.output,
-        )),
+                filter: filter.clone(),
+            };
+            Ok((task, form.output))
+        }
         Action::Events { filter, form } => Ok((
             Task::Events {
                 filter: good(filter)?,
             },
             form.output,
         )),
-        Action::Commit { only } => plain(Task::Commit {
-            objects: only.objects(),
-        }),
+        Action::Commit { only, form } => Ok((
+            Task::Commit {
+                objects: only.objects(),
+            },
+            form.output,
+        )),
         Action::Flush { what, only } if *what == What::Kernel || !only.is_given() => {
             plain(Task::Flush {
                 what: (*what).into(),

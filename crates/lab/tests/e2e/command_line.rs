@@ -82,6 +82,15 @@ fn takeover(world: &World) -> Result<()> {
     // The same as text: a line each.
     let text = pair.fw2.own(&["flows", "external", "proto=tcp"])?;
     ensure!(text.lines().count() == COUNT && text.contains("dst=192.168.1.100"));
+    let counted = pair
+        .fw2
+        .own(&["flows", "external", "proto=tcp", "--count"])?;
+    ensure!(counted == format!("{COUNT}\n"), "{counted}");
+    let counted = rows(&pair.fw2, &["flows", "external", "nat=none", "--count"])?;
+    ensure!(
+        counted == [serde_json::json!({ "count": 0 })],
+        "{counted:?}"
+    );
 
     pair.lab.cut(0)?;
     pair.fw1.kill();
@@ -91,6 +100,9 @@ fn takeover(world: &World) -> Result<()> {
     let said = pair.fw2.own(&["commit"])?;
     let again = format!("0 created, {COUNT} were there already");
     ensure!(said.starts_with(&again), "{said}");
+    let said = &rows(&pair.fw2, &["commit"])?[0];
+    let numbers = ["created", "updated", "failed"].map(|name| said[name].as_u64());
+    ensure!(numbers == [Some(0), Some(COUNT as u64), Some(0)], "{said}");
     pair.fw2.own(&["flush", "external"])?;
     pair.fw2.own(&["resync", "kernel"])?;
     pair.fw2.own(&["bulk"])?;

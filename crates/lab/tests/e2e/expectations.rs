@@ -124,7 +124,13 @@ fn wait_for(fw2: &Daemon, settings: &Settings, lab: &Lab, count: usize) -> Resul
         last = asked.into_iter().map(lines).sum();
         last == count
     })
-    .with_context(|| format!("it knows {last} of {count}"))
+    .with_context(|| format!("it knows {last} of {count}"))?;
+    if !injects && fw2.kind() == Kind::Ftfw {
+        let counted = |filter: &str| fw2.own(&["expectations", "external", filter, "--count"]);
+        ensure!(counted("helper=ftp")? == format!("{count}\n"));
+        ensure!(counted("proto=udp")? == "0\n");
+    }
+    Ok(())
 }
 
 const BOTH: &[Way] = &[Way::Active, Way::Passive];
