@@ -59,6 +59,7 @@ pub(crate) const SCENARIOS: &[Scenario] = probes! {
     "14_an_unknown_attribute_loses_the_flow": refuses_attributes,
     "16_events_wait_in_the_buffer": delays,
     "17_flows_with_keys_become_one": confuses_keys,
+    "20_one_byte_is_a_request": obeys_a_byte,
     "26_what_ended_while_the_peer_was_dead_stays": keeps_the_dead,
     "30_datagrams_over_ipv6_are_fragmented": fragments,
     "34_a_silent_client_stops_it": stops_for_a_client,
@@ -513,6 +514,19 @@ fn stops_for_a_client(world: &World, kind: Kind) -> Result<bool> {
     drop(silent);
     asked.wait()?;
     Ok(stops)
+}
+
+/// A client sends the first byte of `-f external`, and goes.
+fn obeys_a_byte(world: &World, kind: Kind) -> Result<bool> {
+    let pair = Pair::of(world, kind, notrack(), Options::default())?;
+    let _open = pair.connect(SERVER, 3)?;
+    let pattern = format!("dport={PORT} ");
+    pair.wait_external(&pattern, 3)?;
+    let mut client = UnixStream::connect(pair.fw2.dir().join("control"))?;
+    client.write_all(&[34])?;
+    drop(client);
+    thread::sleep(Duration::from_millis(500));
+    Ok(pair.fw2.external(&pattern)?.is_empty())
 }
 
 /// The link is out while a flow ends; then everything is sent again.
