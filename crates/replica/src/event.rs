@@ -175,7 +175,7 @@ impl Shortfall {
 /// Why another link is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkReason {
-    /// The one before is down or has no carrier.
+    /// The one before is down, has no carrier, or takes nothing.
     NotUsable,
     /// The peer is heard there, and no longer on the one before.
     PeerHeard,

@@ -2,7 +2,8 @@
 //!
 //! Receive on all; send on the current one, which changes
 //!
-//! 1. away from a link that is not usable (or takes nothing), to the first usable one in configuration order;
+//! 1. away from a link that is not usable, or takes nothing, to the first usable one in
+//!    configuration order;
 //! 2. to a link on which the peer is heard for a second while it is not heard on the current
 //!    one. One stray datagram changes nothing;
 //! 3. to the next usable link, if a peer that sends every second is not heard on any link, or
