@@ -92,6 +92,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         interfaces::late_address(w, Transport::Tcp6, "fd77:9::1/64")
     }),
     ("links/link_local_addresses", interfaces::link_local),
+    ("links/udp_with_checksums", |w| {
+        interfaces::checksums(w, true)
+    }),
+    ("links/udp_without_checksums", |w| {
+        interfaces::checksums(w, false)
+    }),
     ("links/multicast_ipv6_with_conntrackd", |w| {
         interfaces::agrees(w, Transport::Multicast6)
     }),

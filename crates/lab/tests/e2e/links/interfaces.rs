@@ -71,3 +71,49 @@ pub(super) fn agrees(world: &World, transport: Transport) -> Result<()> {
     ends.make(1, 50)?;
     ends.agree()
 }
+
+const CHECKSUM_ON: &str = "
+UDP {
+    IPv4_address 10.77.9.OWN
+    IPv4_Destination_Address 10.77.9.PEER
+    Port 3780
+    Interface eth2
+    Checksum on
+}";
+const CHECKSUM_OFF: &str = "
+UDP {
+    IPv4_address 10.77.9.OWN
+    IPv4_Destination_Address 10.77.9.PEER
+    Port 3780
+    Interface eth2
+    Checksum off
+}";
+
+/// Goal: `Checksum` decides whether datagrams have one, and nothing else. Method: FW2 counts those
+/// that have none (0) and those that have one.
+pub(super) fn checksums(world: &World, on: bool) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    let fw2 = lab.fw[1].clone();
+    // The checksum stands behind the length, in the second word of the header of UDP.
+    for (n, checksum) in ["0", "1:0xffff"].into_iter().enumerate() {
+        fw2.run(&format!(
+            "iptables -I INPUT {} -p udp --dport 3780 -m u32 --u32 0>>22&0x3C@4&0xFFFF={checksum}",
+            n + 1
+        ))?;
+    }
+    let blocks = if on { CHECKSUM_ON } else { CHECKSUM_OFF };
+    let transport = Transport::Blocks(blocks);
+    let mut ends = start(world, lab, [Kind::Ftfw, Kind::Conntrackd], transport)?;
+    for n in 0..2 {
+        ends.make(n, 100)?;
+    }
+    ends.agree()?;
+    let rules = fw2.run("iptables -L INPUT -v -x -n")?;
+    let counted: Vec<u64> = (rules.lines().skip(2))
+        .filter_map(|l| l.split_whitespace().next()?.parse().ok())
+        .collect();
+    ensure!(counted.len() >= 2, "{rules}");
+    let (without, with) = (counted[0], counted[1]);
+    ensure!((with > 0, without > 0) == (on, !on), "{rules}");
+    Ok(())
+}
