@@ -117,7 +117,10 @@ fn wait_held(site: &Site, open: &[Connections], n: usize, injects: bool) -> Resu
         held = known().unwrap_or(usize::MAX);
         held == wanted
     })
-    .with_context(|| format!("it holds {held} of {wanted}"))
+    .with_context(|| {
+        let log = site.daemons[1 - n].log();
+        format!("it holds {held} of {wanted}; the primary says {log}")
+    })
 }
 
 /// The control experiment: without its `-n` a replaced backup in NOTRACK knows nothing.
