@@ -61,6 +61,9 @@ pub enum Follows {
     Anew {
         /// Others were known before: the sender has started again.
         known: bool,
+        /// The numbers from the first to the last of these are of the sender too. Their
+        /// messages have come, but seemed late: its requests are still to be obeyed.
+        missed: Option<(Seq, Seq)>,
     },
     /// It is older than one seen before: it is used only as far as it is still news.
     Late,
@@ -94,13 +97,14 @@ impl Received {
 
     /// The numbers were known, and have begun anew.
     pub(crate) fn begins_numbers_anew(&self) -> bool {
-        self.follows == Follows::Anew { known: true }
+        matches!(self.follows, Follows::Anew { known: true, .. })
     }
 
-    /// First and last number that did not come before it.
+    /// First and last number that did not come before it, or were passed over.
     pub(crate) fn missed(&self) -> Option<(Seq, Seq)> {
         match self.follows {
             Follows::Gap(first, last) => Some((first, last)),
+            Follows::Anew { missed, .. } => missed,
             _ => None,
         }
     }
@@ -134,7 +138,7 @@ impl Receiver {
     }
 
     /// What follows is of another datagram.
-    pub(crate) fn begin_datagram(&mut self) {
+    pub fn begin_datagram(&mut self) {
         self.epochs.begin_datagram();
         self.is_offer = false;
     }
@@ -200,10 +204,10 @@ impl Receiver {
                 // is repeated, since it counts as missed.
                 let mut received = self.follow(now, header, false);
                 if received.is_late() && self.numbers.are_astray(control, own_next) {
-                    self.follow_anew(&mut received);
+                    self.follow_acknowledgement(&mut received);
                 }
                 if received.is_late() {
-                    self.numbers.suspect(now, own_next);
+                    self.numbers.suspect(now, header.seq, own_next);
                 } else {
                     received.carries = Some(Accepted::Control(control));
                 }
@@ -213,7 +217,7 @@ impl Receiver {
                 self.epochs.note(header.seq);
                 let mut received = self.follow(now, header, false);
                 if received.is_late() {
-                    self.numbers.suspect(now, own_next);
+                    self.numbers.suspect(now, header.seq, own_next);
                 }
                 received.carries = self.decode(object, state, message.body);
                 Some(received)
@@ -249,7 +253,7 @@ impl Receiver {
             self.follow_anew(&mut received);
         }
         if received.is_late() {
-            self.numbers.suspect(now, own_next);
+            self.numbers.suspect(now, header.seq, own_next);
             return Some(received);
         }
         self.epochs.enter(named);
@@ -311,7 +315,28 @@ impl Receiver {
     fn follow_anew(&mut self, received: &mut Received) {
         let surely = self.epochs.surely_up_to();
         received.last = self.numbers.follow_anew(received.seq, surely);
-        received.follows = Follows::Anew { known: false };
+        received.follows = Follows::Anew {
+            known: false,
+            missed: None,
+        };
+    }
+
+    /// A message that seemed late was sent after all that has come before it. Under a lower
+    /// number, or with a HELLO that names no epoch, it is of another program in the place of
+    /// the one that names epochs.
+    fn follow_acknowledgement(&mut self, received: &mut Received) {
+        let hello = received.flags.intersects(Flags::HELLO);
+        let surely = self.epochs.surely_up_to();
+        let is_other = self.epochs.present().is_some()
+            && ((hello && !self.epochs.datagram_names())
+                || surely.is_some_and(|to| received.seq.before(to)));
+        if !is_other {
+            self.follow_anew(received);
+            return;
+        }
+        self.epochs.name_no_more();
+        received.follows = self.numbers.begin_anew(received.seq);
+        received.last = received.seq;
     }
 
     fn decode(&mut self, object: ObjectKind, state: StateKind, body: &[u8]) -> Option<Accepted> {

@@ -61,10 +61,6 @@ impl Site {
     /// as `/usr/sbin/conntrackd` for the script, too.
     pub(crate) fn replace(&mut self, n: usize, world: &World, kind: Kind) -> Result<()> {
         self.daemons.remove(n).stop()?;
-        if kind == Kind::Conntrackd {
-            // In the first 3 s a HELLO without an epoch counts as a late copy of ours.
-            std::thread::sleep(Duration::from_secs(4));
-        }
         let daemon = Daemon::start(kind, &self.lab.fw[n], n, &self.settings, world.dir())?;
         let daemon = daemon.context("a daemon")?;
         self.keepalived[n].use_program(&daemon)?;

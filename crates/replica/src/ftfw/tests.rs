@@ -51,6 +51,12 @@ fn expectation(version: u64) -> Message {
     }
 }
 
+/// The first number of a sender.
+const ANEW: Follows = Follows::Anew {
+    known: false,
+    missed: None,
+};
+
 fn at(ms: u64) -> Instant {
     Instant::START + Duration::from_millis(ms)
 }
@@ -58,8 +64,7 @@ fn at(ms: u64) -> Instant {
 #[test]
 fn a_full_window_is_acknowledged_at_once_and_less_after_a_delay() {
     let mut hearing = Hearing::new(&settings());
-    let anew = Follows::Anew { known: false };
-    assert_eq!(hearing.heard(at(0), &data(10, anew)), []);
+    assert_eq!(hearing.heard(at(0), &data(10, ANEW)), []);
     assert_eq!(hearing.heard(at(1), &data(11, Follows::Next)), []);
     let ack = Effect::Owe(Control::Ack(Seq(10), Seq(12)));
     assert_eq!(hearing.heard(at(2), &data(12, Follows::Next)), [ack]);
@@ -73,7 +78,7 @@ fn a_full_window_is_acknowledged_at_once_and_less_after_a_delay() {
 fn an_acknowledgement_that_is_nearly_due_goes_with_what_comes_next() {
     for (next, due) in [(16, 20), (17, 17)] {
         let mut hearing = Hearing::new(&settings());
-        hearing.heard(at(0), &data(10, Follows::Anew { known: false }));
+        hearing.heard(at(0), &data(10, ANEW));
         hearing.heard(at(next), &data(11, Follows::Next));
         assert_eq!(hearing.next_due(), Some(at(due)));
     }
@@ -82,7 +87,7 @@ fn an_acknowledgement_that_is_nearly_due_goes_with_what_comes_next() {
 #[test]
 fn a_gap_is_asked_for_and_what_came_before_it_is_acknowledged() {
     let mut hearing = Hearing::new(&settings());
-    hearing.heard(at(0), &data(10, Follows::Anew { known: false }));
+    hearing.heard(at(0), &data(10, ANEW));
     let gap = Follows::Gap(Seq(11), Seq(14));
     let effects = hearing.heard(at(1), &data(15, gap));
     let ack = Effect::Owe(Control::Ack(Seq(10), Seq(10)));

@@ -92,6 +92,8 @@ impl Epochs {
     pub(super) fn name_no_more(&mut self) {
         if self.present.is_some() {
             self.former = self.present.take();
+            self.named = None;
+            self.named_to = None;
         }
     }
 

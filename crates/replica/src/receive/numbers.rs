@@ -32,6 +32,8 @@ const HELLO_LATE_MAX: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, Debug)]
 struct Astray {
     since: Instant,
+    /// The first of them had this number.
+    first: Seq,
     /// The number that we were about to send.
     own_next: Seq,
 }
@@ -94,7 +96,10 @@ impl Numbers {
             let known = self.last.is_some();
             self.astray = None;
             self.last = Some(seq);
-            return Follows::Anew { known };
+            return Follows::Anew {
+                known,
+                missed: None,
+            };
         };
         let follows = match seq.ahead_of(last) {
             1 => Follows::Next,
@@ -118,10 +123,11 @@ impl Numbers {
         follows
     }
 
-    /// Notes that a message was late.
-    pub(super) fn suspect(&mut self, now: Instant, own_next: Seq) {
+    /// Notes that the message `seq` was late.
+    pub(super) fn suspect(&mut self, now: Instant, seq: Seq, own_next: Seq) {
         self.astray.get_or_insert(Astray {
             since: now,
+            first: seq,
             own_next,
         });
     }
@@ -150,5 +156,18 @@ impl Numbers {
         let last = surely.filter(|to| seq.before(*to)).unwrap_or(seq);
         self.last = Some(last);
         last
+    }
+
+    /// The messages that seemed late were of another program, and the present one is `seq`.
+    pub(super) fn begin_anew(&mut self, seq: Seq) -> Follows {
+        let first = self.astray.take().map(|a| a.first);
+        self.last = Some(seq);
+        let is_its = |first: &Seq| (1..=LATE_MAX).contains(&seq.ahead_of(*first));
+        Follows::Anew {
+            known: true,
+            missed: first
+                .filter(is_its)
+                .map(|f| (f, Seq(seq.0.wrapping_sub(1)))),
+        }
     }
 }

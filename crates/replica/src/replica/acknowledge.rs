@@ -17,9 +17,12 @@ impl Replica {
     /// A message of a peer has come that is not late.
     pub(crate) fn on_received(&mut self, from: PeerId, received: &Received) {
         let is_hello = received.flags.intersects(Flags::HELLO);
-        let has_trailer = matches!(received.carries, Some(Accepted::Alive(Some(_))));
-        // A trailer is about to say more.
-        if is_hello && received.begins_numbers_anew() && !has_trailer {
+        // An ALIVE is about to say more.
+        let says_more = match received.carries {
+            Some(Accepted::Alive(trailer)) => trailer.is_some() || !is_hello,
+            _ => false,
+        };
+        if received.begins_numbers_anew() && !says_more {
             self.on_new_numbers(from);
         }
         if received.begins_numbers_anew() {

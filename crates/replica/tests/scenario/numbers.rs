@@ -1,7 +1,7 @@
 //! Sequence numbers that lead astray: late, of a former epoch, forged, or of another program.
 
 use flow::{Flow, TcpState};
-use replica::{Epoch, Event, LinkId, Mode, PeerId, Role, Seq, Settings, Which};
+use replica::{Accepted, Epoch, Event, Follows, LinkId, Mode, PeerId, Role, Seq, Settings, Which};
 use wire::StateKind;
 use wire::v1::{Bulk, BulkState, Control, Flags, Trailer, messages};
 
@@ -122,13 +122,11 @@ fn a_peer_that_misses_what_it_had_acknowledged_is_told_everything() {
     assert!(w.nodes[FW1].sent >= sent + 10);
 }
 
-#[test]
-fn a_named_run_is_followed_although_nobody_acknowledges() {
-    let mut receiver = replica::Receiver::new(Mode::Ftfw);
-    let trailer = Trailer {
+fn trailer(epoch: u32) -> Trailer {
+    Trailer {
         role: Role::Primary,
         has_bulks: false,
-        epoch: Epoch(7),
+        epoch: Epoch(epoch),
         bulk: Bulk {
             number: 0,
             first: Seq(1),
@@ -136,7 +134,13 @@ fn a_named_run_is_followed_although_nobody_acknowledges() {
             state: BulkState::None,
         },
         holdings: None,
-    };
+    }
+}
+
+#[test]
+fn a_named_run_is_followed_although_nobody_acknowledges() {
+    let mut receiver = replica::Receiver::new(Mode::Ftfw);
+    let trailer = trailer(7);
     let mut hear = |ms: u64, seq: u32, named: bool| {
         let bytes = if named {
             forged::alive(&trailer, seq)
@@ -181,6 +185,39 @@ fn another_program_in_the_place_of_a_peer_with_trailers_is_followed() {
     assert_eq!((fw2.confirmed(), fw2.unconfirmed()), (1, 15));
     assert_eq!(fw2.epoch_and_role_of(PeerId::FIRST).0, None);
     assert_eq!(fw2.stats().peer_restarts, 1);
+}
+
+/// Goal: the original takes the place of one of ours within a second. It is followed once it
+/// acknowledges what has been sent to it, and what it has asked for before is asked for again.
+#[test]
+fn an_original_that_acknowledges_is_followed_at_once() {
+    // Below the numbers of ours, and above.
+    for first in [400, 70_000] {
+        let mut receiver = replica::Receiver::new(Mode::Ftfw);
+        let mut hear = |own_next: u32, bytes: &[u8]| {
+            let message = messages(bytes).next().unwrap();
+            receiver.begin_datagram();
+            let received = receiver.accept(replica::Instant::START, Seq(own_next), message);
+            received.expect("a message")
+        };
+        for seq in [999, 1000] {
+            let received = hear(10, &forged::alive(&trailer(7), seq));
+            assert!(matches!(received.carries, Some(Accepted::Alive(_))));
+        }
+        let ack = |n| Control::Ack(Seq(n), Seq(n));
+        let greets = [ack(9), Control::Resync, ack(11)];
+        let [greet, ask, acknowledge] =
+            std::array::from_fn(|n| forged::control(greets[n], Flags::HELLO, first + n as u32));
+        assert_eq!(hear(10, &greet).carries, None, "may be a late copy");
+        assert_eq!(hear(11, &ask).carries, None, "may be a late copy");
+        let received = hear(12, &acknowledge);
+        let missed = Some((Seq(first), Seq(first + 1)));
+        let known = true;
+        assert_eq!(received.follows, Follows::Anew { known, missed });
+        let ask = forged::control(Control::Resync, Flags::NONE, first + 3);
+        assert!(hear(12, &ask).carries.is_some());
+        assert_eq!(receiver.epoch(), None);
+    }
 }
 
 /// Goal: a late acknowledgement of what only a former epoch of ours has sent does not take the
