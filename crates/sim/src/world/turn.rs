@@ -10,13 +10,13 @@ use wire::v1::{Control, Decoded, decode_expectation, decode_flow, messages};
 use wire::{ObjectKind, StateKind};
 
 use crate::check::{Check, check_bound, expectation_version, version};
-use crate::host::{Happened, Host, Pace, Turn};
+use crate::host::{Happened, Host, Pace, Turn, peer_of};
 use crate::kept::Subject;
 use crate::kernel::Reported;
 use crate::network::{Datagram, Edge, Sender};
 use crate::plan::Fault;
 
-use super::node::{Core, Node};
+use super::node::{Core, Node, epoch_of};
 use super::predictions::PREDICTED_MAX;
 use super::{KEYS, World};
 
@@ -136,6 +136,9 @@ impl World {
         let is_stale = datagram
             .sender
             .is_some_and(|s| s.run != self.nodes[s.node].run);
+        let is_named = datagram
+            .sender
+            .is_none_or(|s| self.knows_epoch_of(datagram, s));
         for message in messages(&datagram.bytes).flatten() {
             let seq = message.header.seq;
             let (mut flow, mut about) = (None, None);
@@ -165,13 +168,23 @@ impl World {
             {
                 self.kept.on_stale(edge, of);
             }
-            let ended = flow.as_ref().filter(|(kind, _)| *kind == StateKind::Delete);
+            // Without the name of the sender's epoch its order is not known: it comes again.
+            let ended = (flow.as_ref()).filter(|(kind, _)| *kind == StateKind::Delete && is_named);
             let (ended, key) = (ended.map(|(_, f)| f), flow.as_ref().map(|(_, f)| f.key()));
             self.truth.on_delivered(n, seq, is_stale, ended, key);
         }
         if let Some(edge) = edge.filter(|_| !is_stale) {
             self.note_received(edge, datagram);
         }
+    }
+
+    /// False if the reader of a datagram takes its sender for the epoch before.
+    fn knows_epoch_of(&self, datagram: &Datagram, sender: Sender) -> bool {
+        let Core::Ours(replica) = &self.nodes[datagram.to].core else {
+            return true;
+        };
+        let known = replica.epoch_and_role_of(peer_of(datagram)).0;
+        known.is_none_or(|epoch| epoch == epoch_of(&self.plan, sender.node, sender.run))
     }
 
     /// The kernel of replica `n` has executed a request of it.
