@@ -103,24 +103,26 @@ impl Lab {
         Ok(lab)
     }
 
-    /// A second dedicated link, eth3, with the networks 10.77.8.0/24 and fd77:8::/64.
-    pub fn add_link(&self) -> Result<()> {
-        self.wire_link("eth3", 8)
+    /// Dedicated links up to this number, beside the first one. The n-th is eth(n+1), with the
+    /// networks 10.77.(10-n).0/24 and fd77:(10-n)::/64.
+    pub fn add_links(&self, to: usize) -> Result<()> {
+        (2..=to).try_for_each(|n| self.wire_link(n))
     }
 
     /// The first dedicated link again, after its interfaces have been deleted.
     pub fn renew_link(&self) -> Result<()> {
-        self.wire_link("eth2", 9)
+        self.wire_link(1)
     }
 
-    fn wire_link(&self, dev: &str, net: usize) -> Result<()> {
+    fn wire_link(&self, number: usize) -> Result<()> {
+        let (dev, net) = (format!("eth{}", number + 1), 10 - number);
         let [fw1, fw2] = self.fw.each_ref().map(Node::name);
         hub(&format!(
             "link add name {dev} netns {fw1} type veth peer name {dev} netns {fw2}"
         ))?;
         for (n, fw) in (1..).zip(&self.fw) {
             let addresses = [format!("10.77.{net}.{n}/24"), format!("fd77:{net}::{n}/64")];
-            address(fw, dev, &addresses.each_ref().map(String::as_str))?;
+            address(fw, &dev, &addresses.each_ref().map(String::as_str))?;
             if dev != "eth2" {
                 fw.run(&format!("iptables -I INPUT -i {dev} -j ACCEPT"))?;
                 fw.run(&format!("ip6tables -I INPUT -i {dev} -j ACCEPT"))?;

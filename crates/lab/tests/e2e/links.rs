@@ -43,6 +43,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("links/failover_of_tcp", |w| {
         paths::down(w, [Kind::Ftfw, Kind::Conntrackd], paths::TWO_TCP)
     }),
+    ("links/four", |w| paths::four(w, [Kind::Ftfw; 2])),
+    ("links/four_with_conntrackd", |w| {
+        paths::four(w, [Kind::Ftfw, Kind::Conntrackd])
+    }),
     ("links/failover_of_a_silently_broken_path", |w| {
         paths::broken(w, [Kind::Ftfw; 2], 0, &["INPUT", "OUTPUT"], true)
     }),

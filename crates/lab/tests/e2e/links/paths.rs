@@ -1,4 +1,4 @@
-//! Two dedicated links, of which the first fails.
+//! Several dedicated links, of which some fail.
 
 use super::*;
 
@@ -30,9 +30,36 @@ TCP {
     Interface eth3
 }";
 
+/// As many as a file may have, of both families.
+const FOUR: &str = "
+UDP Default {
+    IPv4_address 10.77.9.OWN
+    IPv4_Destination_Address 10.77.9.PEER
+    Port 3780
+    Interface eth2
+}
+UDP {
+    IPv6_address fd77:8::OWN
+    IPv6_Destination_Address fd77:8::PEER
+    Port 3781
+    Interface eth3
+}
+UDP {
+    IPv4_address 10.77.7.OWN
+    IPv4_Destination_Address 10.77.7.PEER
+    Port 3782
+    Interface eth4
+}
+UDP {
+    IPv6_address fd77:6::OWN
+    IPv6_Destination_Address fd77:6::PEER
+    Port 3783
+    Interface eth5
+}";
+
 fn start(world: &World, kinds: [Kind; 2], blocks: &'static str) -> Result<Ends> {
     let lab = Lab::build(Options::default())?;
-    lab.add_link()?;
+    lab.add_links(if blocks == FOUR { 4 } else { 2 })?;
     let settings = Settings {
         transport: Transport::Blocks(blocks),
         ..Settings::new(Mode::Ftfw)
@@ -111,6 +138,43 @@ pub(super) fn broken(
         for (n, daemon) in ends.daemons.iter().enumerate() {
             ensure!(uses(daemon, "eth3"), "FW{}: {}", n + 1, ends.shown(n));
         }
+    }
+    Ok(())
+}
+
+/// Goal: of four links one that has a carrier is used, the same by both, and the pair agrees
+/// after each change.
+pub(super) fn four(world: &World, kinds: [Kind; 2]) -> Result<()> {
+    let mut ends = start(world, kinds, FOUR)?;
+    let links = ["eth2", "eth3", "eth4", "eth5"];
+    for pair in links.windows(2) {
+        both_use(&ends, pair[0])?;
+        ends.lab.fw[0].run(&format!("ip link set {} down", pair[0]))?;
+        both_use(&ends, pair[1])?;
+        for n in 0..2 {
+            ends.make(n, 50)?;
+        }
+        ends.agree().with_context(|| format!("over {}", pair[1]))?;
+    }
+    // Of IPv4: a link that goes down loses its addresses of IPv6.
+    ends.lab.fw[0].run("ip link set eth2 up")?;
+    wait_carrier(&ends, "eth2")?;
+    ends.lab.fw[1].run("ip link set eth5 down")?;
+    both_use(&ends, "eth2")?;
+    for n in 0..2 {
+        ends.make(n, 50)?;
+    }
+    ends.agree().context("back over eth2")
+}
+
+/// Waits until both daemons see that a link has a carrier.
+fn wait_carrier(ends: &Ends, device: &str) -> Result<()> {
+    for daemon in &ends.daemons {
+        let is_up = |l: &str| l.contains(&format!("device={device} ")) && l.contains("RUNNING");
+        wait::until("the link has a carrier", SETTLED, || {
+            let shown = daemon.ask(&["-s", "link"]);
+            shown.is_ok_and(|text| text.lines().any(is_up))
+        })?;
     }
     Ok(())
 }
