@@ -1,14 +1,17 @@
 //! Goal: the service manager is told all that it can use. Method: a socket of ours in the place
 //! of systemd's.
 
+use std::collections::BTreeSet;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use flow::{Addrs, Flow, L4, Proto, Status, Tuple};
 use lab::daemon::{Daemon, Mode, Settings};
 use lab::node::Process;
 use lab::topology::{Lab, Options};
 use lab::world::World;
+use lab::{kernel, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Scenario;
@@ -28,7 +31,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         )
     }),
     ("service/nothing_is_told_with_systemd_off", not_told),
+    ("service/system_calls_are_those_of_the_unit", system_calls),
 ];
+
+/// The unit of the package.
+const UNIT: &str = include_str!("../../../../debian/ftfw.service");
 
 /// The lines that the daemon has sent, one message after the other.
 struct Manager(UnixDatagram);
@@ -122,4 +129,121 @@ fn not_told(world: &World) -> Result<()> {
     let control = world.dir().join(lab.fw[0].name()).join("control");
     ensure!(control.exists(), "the daemon runs");
     Ok(())
+}
+
+/// Goal: the unit's `SystemCallFilter` refuses nothing that the daemon needs. Method: strace lists
+/// what the daemon calls from its start to its end; systemd says what its groups hold.
+fn system_calls(world: &World) -> Result<()> {
+    let allowed = allowed_by(UNIT)?;
+    ensure!(!allowed.contains("mount") && allowed.contains("sendto"));
+    let lab = Lab::build(Options::default())?;
+    let settings = Settings {
+        general_lines: "Scheduler {\nType RR\nPriority 1\n}".into(),
+        ..Settings::new(Mode::Ftfw)
+    };
+    let config = Daemon::configure(&lab.fw[0], 0, &settings, world.dir())?;
+    let program = Daemon::program()?;
+    let trace = world.dir().join("trace");
+    let mut command = lab.fw[0].command("strace");
+    command.args(["-f", "-qq", "-o"]).arg(&trace).arg(&program);
+    let mut traced = Process(command.arg("conntrackd").arg("-C").arg(&config).spawn()?);
+    let ask = |action: &[&str]| -> Result<bool> {
+        let mut client = lab.fw[0].command(&program);
+        let output = client.arg("conntrackd").arg("-C").arg(&config).args(action);
+        Ok(output.output()?.status.success())
+    };
+    wait::until("the daemon answers", 2 * SOON, || {
+        ask(&["-s"]).is_ok_and(|ok| ok)
+    })?;
+    let flows: Vec<Flow> = (1..=100).map(flow).collect();
+    kernel::create(&lab.fw[0], &flows)?;
+    for action in [
+        &["-c"] as &[&str],
+        &["-i"],
+        &["-B"],
+        &["-n"],
+        &["-R"],
+        &["-t"],
+        &["-f"],
+        &["-s", "network"],
+    ] {
+        ensure!(ask(action)?, "{action:?}");
+    }
+    // The first line of a trace begins with the number of the process.
+    let text = || std::fs::read_to_string(&trace).unwrap_or_default();
+    let first = text();
+    let pid = first.split_whitespace().next().context("a trace")?;
+    let pid = Pid::from_raw(pid.parse()?).context("a pid")?;
+    kill_process(pid, Signal::HUP)?;
+    std::thread::sleep(Duration::from_secs(1));
+    kill_process(pid, Signal::TERM)?;
+    ensure!(traced.0.wait()?.success());
+    let name = |line: &str| -> Option<String> {
+        let (name, _) = line.split_once(' ')?.1.trim_start().split_once('(')?;
+        (name.chars().all(|c| c.is_alphanumeric() || c == '_')).then(|| name.to_owned())
+    };
+    let called: BTreeSet<String> = text().lines().filter_map(name).collect();
+    for needed in ["sched_setscheduler", "sendto", "epoll_pwait"] {
+        ensure!(called.contains(needed), "no {needed} in {called:?}");
+    }
+    let refused: Vec<_> = called.difference(&allowed).collect();
+    ensure!(refused.is_empty(), "the unit refuses {refused:?}");
+    Ok(())
+}
+
+fn flow(n: u16) -> Flow {
+    let mut flow = Flow::new(Tuple {
+        addrs: Addrs::V4 {
+            src: [10, 1, 0, 1].into(),
+            dst: [10, 2, 0, 1].into(),
+        },
+        proto: Proto::UDP,
+        l4: L4::Ports { src: n, dst: 53 },
+    });
+    flow.timeout = Some(600);
+    flow.status = Status::CONFIRMED.with(Status::SEEN_REPLY);
+    flow
+}
+
+/// What the `SystemCallFilter` lines of a unit allow, in their order.
+fn allowed_by(unit: &str) -> Result<BTreeSet<String>> {
+    let mut allowed = BTreeSet::new();
+    for line in unit
+        .lines()
+        .filter_map(|l| l.strip_prefix("SystemCallFilter="))
+    {
+        let (denies, names) = match line.strip_prefix('~') {
+            Some(names) => (true, names),
+            None => (false, line),
+        };
+        for name in names.split_whitespace() {
+            for call in calls_of(name)? {
+                match denies {
+                    true => allowed.remove(&call),
+                    false => allowed.insert(call),
+                };
+            }
+        }
+    }
+    Ok(allowed)
+}
+
+/// A system call, or all of a group of systemd's, with those of the groups in it.
+fn calls_of(name: &str) -> Result<Vec<String>> {
+    if !name.starts_with('@') {
+        return Ok(vec![name.to_owned()]);
+    }
+    let mut command = std::process::Command::new("systemd-analyze");
+    let output = command
+        .args(["syscall-filter", "--no-pager", name])
+        .output()?;
+    ensure!(output.status.success(), "systemd-analyze knows no {name}");
+    let text = String::from_utf8(output.stdout)?;
+    let mut calls = Vec::new();
+    for line in text.lines().skip(1).map(str::trim) {
+        if !line.is_empty() && !line.starts_with('#') {
+            calls.extend(calls_of(line)?);
+        }
+    }
+    Ok(calls)
 }
