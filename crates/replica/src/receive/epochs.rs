@@ -76,9 +76,11 @@ impl Epochs {
             return None;
         }
         self.former_at = None;
+        // After a program that names none, whoever names one is another.
+        let named_before = self.present.is_some() || self.former.is_some();
         Some(Named {
             epoch,
-            is_new: self.present.is_some() && epoch != self.present,
+            is_new: named_before && epoch != self.present,
         })
     }
 

@@ -216,7 +216,12 @@ fn an_original_that_acknowledges_is_followed_at_once() {
         assert_eq!(received.follows, Follows::Anew { known, missed });
         let ask = forged::control(Control::Resync, Flags::NONE, first + 3);
         assert!(hear(12, &ask).carries.is_some());
-        assert_eq!(receiver.epoch(), None);
+        // One of ours comes back, with whatever numbers.
+        let received = hear(12, &forged::alive(&trailer(8), 100));
+        let missed = None;
+        assert_eq!(received.follows, Follows::Anew { known, missed });
+        assert!(received.is_new_epoch);
+        assert_eq!(receiver.epoch(), Some(Epoch(8)));
     }
 }
 
