@@ -146,6 +146,7 @@ impl Links {
             let admits = |from: SocketAddr, is_served| sources.admits(n, from.ip(), is_served, now);
             let line = link.go_on(&self.ready, admits, now);
             self.lines.extend(line);
+            link.note_refusal(now);
         }
         let has_others = self.list.len() > 1;
         let is_usable = |l: &Link| l.is_usable(now) && !(has_others && l.refuses());

@@ -349,7 +349,16 @@ impl Loop<'_> {
 /// What a call's client gets for the answer to its command.
 pub(crate) fn tail_of(answer: Answer) -> Tail {
     match answer {
-        Answer::Done | Answer::NothingToCommit => Tail::ok(0),
+        Answer::Done => Tail::ok(0),
+        Answer::NothingToCommit => Tail {
+            commit: Some(Committed {
+                created: 0,
+                updated: 0,
+                failed: 0,
+                seconds: 0.0,
+            }),
+            ..Tail::ok(0)
+        },
         Answer::Committed {
             created,
             updated,
@@ -438,8 +447,9 @@ mod tests {
             assert_eq!(tail.status, Outcome::Error);
             assert!(tail.error.is_some() && tail.help.is_some());
         }
-        for tail in [Answer::Done, Answer::NothingToCommit].map(tail_of) {
-            assert_eq!(tail, Tail::ok(0));
-        }
+        assert_eq!(tail_of(Answer::Done), Tail::ok(0));
+        let tail = tail_of(Answer::NothingToCommit);
+        assert_eq!(tail.status, Outcome::Ok);
+        assert_eq!(tail.commit.map(|c| c.created), Some(0));
     }
 }

@@ -125,8 +125,10 @@ impl Filter {
         let L4::Ports { dst, .. } = orig.l4 else {
             return false;
         };
-        let to = (orig.proto, orig.addrs.dst(), dst);
-        self.links.contains(&to)
+        // From the other end, too: a link may have no address of its own.
+        let ends = [orig.addrs.dst(), orig.addrs.src()];
+        ends.into_iter()
+            .any(|end| self.links.contains(&(orig.proto, end, dst)))
     }
 }
 

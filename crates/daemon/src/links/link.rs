@@ -23,6 +23,9 @@ pub(super) const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 const MENDED_AFTER: Duration = Duration::from_secs(1);
 /// A link that has refused everything for this long is left if there is another one.
 pub(super) const REFUSED_LONG: Duration = Duration::from_secs(2);
+/// A link that has refused is not chosen for this long: of several that refuse, each gets its
+/// turn before the first one comes again.
+pub(super) const REFUSED_REST: Duration = Duration::from_secs(30);
 /// Pause before a link is opened again that could not be opened.
 const OPEN_PAUSE: Duration = Duration::from_millis(500);
 
@@ -91,6 +94,8 @@ pub(crate) struct Link {
     /// Since when it is not usable, once that is logged.
     unusable: Option<Instant>,
     pub(super) failing: Option<Failing>,
+    /// It has refused for long, and is not tried again before then.
+    refused_until: Option<Instant>,
     /// A datagram that the system did not take; nothing else is sent before it.
     waiting: Option<Waiting>,
     sent: Counters,
@@ -108,6 +113,7 @@ impl Link {
             state,
             unusable: None,
             failing: None,
+            refused_until: None,
             waiting: None,
             sent: Counters::default(),
             received: Counters::default(),
@@ -186,11 +192,19 @@ impl Link {
             }
     }
 
-    /// The system has taken nothing for seconds that was sent over it: a rule of our own
-    /// firewall, or no route. Without a carrier lost, nothing else tells.
-    pub(super) fn refuses(&self) -> bool {
+    /// Notes if the system has taken nothing for seconds that was sent over it: a rule of our
+    /// own firewall, or no route. Without a carrier lost, nothing else tells.
+    pub(super) fn note_refusal(&mut self, now: Instant) {
         let lasts = |f: &Failing| f.last.duration_since(f.since) >= REFUSED_LONG;
-        self.waiting.is_some() && self.failing.as_ref().is_some_and(lasts)
+        if self.waiting.is_some() && self.failing.as_ref().is_some_and(lasts) {
+            self.refused_until = Some(now + REFUSED_REST);
+        }
+        self.refused_until.take_if(|until| *until <= now);
+    }
+
+    /// It has refused lately. Whether it still does is known once something is sent over it.
+    pub(super) fn refuses(&self) -> bool {
+        self.refused_until.is_some()
     }
 
     pub(super) fn has_carrier(&self) -> bool {
@@ -250,6 +264,7 @@ impl Link {
             Ok(()) => {
                 self.sent.bytes += datagram.len() as u64;
                 self.sent.packets += 1;
+                self.refused_until = None;
                 return self.on_sent(now);
             }
             Err(error) => error,

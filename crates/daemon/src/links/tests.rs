@@ -2,7 +2,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 
 use sys::interface::InterfaceState;
 
-use super::link::{REFUSED_LONG, REFUSED_PAUSE};
+use super::link::{REFUSED_LONG, REFUSED_PAUSE, REFUSED_REST};
 use super::*;
 
 const RUNNING: InterfaceState = InterfaceState {
@@ -82,19 +82,25 @@ fn what_a_link_refuses_waits_there_and_goes_first_when_another_link_is_used() {
 }
 
 #[test]
-fn a_link_that_refuses_for_seconds_is_left_and_can_be_chosen_again() {
+fn links_that_refuse_for_seconds_are_left_and_rest_before_they_are_chosen_again() {
     let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let mut links = links(vec![link(&peer, true), link(&peer, false)]);
+    let refuses = [true, true, false];
+    let mut links = links(refuses.map(|refuses| link(&peer, refuses)).into());
     links.list.iter_mut().for_each(|l| l.state = Some(RUNNING));
-    let now = Instant::now();
-    let later = now + REFUSED_LONG;
-    links.send(0, b"x", now);
-    links.send_waiting(0, later - REFUSED_PAUSE);
-    assert_eq!(links.go_on(later - REFUSED_PAUSE), []);
-    links.send_waiting(0, later);
-    assert_eq!(links.go_on(later), [(0, false)]);
-    links.send_waiting(1, later);
-    assert_eq!(links.go_on(later), [(0, true)]);
+    let mut now = Instant::now();
+    for n in [0, 1] {
+        links.send(n, b"x", now);
+        let later = now + REFUSED_LONG;
+        links.send_waiting(n, later - REFUSED_PAUSE);
+        assert_eq!(links.go_on(later - REFUSED_PAUSE), []);
+        links.send_waiting(n, later);
+        assert_eq!(links.go_on(later), [(n, false)]);
+        now = later;
+    }
+    // What waits goes over the third one, and the first one is not tried at once.
+    links.send_waiting(2, now);
+    assert_eq!(links.go_on(now), []);
+    assert_eq!(links.go_on(now + REFUSED_REST), [(0, true), (1, true)]);
 }
 
 #[test]

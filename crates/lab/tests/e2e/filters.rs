@@ -54,6 +54,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "filters/messages_of_a_multicast_link_are_never_replicated",
         |w| never_replicated(w, Transport::Multicast),
     ),
+    (
+        "filters/messages_of_a_link_without_own_address_are_never_replicated",
+        |w| never_replicated(w, Transport::Blocks(NO_OWN_ADDRESS)),
+    ),
     ("filters/messages_of_a_tcp_link_are_never_replicated", |w| {
         never_replicated(w, Transport::Tcp)
     }),
@@ -154,6 +158,14 @@ fn own_traffic(world: &World, kind: Kind, transport: Transport) -> Result<Vec<St
     std::thread::sleep(Duration::from_secs(1));
     pair.fw2.external("dport=3780 ")
 }
+
+/// As VyOS writes it.
+const NO_OWN_ADDRESS: &str = "
+UDP {
+    IPv4_Destination_Address 10.77.9.PEER
+    Port 3780
+    Interface eth2
+}";
 
 fn never_replicated(world: &World, transport: Transport) -> Result<()> {
     let known = own_traffic(world, Kind::Ftfw, transport)?;
