@@ -321,16 +321,12 @@ impl Receiver {
         };
     }
 
-    /// A message that seemed late was sent after all that has come before it. Under a lower
-    /// number, or with a HELLO that names no epoch, it is of another program in the place of
-    /// the one that names epochs.
+    /// A message that seemed late was sent after all that has come before it. With a HELLO whose
+    /// datagram names no epoch, it is of another program in the place of the one that names them.
+    /// A lower number alone proves nothing: two datagrams can overtake each other.
     fn follow_acknowledgement(&mut self, received: &mut Received) {
         let hello = received.flags.intersects(Flags::HELLO);
-        let surely = self.epochs.surely_up_to();
-        let is_other = self.epochs.present().is_some()
-            && ((hello && !self.epochs.datagram_names())
-                || surely.is_some_and(|to| received.seq.before(to)));
-        if !is_other {
+        if !hello || self.epochs.datagram_names() || self.epochs.present().is_none() {
             self.follow_anew(received);
             return;
         }

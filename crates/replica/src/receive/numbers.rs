@@ -162,12 +162,13 @@ impl Numbers {
     pub(super) fn begin_anew(&mut self, seq: Seq) -> Follows {
         let first = self.astray.take().map(|a| a.first);
         self.last = Some(seq);
-        let is_its = |first: &Seq| (1..=LATE_MAX).contains(&seq.ahead_of(*first));
+        let is_before = |first: &Seq| seq.ahead_of(*first) > 0;
+        let oldest = Seq(seq.0.wrapping_sub(LATE_MAX.unsigned_abs()));
+        let first = first.filter(is_before);
+        let first = first.map(|f| if f.before(oldest) { oldest } else { f });
         Follows::Anew {
             known: true,
-            missed: first
-                .filter(is_its)
-                .map(|f| (f, Seq(seq.0.wrapping_sub(1)))),
+            missed: first.map(|f| (f, Seq(seq.0.wrapping_sub(1)))),
         }
     }
 }

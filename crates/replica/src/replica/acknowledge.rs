@@ -16,10 +16,9 @@ use crate::under_way::{About, Message};
 impl Replica {
     /// A message of a peer has come that is not late.
     pub(crate) fn on_received(&mut self, from: PeerId, received: &Received) {
-        let is_hello = received.flags.intersects(Flags::HELLO);
         // An ALIVE is about to say more.
         let says_more = match received.carries {
-            Some(Accepted::Alive(trailer)) => trailer.is_some() || !is_hello,
+            Some(Accepted::Alive(trailer)) => trailer.is_some() || received.is_new_epoch,
             _ => false,
         };
         if received.begins_numbers_anew() && !says_more {

@@ -225,6 +225,33 @@ fn an_original_that_acknowledges_is_followed_at_once() {
     }
 }
 
+/// Goal: an ALIVE that overtakes an acknowledgement of its own epoch, while the numbers are led
+/// astray, does not make a living peer another program.
+#[test]
+fn an_acknowledgement_that_is_overtaken_is_of_no_other_program() {
+    let mut receiver = replica::Receiver::new(Mode::Ftfw);
+    let mut hear = |own_next: u32, bytes: &[u8]| {
+        let message = messages(bytes).next().unwrap();
+        receiver.begin_datagram();
+        let received = receiver.accept(replica::Instant::START, Seq(own_next), message);
+        received.expect("a message")
+    };
+    for seq in [99, 100] {
+        hear(10, &forged::alive(&trailer(7), seq));
+    }
+    let resync = |seq| forged::control(Control::Resync, Flags::NONE, seq);
+    hear(10, &resync(1_000_000));
+    assert!(hear(10, &resync(101)).carries.is_none(), "seems late");
+    assert!(hear(11, &forged::alive(&trailer(7), 103)).carries.is_none());
+    let ack = Control::Ack(Seq(10), Seq(10));
+    let received = hear(11, &forged::control(ack, Flags::NONE, 102));
+    let (known, missed) = (false, None);
+    assert_eq!(received.follows, Follows::Anew { known, missed });
+    assert_eq!(received.last, Seq(103));
+    assert!(hear(11, &forged::alive(&trailer(7), 104)).carries.is_some());
+    assert_eq!(receiver.epoch(), Some(Epoch(7)));
+}
+
 /// Goal: a late acknowledgement of what only a former epoch of ours has sent does not take the
 /// peer's numbers back.
 #[test]
