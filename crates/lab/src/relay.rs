@@ -48,6 +48,8 @@ pub struct Passed {
     pub trailers: AtomicU64,
     /// Datagrams lost.
     pub lost: AtomicU64,
+    /// Messages whose numbers, as the receiver sees them, have begun at 0 again.
+    pub wrapped: AtomicU64,
 }
 
 /// A running relay.
@@ -101,7 +103,7 @@ impl Relay {
         Ok(relay)
     }
 
-    /// FW1's sequence numbers, as FW2 sees them, begin 200 before the wrap. To be called
+    /// FW1's sequence numbers, as FW2 sees them, begin 40 before the wrap. To be called
     /// before FW1's daemon is started.
     pub fn wrap_soon(&self) {
         *self.shift.lock().expect("no thread panics with it") = None;
@@ -241,8 +243,11 @@ impl Direction {
             let speaks_of_others = message[0] & 15 == 10 && message[1] & (ACK | NACK) != 0;
             if self.from == 0 {
                 let first = word(message, 4);
-                let by = *shift.get_or_insert((u32::MAX - 200).wrapping_sub(first));
+                let by = *shift.get_or_insert((u32::MAX - 40).wrapping_sub(first));
                 add(message, 4, by);
+                if by != 0 && word(message, 4) < u32::MAX / 2 {
+                    self.passed.wrapped.fetch_add(1, Ordering::Relaxed);
+                }
             } else if speaks_of_others && message.len() >= 16 {
                 let back = shift.unwrap_or(0).wrapping_neg();
                 add(message, 8, back);

@@ -11,6 +11,7 @@
 use std::collections::HashSet;
 use std::env;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -324,6 +325,10 @@ impl Run {
                 last == ends.live(of)
             })
             .with_context(|| format!("FW{} has {last} of FW{}", n + 1, of + 1))?;
+        }
+        if let Some(relay) = relay.filter(|_| self.trouble == Trouble::Wrapped) {
+            let wrapped = relay.passed[0].wrapped.load(Ordering::Relaxed);
+            ensure!(wrapped >= 50, "{wrapped} numbers behind the wrap");
         }
         ensure!(
             ends.live(0) >= 120 && ends.live(1) >= 120,
