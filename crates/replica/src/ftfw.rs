@@ -148,6 +148,8 @@ pub(crate) struct Ftfw {
     probe_pause: Duration,
     repeat_pause: Duration,
     under_way: UnderWay,
+    /// The peer has acknowledged something of this stream.
+    is_received: bool,
     /// What the peer has acknowledged last, the latest at the end.
     acked: VecDeque<(Seq, Seq)>,
     /// Tombstones were removed that the peer has not acknowledged: it gets a bulk update
@@ -163,6 +165,7 @@ impl Ftfw {
             probe_pause: PROBE_FIRST,
             repeat_pause: 2 * PROBE_MAX,
             under_way: UnderWay::default(),
+            is_received: false,
             acked: VecDeque::new(),
             ends_lost: false,
         }
@@ -236,6 +239,7 @@ impl Ftfw {
         let before = self.under_way.objects();
         let messages = self.under_way.take(from, to);
         self.note_acked(from, to);
+        self.is_received |= !messages.is_empty();
         if self.under_way.is_empty() {
             self.timers.stop(Timer::Probe);
             self.timers.stop(Timer::Repeat);
@@ -304,6 +308,13 @@ impl Ftfw {
             self.repeat_pause = (self.repeat_pause * 2).min(REPEAT_MAX);
             self.timers.set(Timer::Repeat, now + self.repeat_pause);
             if peer_lives {
+                // The original sets HELLO_BACK in its next message, maybe a second later: the
+                // answer that came was to the program before us, and our HELLO was lost. It
+                // drops all that is below the numbers of that one.
+                if !self.is_received && !is_named {
+                    self.greeting = Greeting::Unanswered { missed: false };
+                    self.timers.stop(Timer::AskAgain);
+                }
                 effects.push(Effect::SendAgain);
             }
         }

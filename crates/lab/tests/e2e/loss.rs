@@ -215,7 +215,12 @@ fn killed_primary(world: &World, kinds: [Kind; 2]) -> Result<()> {
         last = pair.compare().unwrap_or_default();
         last.0 == 700 && last.1 == 0
     })
-    .with_context(|| format!("flows, missing, stale: {last:?}"))?;
+    .with_context(|| {
+        let log = pair.daemons[0].log();
+        let network = pair.daemons[0].ask(&["-s", "network"]);
+        let network = network.unwrap_or_default();
+        format!("flows, missing, stale: {last:?}\n{log}\n{network}")
+    })?;
     pair.lab.cut(0)?;
     pair.daemons[0].kill();
     pair.lab.take_addresses(1)?;

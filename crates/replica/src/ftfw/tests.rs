@@ -109,6 +109,25 @@ fn what_was_missed_while_we_greeted_is_asked_for_unless_epochs_tell() {
     }
 }
 
+/// Goal: an original that answers and then acknowledges nothing has not heard our HELLO.
+#[test]
+fn a_greeting_whose_answer_was_not_for_us_is_sent_again() {
+    for is_acknowledged in [false, true] {
+        let mut ftfw = Ftfw::new();
+        let mut answer = data(10, ANEW);
+        answer.flags = Flags::HELLO_BACK;
+        ftfw.heard(at(0), &answer);
+        for n in 1..=2 {
+            ftfw.sent(at(1), Seq(n), expectation(u64::from(n)));
+        }
+        if is_acknowledged {
+            ftfw.acknowledged(at(2), Seq(1), Seq(1));
+        }
+        ftfw.timeout(at(2100), true, false);
+        assert_eq!(ftfw.is_greeting(), !is_acknowledged);
+    }
+}
+
 #[test]
 fn what_stays_unacknowledged_is_probed_for_and_sent_again_to_a_peer_that_lives() {
     let mut ftfw = Ftfw::new();
