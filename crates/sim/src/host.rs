@@ -54,7 +54,7 @@ impl Pace {
 }
 
 /// Who has sent a datagram, as its receiver counts the others; a forger passes for the first.
-pub fn peer_of(datagram: &Datagram) -> PeerId {
+fn peer_of(datagram: &Datagram) -> PeerId {
     let node = datagram.sender.map_or(0, |sender| sender.node);
     let before = usize::from(node > datagram.to);
     PeerId(u8::try_from(node - before).unwrap_or(u8::MAX))

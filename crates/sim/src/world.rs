@@ -38,7 +38,7 @@ use replica::{Instant, Mode};
 
 use crate::check::{Check, Truth, Violation};
 use crate::kept::Kept;
-use crate::network::{Edges, Network};
+use crate::network::{Edges, Network, Sender};
 use crate::plan::Plan;
 use crate::random::Random;
 use crate::trace::Trace;
@@ -98,6 +98,8 @@ pub struct World {
     manager: Manager,
     forger: Forger,
     loads: Vec<Load>,
+    /// To which replica the name of which sender's epoch has come.
+    named: BTreeSet<(usize, Sender)>,
     predictions: Predictions,
     workload: Random,
     packets: Random,
@@ -125,6 +127,7 @@ impl World {
             now,
             network: Network::new(seed, edges.clone()),
             truth: Truth::new(count, edges.clone()),
+            named: BTreeSet::new(),
             kept: Kept::new(count, &edges),
             edges,
             lives: BTreeMap::new(),

@@ -190,14 +190,9 @@ impl Core {
             sweep_short: Duration::from_secs(2),
             sweep_full: Duration::from_secs(4),
             first_seq,
-            epoch: epoch_of(plan, n, run),
+            epoch: Epoch((plan.seed as u32) << 8 | (n as u32) << 6 | run),
             table: TableId(kernel.table_id),
             trailer: plan.trailer,
         })))
     }
-}
-
-/// What replica `n` calls one of its epochs.
-pub(super) fn epoch_of(plan: &Plan, n: usize, run: u32) -> Epoch {
-    Epoch((plan.seed as u32) << 8 | (n as u32) << 6 | run)
 }

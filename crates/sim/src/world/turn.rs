@@ -6,17 +6,17 @@ use replica::{
     Change, Event, KernelError, KernelRequest, LinkId, Op, Outcome, Purpose, Verdict, Which,
     verdict,
 };
-use wire::v1::{Control, Decoded, decode_expectation, decode_flow, messages};
+use wire::v1::{Control, Decoded, Trailer, decode_expectation, decode_flow, messages};
 use wire::{ObjectKind, StateKind};
 
 use crate::check::{Check, check_bound, expectation_version, version};
-use crate::host::{Happened, Host, Pace, Turn, peer_of};
+use crate::host::{Happened, Host, Pace, Turn};
 use crate::kept::Subject;
 use crate::kernel::Reported;
 use crate::network::{Datagram, Edge, Sender};
 use crate::plan::Fault;
 
-use super::node::{Core, Node, epoch_of};
+use super::node::{Core, Node};
 use super::predictions::PREDICTED_MAX;
 use super::{KEYS, World};
 
@@ -136,13 +136,17 @@ impl World {
         let is_stale = datagram
             .sender
             .is_some_and(|s| s.run != self.nodes[s.node].run);
-        let is_named = datagram
-            .sender
-            .is_none_or(|s| self.knows_epoch_of(datagram, s));
         for message in messages(&datagram.bytes).flatten() {
             let seq = message.header.seq;
             let (mut flow, mut about) = (None, None);
             match verdict(self.plan.mode, &message.header) {
+                Verdict::Control(Control::Alive) => {
+                    if let (Some(sender), Ok(Some(_))) =
+                        (datagram.sender, Trailer::decode(message.body))
+                    {
+                        self.named.insert((n, sender));
+                    }
+                }
                 Verdict::Data(ObjectKind::Flow, kind) => {
                     if let Ok(Decoded { object: f, .. }) = decode_flow(message.body) {
                         let what =
@@ -168,7 +172,9 @@ impl World {
             {
                 self.kept.on_stale(edge, of);
             }
-            // Without the name of the sender's epoch its order is not known: it comes again.
+            // Before the name of the sender's epoch its order is not known: it comes again.
+            let is_named = !self.plan.has_trailers()
+                || datagram.sender.is_none_or(|s| self.named.contains(&(n, s)));
             let ended = (flow.as_ref()).filter(|(kind, _)| *kind == StateKind::Delete && is_named);
             let (ended, key) = (ended.map(|(_, f)| f), flow.as_ref().map(|(_, f)| f.key()));
             self.truth.on_delivered(n, seq, is_stale, ended, key);
@@ -176,15 +182,6 @@ impl World {
         if let Some(edge) = edge.filter(|_| !is_stale) {
             self.note_received(edge, datagram);
         }
-    }
-
-    /// False if the reader of a datagram takes its sender for the epoch before.
-    fn knows_epoch_of(&self, datagram: &Datagram, sender: Sender) -> bool {
-        let Core::Ours(replica) = &self.nodes[datagram.to].core else {
-            return true;
-        };
-        let known = replica.epoch_and_role_of(peer_of(datagram)).0;
-        known.is_none_or(|epoch| epoch == epoch_of(&self.plan, sender.node, sender.run))
     }
 
     /// The kernel of replica `n` has executed a request of it.
