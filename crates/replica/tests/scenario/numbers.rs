@@ -1,7 +1,10 @@
 //! Sequence numbers that lead astray: late, of a former epoch, forged, or of another program.
 
 use flow::{Flow, TcpState};
-use replica::{Accepted, Epoch, Event, Follows, LinkId, Mode, PeerId, Role, Seq, Settings, Which};
+use replica::{
+    Accepted, Epoch, Event, Follows, LinkId, Mode, PeerId, Received, Receiver, Role, Seq, Settings,
+    Which,
+};
 use wire::StateKind;
 use wire::v1::{Bulk, BulkState, Control, Flags, Trailer, messages};
 
@@ -187,6 +190,25 @@ fn another_program_in_the_place_of_a_peer_with_trailers_is_followed() {
     assert_eq!(fw2.stats().peer_restarts, 1);
 }
 
+/// Goal: an ALIVE that greets and names no epoch, from another program, is one restart.
+#[test]
+fn a_greeting_alive_of_another_program_is_one_restart() {
+    let mut w = learned(Mode::Ftfw, 10);
+    w.nodes[FW1].mute = true;
+    w.run(3.1);
+    let greets = forged::control(Control::Alive, Flags::HELLO, 0x7000_0000);
+    w.forge(FW2, &greets);
+    assert_eq!(w.nodes[FW2].replica.stats().peer_restarts, 1);
+}
+
+/// What a receiver makes of a datagram of one message. `own_next`: the number that we send next.
+fn hear(receiver: &mut Receiver, own_next: u32, bytes: &[u8]) -> Received {
+    let message = messages(bytes).next().unwrap();
+    receiver.begin_datagram();
+    let received = receiver.accept(replica::Instant::START, Seq(own_next), message);
+    received.expect("a message")
+}
+
 /// Goal: the original takes the place of one of ours within a second. It is followed once it
 /// acknowledges what has been sent to it, and what it has asked for before is asked for again.
 #[test]
@@ -194,12 +216,7 @@ fn an_original_that_acknowledges_is_followed_at_once() {
     // Below the numbers of ours, and above.
     for first in [400, 70_000] {
         let mut receiver = replica::Receiver::new(Mode::Ftfw);
-        let mut hear = |own_next: u32, bytes: &[u8]| {
-            let message = messages(bytes).next().unwrap();
-            receiver.begin_datagram();
-            let received = receiver.accept(replica::Instant::START, Seq(own_next), message);
-            received.expect("a message")
-        };
+        let mut hear = |own_next, bytes: &[u8]| hear(&mut receiver, own_next, bytes);
         for seq in [999, 1000] {
             let received = hear(10, &forged::alive(&trailer(7), seq));
             assert!(matches!(received.carries, Some(Accepted::Alive(_))));
@@ -230,12 +247,7 @@ fn an_original_that_acknowledges_is_followed_at_once() {
 #[test]
 fn an_acknowledgement_that_is_overtaken_is_of_no_other_program() {
     let mut receiver = replica::Receiver::new(Mode::Ftfw);
-    let mut hear = |own_next: u32, bytes: &[u8]| {
-        let message = messages(bytes).next().unwrap();
-        receiver.begin_datagram();
-        let received = receiver.accept(replica::Instant::START, Seq(own_next), message);
-        received.expect("a message")
-    };
+    let mut hear = |own_next, bytes: &[u8]| hear(&mut receiver, own_next, bytes);
     for seq in [99, 100] {
         hear(10, &forged::alive(&trailer(7), seq));
     }
