@@ -70,5 +70,5 @@ bench:
 	target/release/ftfw-lab bench connections --flows 5000
 	target/release/ftfw-lab bench loss --flows 1000
 	target/release/ftfw-lab bench hostile --rounds 1
-	target/release/ftfw-sim --seeds 900
+	target/release/ftfw-sim --seeds 1000
 	cargo bench -p ftfw-ctnetlink
