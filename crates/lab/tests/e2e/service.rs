@@ -6,7 +6,6 @@ use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use flow::{Addrs, Flow, L4, Proto, Status, Tuple};
 use lab::daemon::{Daemon, Mode, Settings};
 use lab::node::Process;
 use lab::topology::{Lab, Options};
@@ -15,6 +14,7 @@ use lab::{kernel, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Scenario;
+use crate::ends;
 use crate::pair::SOON;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -155,7 +155,7 @@ fn system_calls(world: &World) -> Result<()> {
     wait::until("the daemon answers", 2 * SOON, || {
         ask(&["-s"]).is_ok_and(|ok| ok)
     })?;
-    let flows: Vec<Flow> = (1..=100).map(flow).collect();
+    let flows: Vec<_> = (1..=100).map(|port| ends::flow(0, port)).collect();
     kernel::create(&lab.fw[0], &flows)?;
     for action in [
         &["-c"] as &[&str],
@@ -189,20 +189,6 @@ fn system_calls(world: &World) -> Result<()> {
     let refused: Vec<_> = called.difference(&allowed).collect();
     ensure!(refused.is_empty(), "the unit refuses {refused:?}");
     Ok(())
-}
-
-fn flow(n: u16) -> Flow {
-    let mut flow = Flow::new(Tuple {
-        addrs: Addrs::V4 {
-            src: [10, 1, 0, 1].into(),
-            dst: [10, 2, 0, 1].into(),
-        },
-        proto: Proto::UDP,
-        l4: L4::Ports { src: n, dst: 53 },
-    });
-    flow.timeout = Some(600);
-    flow.status = Status::CONFIRMED.with(Status::SEEN_REPLY);
-    flow
 }
 
 /// What the `SystemCallFilter` lines of a unit allow, in their order.
