@@ -84,13 +84,17 @@ impl Replica {
         let trailer = self.settings.trailer;
         let may = trailer || self.stream.batch.bytes().is_empty();
         if may && self.stream.alive_at.is_some_and(|at| at <= self.now) {
+            let is_first = trailer && self.protocol.is_greeting();
+            if is_first {
+                self.push_control(Control::Alive);
+            }
             let acks = self.idle_acks();
             for &ack in &acks {
                 if !self.push_control(ack) {
                     self.stream.owe(ack);
                 }
             }
-            if acks.is_empty() || trailer {
+            if !is_first && (acks.is_empty() || trailer) {
                 self.push_control(Control::Alive);
             }
         }

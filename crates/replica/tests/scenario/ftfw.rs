@@ -7,10 +7,11 @@ use replica::{
     Accepted, Change, Command, DumpEnd, Instant, KernelEvent, LinkId, Mode, Origin, PeerId,
     Receiver, Replica, Seq, Settings, Which,
 };
-use wire::v1::{BulkState, Control, Flags, messages};
+use wire::v1::{BulkState, Control, Flags, Trailer, messages};
+use wire::{Epoch, StateKind};
 
 use crate::flows::{in_state, tcp};
-use crate::pairs::{equal, ftfw};
+use crate::pairs::{equal, ftfw, reborn};
 use crate::world::World;
 use crate::{FW1, FW2, forged};
 
@@ -53,6 +54,37 @@ fn ftfw_acknowledges_everything_and_then_rests() {
         (15..=25).contains(&idle),
         "{idle} datagrams in 10 idle seconds"
     );
+}
+
+/// Goal: a peer that has not acknowledged our epoch reads it before anything else. Method: a
+/// replica that greets hears messages which it must acknowledge, and is not answered.
+#[test]
+fn each_datagram_of_a_greeting_begins_with_its_epoch() {
+    let mut now = Instant::START;
+    let mut greets = Replica::new(reborn(Mode::Ftfw, 7));
+    let mut acknowledges = 0;
+    for n in 0..100 {
+        // Data are acknowledged at once, the others with the next ALIVE.
+        let bytes = match n % 10 {
+            0 => forged::flow(StateKind::New, Flags::NONE, 1000 + n, &tcp(n as u16 + 1)),
+            _ => forged::control(Control::Alive, Flags::NONE, 1000 + n),
+        };
+        greets.handle_datagram(now, PeerId::FIRST, LinkId(0), &bytes);
+        for _ in 0..10 {
+            now = now + Duration::from_millis(20);
+            greets.handle_timeout(now);
+            while let Some((_, bytes)) = greets.poll_transmit() {
+                let all: Vec<_> = messages(bytes).map(|m| m.unwrap()).collect();
+                let first = Trailer::decode(all[0].body).unwrap();
+                assert_eq!(first.map(|t| t.epoch), Some(Epoch(7)), "{all:?}");
+                acknowledges += all
+                    .iter()
+                    .filter(|m| m.header.flags.intersects(Flags::ACK))
+                    .count();
+            }
+        }
+    }
+    assert!(acknowledges > 10, "{acknowledges}");
 }
 
 #[test]
