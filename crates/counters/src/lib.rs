@@ -133,6 +133,8 @@ counters! {
         ignored: "messages";
         /// Expectations passed over, because they are not to be replicated.
         expectations_ignored: "expectations";
+        /// Messages passed over, because their flow is of a dedicated link.
+        links_ignored: "messages" in Status;
     }
 
     /// All counters of a replica.

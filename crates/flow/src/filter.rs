@@ -121,14 +121,22 @@ impl Filter {
         true
     }
 
-    fn is_of_a_link(&self, orig: &Tuple) -> bool {
-        let L4::Ports { dst, .. } = orig.l4 else {
+    /// True if a flow with this original tuple carries messages of a dedicated link.
+    pub fn is_of_a_link(&self, orig: &Tuple) -> bool {
+        let L4::Ports { src, dst } = orig.l4 else {
             return false;
         };
-        // From the other end, too: a link may have no address of its own.
+        // The kernel that begins to track a connection in its middle may take the server
+        // for the client.
+        let ports = match orig.proto {
+            Proto::TCP => [dst, src],
+            _ => [dst, dst],
+        };
+        // A link may have no address of its own: either end identifies it.
         let ends = [orig.addrs.dst(), orig.addrs.src()];
-        ends.into_iter()
-            .any(|end| self.links.contains(&(orig.proto, end, dst)))
+        (self.links.iter()).any(|(proto, addr, port)| {
+            *proto == orig.proto && ends.contains(addr) && ports.contains(port)
+        })
     }
 }
 
@@ -228,6 +236,15 @@ mod tests {
         assert!(filter.keeps(&flow(Proto::UDP, [10, 9, 9, 3], [10, 9, 9, 2])));
         let mut other = flow(Proto::UDP, [1, 1, 1, 1], [10, 9, 9, 1]);
         other.orig.l4 = L4::Ports { src: 2, dst: 3 };
+        assert!(filter.keeps(&other));
+        // A connection of TCP may be tracked from its middle on, from the server's side.
+        let filter = Filter {
+            links: vec![(Proto::TCP, "10.9.9.1".parse().unwrap(), 2)],
+            ..Filter::default()
+        };
+        other.orig.proto = Proto::TCP;
+        assert!(!filter.keeps(&other));
+        other.orig.l4 = L4::Ports { src: 3, dst: 4 };
         assert!(filter.keeps(&other));
     }
 

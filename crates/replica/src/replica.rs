@@ -313,6 +313,9 @@ impl Replica {
                 self.events.push_back(event);
             }
             match accepted {
+                A::Flow(_, flow) if self.settings.filter.is_of_a_link(&flow.orig) => {
+                    self.peer_mut(from).receiver.stats.links_ignored += 1;
+                }
                 A::Flow(state, flow)
                     if state != StateKind::Delete && self.peer(from).receiver.is_offer() =>
                 {

@@ -9,6 +9,7 @@ use lab::topology::{Options, SERVER, SERVER6};
 use lab::traffic::datagrams;
 use lab::wait;
 use lab::world::World;
+use serde_json::Value;
 
 use crate::Scenario;
 use crate::pair::{PORT, Pair, SOON, notrack};
@@ -64,8 +65,17 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     (
         "filters/conntrackd_replicates_the_messages_of_its_link",
         |w| {
-            let known = own_traffic(w, Kind::Conntrackd, Transport::Udp)?;
+            let known = own_traffic(w, [Kind::Conntrackd; 2], Transport::Udp)?;
             ensure!(!known.is_empty(), "the original has been mended");
+            Ok(())
+        },
+    ),
+    (
+        "filters/messages_of_conntrackds_link_are_not_taken_over",
+        |w| {
+            let kinds = [Kind::Conntrackd, Kind::Ftfw];
+            let known = own_traffic(w, kinds, Transport::Udp)?;
+            ensure!(known.is_empty(), "{known:?}");
             Ok(())
         },
     ),
@@ -137,13 +147,13 @@ fn one_end_inside(world: &World, kind: Kind, server: &str) -> Result<usize> {
 }
 
 /// Flows of the dedicated link that the peer knows when no filter leaves them out.
-fn own_traffic(world: &World, kind: Kind, transport: Transport) -> Result<Vec<String>> {
+fn own_traffic(world: &World, kinds: [Kind; 2], transport: Transport) -> Result<Vec<String>> {
     let settings = Settings {
         transport,
         ignores_own_traffic: false,
         ..notrack()
     };
-    let pair = Pair::of(world, kind, settings, Options::default())?;
+    let pair = Pair::mixed(world, kinds, settings, Options::default())?;
     let _open = pair.connect(SERVER, 3)?;
     pair.wait_external(&format!("dport={PORT} "), 3)?;
     let family = if transport == Transport::Udp6 {
@@ -156,6 +166,11 @@ fn own_traffic(world: &World, kind: Kind, transport: Transport) -> Result<Vec<St
     ensure!(is_tracked, "FW1's kernel tracks the link: {tracked:?}");
     // Its flows are announced with the first ones, if at all.
     std::thread::sleep(Duration::from_secs(1));
+    if kinds == [Kind::Conntrackd, Kind::Ftfw] {
+        let status: Value = serde_json::from_str(&pair.fw2.own(&["status", "-o", "json"])?)?;
+        let ignored = status["links_ignored"].as_u64();
+        ensure!(ignored.is_some_and(|n| n > 0), "none came: {status}");
+    }
     pair.fw2.external("dport=3780 ")
 }
 
@@ -168,7 +183,7 @@ UDP {
 }";
 
 fn never_replicated(world: &World, transport: Transport) -> Result<()> {
-    let known = own_traffic(world, Kind::Ftfw, transport)?;
+    let known = own_traffic(world, [Kind::Ftfw; 2], transport)?;
     ensure!(known.is_empty(), "{known:?}");
     Ok(())
 }

@@ -23,7 +23,7 @@ pub(crate) struct Pair {
     pub(crate) fw2: Daemon,
     pub(crate) settings: Settings,
     pub(crate) dir: PathBuf,
-    kind: Kind,
+    kinds: [Kind; 2],
 }
 
 pub(crate) fn notrack() -> Settings {
@@ -69,9 +69,19 @@ impl Pair {
         settings: Settings,
         options: Options,
     ) -> Result<Pair> {
+        Pair::mixed(world, [kind; 2], settings, options)
+    }
+
+    /// The same with a program for each firewall.
+    pub(crate) fn mixed(
+        world: &World,
+        kinds: [Kind; 2],
+        settings: Settings,
+        options: Options,
+    ) -> Result<Pair> {
         let lab = Lab::build(options)?;
         let start = |n: usize| -> Result<Daemon> {
-            Daemon::start(kind, &lab.fw[n], n, &settings, world.dir())?.context("no daemon")
+            Daemon::start(kinds[n], &lab.fw[n], n, &settings, world.dir())?.context("no daemon")
         };
         let (fw1, fw2) = (start(0)?, start(1)?);
         for ip in [SERVER, SERVER6] {
@@ -83,7 +93,7 @@ impl Pair {
             lab,
             settings,
             dir: world.dir().to_owned(),
-            kind,
+            kinds,
         })
     }
 
@@ -98,7 +108,7 @@ impl Pair {
     /// Kills the daemon of firewall `n`, if it still runs, and starts it again.
     pub(crate) fn restart(&mut self, n: usize) -> Result<()> {
         self.kill(n);
-        let daemon = Daemon::start(self.kind, &self.lab.fw[n], n, &self.settings, &self.dir)?;
+        let daemon = Daemon::start(self.kinds[n], &self.lab.fw[n], n, &self.settings, &self.dir)?;
         let daemon = daemon.context("no daemon")?;
         match n {
             0 => self.fw1 = daemon,
