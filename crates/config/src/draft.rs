@@ -2,6 +2,7 @@
 //! checked when a block ends, and the rules across sections.
 
 mod filter;
+mod gate;
 mod helper;
 mod link;
 
@@ -47,6 +48,8 @@ pub(crate) struct Draft {
     scheduler_priority: Option<i32>,
     /// The helper whose block is being read.
     helper: helper::Helper,
+    /// The instance of the gate whose block is being read.
+    instance: gate::Open,
     /// The set of the filter whose block is being read.
     pub(crate) policy: Option<Policy>,
     protocols: Vec<Proto>,
@@ -70,6 +73,7 @@ impl Draft {
             scheduler_type: None,
             scheduler_priority: None,
             helper: helper::Helper::default(),
+            instance: None,
             policy: None,
             protocols: Vec::new(),
             networks: Vec::new(),
@@ -348,6 +352,7 @@ impl Default for Sync {
             window_tracking: false,
             alive_trailer: true,
             expectation_sync: None,
+            gate: None,
         }
     }
 }

@@ -10,11 +10,14 @@
 //! `draft` holds what has been read). A file may be anything: the work is linear in its
 //! length, and what is kept and printed is bounded.
 //!
+//! What the gate of `Gate` is as rules of nftables stands in [`gate`].
+//!
 //! Words whose effect this version lacks are accepted with one warning each.
 
 mod advice;
 mod diagnostic;
 mod draft;
+pub mod gate;
 mod lexer;
 mod meaning;
 mod parser;
@@ -25,7 +28,7 @@ mod words;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use flow::Filter;
+use flow::{Filter, Prefix};
 
 pub use diagnostic::{Diagnostic, SHOWN_MAX, Severity, Span};
 pub use parser::parse;
@@ -136,6 +139,38 @@ pub struct Sync {
     pub alive_trailer: bool,
     /// Replicate expectations; of these helpers, or of all if the list is empty.
     pub expectation_sync: Option<Vec<String>>,
+    /// What is kept out while this firewall is a backup. The word is ours.
+    pub gate: Option<Gate>,
+}
+
+/// The `Gate` section: while this firewall is the backup of an instance, its kernel drops new
+/// flows of the instance, until their state has been committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// Seconds after which the gate opens by itself if this firewall has a virtual address and
+    /// no commit, or no daemon; 1 to 3600.
+    pub timeout: u32,
+    /// At least one, each with at least one virtual address, names unique.
+    pub instances: Vec<Instance>,
+}
+
+impl Default for Gate {
+    fn default() -> Gate {
+        Gate {
+            timeout: 10,
+            instances: Vec::new(),
+        }
+    }
+}
+
+/// What moves from one firewall to the other as a whole: a `vrrp_instance` or
+/// `vrrp_sync_group` of keepalived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Its name, as the HA manager has it; `default` if its addresses stand in `Gate` itself.
+    pub name: String,
+    /// Its virtual addresses, and the networks of its clients.
+    pub addresses: Vec<Prefix>,
 }
 
 /// The `Stats` section: a line about each flow that has ended.

@@ -19,6 +19,8 @@ pub(crate) enum Section {
     Udp,
     Tcp,
     Options,
+    Gate,
+    GateInstance,
     Stats,
     Helper,
     /// After `Mode`.
@@ -60,6 +62,8 @@ impl Section {
             Section::Udp => "Sync { UDP }",
             Section::Tcp => "Sync { TCP }",
             Section::Options => "Sync { Options }",
+            Section::Gate => "Sync { Gate }",
+            Section::GateInstance => "Sync { Gate { Instance } }",
             Section::Stats => "Stats",
             Section::Helper => "Helper",
             Section::ModeName

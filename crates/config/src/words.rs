@@ -44,6 +44,7 @@ const fn at(sections: &'static [Section], parts: &'static [Part]) -> Use {
 
 const LINKS: &[Section] = &[Multicast, Udp, Tcp];
 const UNICAST: &[Section] = &[Udp, Tcp];
+const GATES: &[Section] = &[Gate, GateInstance];
 const MODES: &[Section] = &[Sync, ModeAlarm, ModeFtfw, ModeNotrack];
 
 /// Longest path of a file.
@@ -60,7 +61,7 @@ const FTFW: &[Part] = &[Do(|d| d.mode(Mode::Ftfw)), Block(ModeFtfw)];
 const CLOSE: &[Part] = &[Do(|d| d.state(TcpState::CLOSE))];
 
 /// Every reserved word of the language (configuration reference, section 2), and
-/// two of ours, `ConntrackEvents` and `AliveTrailer`.
+/// some of ours: `ConntrackEvents`, `AliveTrailer`, and `Gate` with what stands in it.
 #[rustfmt::skip]
 pub(crate) static WORDS: &[Word] = &[
     w("General", &[at(&[File], &[Block(General)])]),
@@ -182,11 +183,13 @@ pub(crate) static WORDS: &[Word] = &[
         at(&[Multicast], &[Address(V4, Draft::group)]),
         at(UNICAST, &[Address(V4, |d, a| d.link.address = Some(a))]),
         at(&[FilterAddress], &[Text("ADDRESS[/LENGTH]", |d, t| d.network(t, V4))]),
+        at(GATES, &[Text("ADDRESS[/LENGTH]", |d, t| d.gate_address(t, V4))]),
     ]),
     w("IPv6_address", &[
         at(&[Multicast], &[Address(V6, Draft::group)]),
         at(UNICAST, &[Address(V6, |d, a| d.link.address = Some(a))]),
         at(&[FilterAddress], &[Text("ADDRESS[/LENGTH]", |d, t| d.network(t, V6))]),
+        at(GATES, &[Text("ADDRESS[/LENGTH]", |d, t| d.gate_address(t, V6))]),
     ]),
     w("IPv4_interface", &[at(&[Multicast], &[Address(V4, Draft::interface_address)])]),
     w("IPv6_interface", &[at(&[Multicast], &[Text("ADDRESS", |_, _| ())])
@@ -208,6 +211,10 @@ pub(crate) static WORDS: &[Word] = &[
         |d, on| d.sync.expectation_sync = on.then(Vec::new),
         &Names(Draft::helpers),
     )])]),
+
+    w("Gate", &[at(&[Sync], &[Do(Draft::begin_gate), Block(Gate), Do(Draft::end_gate)])]),
+    w("Timeout", &[at(&[Gate], &[Number(Draft::gate_timeout)])]),
+    w("Instance", &[at(&[Gate], &[Name(Draft::instance), Block(GateInstance), Do(Draft::end_instance)])]),
 
     // Helper blocks are checked, and have no effect beyond that.
     w("Setup", &[at(&[Helper], &[Switch(|_, _| ())])]),

@@ -76,7 +76,8 @@ fn pool<T>(set: &mut Option<(Policy, Vec<T>)>, policy: Option<Policy>, found: Ve
     }
 }
 
-fn parse_prefix(text: &str, family: Family) -> Option<Prefix> {
+/// `ADDRESS` or `ADDRESS/LENGTH` of a family.
+pub(super) fn parse_prefix(text: &str, family: Family) -> Option<Prefix> {
     let (addr, len) = match text.split_once('/') {
         Some((addr, len)) => (addr, Some(len.parse::<u8>().ok()?)),
         None => (text, None),

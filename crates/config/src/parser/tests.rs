@@ -379,3 +379,53 @@ fn what_surprises_later_gives_a_warning() {
     assert_eq!(warnings(&block.replace("UNIX", "HashLimit 0\nUNIX")), 1);
     assert_eq!(warnings(&block.replace("UNIX", "HashLimit 9\nUNIX")), 0);
 }
+
+#[test]
+fn a_gate_has_instances_with_their_addresses() {
+    let sync = |gate: &str| {
+        format!(
+            "Sync {{ Mode FTFW {{ }} UDP {{ IPv4_address 10.0.0.1 IPv4_Destination_Address 10.0.0.2 \
+             Port 3780 Interface e0 }} {gate} }}"
+        )
+    };
+    let gate = |text: &str| parse(&sync(text)).config.unwrap().sync.unwrap().gate;
+    assert_eq!(gate(""), None);
+    let one = gate("Gate { IPv4_address 10.1.0.1 IPv6_address fd00::1 }").unwrap();
+    assert_eq!((one.timeout, one.instances.len()), (10, 1));
+    assert_eq!(one.instances[0].name, "default");
+    assert_eq!(one.instances[0].addresses.len(), 2);
+    let two = "Gate {
+        Timeout 3
+        Instance A { IPv4_address 10.1.0.1 IPv4_address 10.1.0.0/25 }
+        Instance B { IPv4_address 10.1.0.2 }
+    }";
+    let two = gate(two).unwrap();
+    let names: Vec<_> = two.instances.iter().map(|i| i.name.as_str()).collect();
+    assert_eq!((two.timeout, names), (3, vec!["A", "B"]));
+    for (bad, message) in [
+        ("Gate { }", "a gate without addresses"),
+        (
+            "Gate { Timeout 0 IPv4_address 10.1.0.1 }",
+            "`Timeout` of 0 seconds",
+        ),
+        (
+            "Gate { IPv4_address fd00::1 IPv4_address 1.1.1.1 }",
+            "`fd00::1` is no address of the family",
+        ),
+        ("Gate { Instance A { } }", "the instance `A` has no address"),
+        (
+            "Gate { IPv4_address 10.0.0.0/8 }",
+            "the instance `default` has no virtual address",
+        ),
+        (
+            "Gate { Instance A { IPv4_address 10.1.0.1 } Instance A { IPv4_address 10.1.0.2 } }",
+            "two instances `A`",
+        ),
+    ] {
+        assert!(
+            messages(&sync(bad)).contains(&message.to_owned()),
+            "{bad}: {:?}",
+            messages(&sync(bad))
+        );
+    }
+}
