@@ -106,13 +106,27 @@ pub(crate) fn put_request(
     family: u8,
     fill: impl FnOnce(&mut Vec<u8>),
 ) {
+    put_request_about(out, kind, flags, seq, family, 0, fill);
+}
+
+/// The same with a `res_id`, in which batches name their subsystem.
+pub(crate) fn put_request_about(
+    out: &mut Vec<u8>,
+    kind: u16,
+    flags: u16,
+    seq: u32,
+    family: u8,
+    res_id: u16,
+    fill: impl FnOnce(&mut Vec<u8>),
+) {
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&kind.to_ne_bytes());
     out.extend_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
     out.extend_from_slice(&seq.to_ne_bytes());
     out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&[family, NFNETLINK_V0, 0, 0]);
+    out.extend_from_slice(&[family, NFNETLINK_V0]);
+    out.extend_from_slice(&res_id.to_be_bytes());
     fill(out);
     let len = u32::try_from(out.len() - at).expect("requests are small");
     out[at..at + 4].copy_from_slice(&len.to_ne_bytes());

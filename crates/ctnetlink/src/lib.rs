@@ -17,6 +17,7 @@ mod header;
 mod message;
 mod program;
 mod request;
+mod sets;
 mod stats;
 
 pub use conntrack::decode_flow;
@@ -26,6 +27,7 @@ pub use header::{NlMessage, NlMessages, messages};
 pub use message::{EventKind, Message, decode, error_text};
 pub use program::{Instruction, program};
 pub use request::{DumpFilter, NatRange, Request, TcpOptions};
+pub use sets::{SetOfNetworks, put_sets};
 pub use stats::{CpuStats, TableStats};
 
 use thiserror::Error;

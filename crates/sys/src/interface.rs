@@ -1,6 +1,7 @@
 //! Network interfaces: index, MTU and state by name.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -84,9 +85,55 @@ impl Interfaces {
     }
 }
 
+/// The addresses of all interfaces of this network namespace, of both families.
+///
+/// # Errors
+/// The error that the system reports.
+pub fn addresses() -> io::Result<Vec<IpAddr>> {
+    let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: the pointer lives through the call, which stores a list or fails.
+    if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut addresses = Vec::new();
+    let mut at = first;
+    while !at.is_null() {
+        // SAFETY: `at` is an entry of the list, which is not freed yet.
+        let entry = unsafe { *at };
+        at = entry.ifa_next;
+        if entry.ifa_addr.is_null() {
+            continue;
+        }
+        // SAFETY: an address has at least a family, and of these two families that size.
+        let address = unsafe {
+            match i32::from((*entry.ifa_addr).sa_family) {
+                libc::AF_INET => {
+                    let address = entry.ifa_addr.cast::<libc::sockaddr_in>().read_unaligned();
+                    IpAddr::from(address.sin_addr.s_addr.to_ne_bytes())
+                }
+                libc::AF_INET6 => {
+                    let address = entry.ifa_addr.cast::<libc::sockaddr_in6>().read_unaligned();
+                    IpAddr::from(address.sin6_addr.s6_addr)
+                }
+                _ => continue,
+            }
+        };
+        addresses.push(address);
+    }
+    // SAFETY: `getifaddrs` has made the list, and nothing refers to it any more.
+    unsafe { libc::freeifaddrs(first) };
+    Ok(addresses)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_loopback_address_is_among_the_addresses() {
+        let all = addresses().unwrap();
+        assert!(all.contains(&IpAddr::from([127, 0, 0, 1])), "{all:?}");
+    }
 
     #[test]
     fn the_loopback_interface_is_known_and_others_do_not_exist() {
