@@ -64,6 +64,68 @@ pub enum Flush {
     KernelLater,
 }
 
+/// What the HA manager makes of this firewall, for one instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It forwards, and has the virtual addresses.
+    Primary,
+    /// It waits.
+    Backup,
+    /// It cannot forward.
+    Fault,
+}
+
+impl Role {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Primary => "primary",
+            Role::Backup => "backup",
+            Role::Fault => "fault",
+        }
+    }
+}
+
+/// A part of a change of role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// The peer's flows into the kernel (`-c`).
+    Commit,
+    /// What was kept out may pass.
+    OpenGate,
+    /// Both caches are emptied (`-f`).
+    FlushCaches,
+    /// The kernel's flows into the internal cache (`-R`).
+    ReadKernel,
+    /// All our flows to the peer (`-B`).
+    Bulk,
+    /// What has no flow here is kept out.
+    CloseGate,
+    /// The kernel's table is flushed after `PurgeTimeout` (`-t`).
+    ScheduleFlush,
+    /// The peer is asked for all its flows (`-n`).
+    AskPeer,
+}
+
+/// What a step of a change of role came to: a row of its answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepRow {
+    /// Which.
+    pub step: Step,
+    /// How it went.
+    pub status: Outcome,
+    /// How long it took.
+    pub seconds: f64,
+    /// What is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What a commit did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<Committed>,
+}
+
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "kebab-case")]
@@ -111,6 +173,13 @@ pub enum Task {
     ResyncPeer,
     /// Send the peer all that we have.
     Bulk,
+    /// Change this firewall's role. One row for each step ([`StepRow`]).
+    Role {
+        /// What it becomes.
+        role: Role,
+        /// Of which instance; `None` for the only one.
+        instance: Option<String>,
+    },
     /// End the daemon.
     Stop,
 }

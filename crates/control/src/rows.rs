@@ -96,6 +96,19 @@ pub struct Beside {
     pub secctx: Option<String>,
 }
 
+/// What moves from one firewall to the other as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InstanceRow {
+    /// Its name.
+    pub name: String,
+    /// `unknown`, `primary`, `backup` or `fault`.
+    pub role: &'static str,
+    /// Seconds since then.
+    pub since: u64,
+    /// `open` or `closed`; `None` without `Gate` in the configuration.
+    pub gate: Option<&'static str>,
+}
+
 /// A flow.
 #[derive(Debug, Serialize)]
 pub struct FlowRow {
@@ -298,6 +311,8 @@ pub struct StatusRow {
     pub mode: &'static str,
     /// The role that the HA manager's commands gave this replica.
     pub role: &'static str,
+    /// The instances of the HA manager that are known, and our role in each.
+    pub instances: Vec<InstanceRow>,
     /// Objects that the peer has not been sent yet.
     pub owed: u64,
     /// FT-FW: objects sent and not acknowledged.

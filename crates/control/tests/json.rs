@@ -3,8 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use control::call::{Committed, Outcome, Step, StepRow};
 use control::reply::{CacheReport, Connected, LinkReport, PeerReport};
-use control::rows::{Beside, CountersRow, EventRow, ExpectationRow, FlowRow, StatusRow};
+use control::rows::{
+    Beside, CountersRow, EventRow, ExpectationRow, FlowRow, InstanceRow, StatusRow,
+};
 use counters::{CacheStats, Counter, Counters, DaemonStats, ReceiveStats, Shown, Stats};
 use flow::{
     Addrs, Direction, ExpectNat, Expectation, Flow, L4, Labels, Mark, Name, Proto, ProtoInfo,
@@ -63,6 +66,12 @@ fn check(tables: &BTreeMap<String, Table>, section: &str, value: &Value) -> BTre
                 all.iter().for_each(|l| drop(check(tables, "Link", l)));
                 !all.is_empty()
             }
+            "array of Instance" => {
+                let all = value.as_array().unwrap();
+                all.iter().for_each(|i| drop(check(tables, "Instance", i)));
+                !all.is_empty()
+            }
+            "number with a fraction" => value.is_f64(),
             section => !check(tables, section, value).is_empty(),
         };
         assert!(good, "{section}: {field} is {value}, not {kind}");
@@ -219,6 +228,25 @@ fn expectations_and_events() {
 }
 
 #[test]
+fn steps() {
+    let tables = documented();
+    let row = StepRow {
+        step: Step::Commit,
+        status: Outcome::Partial,
+        seconds: 0.5,
+        error: Some("no".to_owned()),
+        commit: Some(Committed {
+            created: 1,
+            updated: 2,
+            failed: 3,
+            seconds: 0.25,
+        }),
+    };
+    let seen = check(&tables, "Step", &to_json(&row));
+    assert!(seen.iter().eq(tables["Step"].keys()));
+}
+
+#[test]
 fn status() {
     let tables = documented();
     let row = StatusRow {
@@ -232,6 +260,12 @@ fn status() {
             silent: Some(1),
             ..PeerReport::default()
         },
+        instances: vec![InstanceRow {
+            name: "VI_1".to_owned(),
+            role: "backup",
+            since: 1,
+            gate: Some("closed"),
+        }],
         links: vec![LinkReport {
             connected: Some(Connected::default()),
             ..LinkReport::default()
@@ -244,6 +278,7 @@ fn status() {
     for (section, value) in [
         ("Peer", &row["peer"]),
         ("Link", &row["links"][0]),
+        ("Instance", &row["instances"][0]),
         ("Cache", &row["internal"]),
     ] {
         let seen = check(&tables, section, value);

@@ -3,8 +3,9 @@
 
 use std::time::Instant as OsInstant;
 
+use control::call::Tail;
 use replica::driver::{self, Part, Report};
-use replica::{DumpScope, Event, Instant, KernelRequest, KernelResult, LinkId, PeerId};
+use replica::{CommandId, DumpScope, Event, Instant, KernelRequest, KernelResult, LinkId, PeerId};
 use sys::netlink::RECEIVE_BYTES;
 
 use crate::clients::Clients;
@@ -35,6 +36,8 @@ pub(crate) struct Host {
     /// Without a peer: the flows that have ended.
     pub(crate) statistics: Option<StatisticsLog>,
     pub(crate) pace: Pace,
+    /// Commands that have ended since the loop last looked.
+    pub(crate) ended: Vec<(CommandId, Tail)>,
     events_per_turn: usize,
     turn: Turn,
     /// Events of this turn.
@@ -91,6 +94,7 @@ impl Host {
             clients,
             statistics: None,
             pace: Pace::default(),
+            ended: Vec::new(),
             events_per_turn: event_limit.map_or(EVENTS_PER_TURN, |n| n as usize),
             turn: Turn::new(Instant::START, false),
             read: Events::default(),
@@ -120,7 +124,11 @@ impl Host {
             }
         }
         match event {
-            Event::Done(id, answer) => self.clients.command_done(id, &tail_of(answer)),
+            Event::Done(id, answer) => {
+                let tail = tail_of(answer);
+                self.clients.command_done(id, &tail);
+                self.ended.push((id, tail));
+            }
             Event::Ended(flow) => {
                 if let Some(statistics) = &mut self.statistics {
                     statistics.ended(&flow, self.read.take_ending(&flow.key()));

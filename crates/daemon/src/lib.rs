@@ -13,12 +13,14 @@
 //! has the only other lasting thread, which waits for the kernel and owns no state.
 
 mod app;
+mod change;
 mod channel;
 mod clients;
 mod door;
 mod dump;
 mod follow;
 mod fullness;
+mod gate;
 mod host;
 mod idle;
 mod kernel;
@@ -28,6 +30,7 @@ mod listing;
 mod log;
 mod pace;
 mod report;
+mod roles;
 mod run;
 mod serve;
 mod service;

@@ -6,11 +6,12 @@ use control::StatsKind;
 use control::reply::{
     self, CacheReport, NetworkReport, PeerReport, QueueReport, Report, RuntimeReport,
 };
-use control::rows::StatusRow;
+use control::rows::{InstanceRow, StatusRow};
 use counters::{CacheStats, DaemonStats};
 use replica::{Mode, PeerId, Replica, Role, Which};
 use wire::v1::{Control, Flags};
 
+use crate::roles::Known;
 use crate::sysctl;
 use crate::turn::Loop;
 
@@ -149,6 +150,20 @@ impl Loop<'_> {
         }
     }
 
+    fn instances(&self) -> Vec<InstanceRow> {
+        let row = |known: &Known| InstanceRow {
+            name: known.of.name.clone(),
+            role: known.role.map_or("unknown", control::call::Role::name),
+            since: self.now().since(known.since).as_secs(),
+            gate: (self.changes.has_gate()).then_some(if known.is_closed {
+                "closed"
+            } else {
+                "open"
+            }),
+        };
+        self.changes.roles.list.iter().map(row).collect()
+    }
+
     fn daemon_stats(&self) -> DaemonStats {
         let events = self.host.events.as_ref();
         DaemonStats {
@@ -182,6 +197,7 @@ impl Loop<'_> {
                 Mode::Ftfw => "FTFW",
             },
             role: role_name(replica.role()),
+            instances: self.instances(),
             owed: replica.owed() as u64,
             unacknowledged: replica.unacknowledged().0 as u64,
             committing: replica.is_committing(),

@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use config::{Config, SchedulerType};
@@ -22,8 +22,10 @@ use sys::process::{Fork, RealTime};
 use sys::signal::Signals;
 
 use crate::app::App;
+use crate::change::Changes;
 use crate::clients::Clients;
 use crate::door::Door;
+use crate::gate::Gate;
 use crate::host::Host;
 use crate::idle;
 use crate::kernel::{DumpSocket, EventSocket};
@@ -287,6 +289,12 @@ fn core(
         let id = replica::LinkId(n);
         replica.handle_link(replica::Instant::START, id, usable);
     }
+    let gate = match app {
+        App::Sync(sync) => sync.gate.as_ref(),
+        _ => None,
+    };
+    let loaded = gate.map(|gate| Gate::load(Duration::from_secs(gate.timeout.into())));
+    let changes = Changes::new(gate, loaded.transpose()?);
     log.notice("initialization completed");
     let mut host = Host::new(
         log,
@@ -304,6 +312,7 @@ fn core(
         signals,
         watch,
         start,
+        changes,
     })
 }
 

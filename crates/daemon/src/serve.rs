@@ -5,7 +5,7 @@
 
 use control::call::{Call, Committed, Flush, Head, Outcome, Table, Tail, Task};
 use control::{BadTerm, CacheKind, Object, Query, Request, StatsKind};
-use replica::{Answer, Command, CommandId, DumpScope, Instant, Mode, Objects, Which};
+use replica::{Answer, Command, DumpScope, Instant, Mode, Objects, Which};
 
 use crate::app::statistics_serves;
 use crate::clients::ClientId;
@@ -92,8 +92,8 @@ impl Loop<'_> {
     }
 
     fn start_command(&mut self, id: ClientId, now: Instant, command: Command, is_call: bool) {
-        let command_id = CommandId(self.next_command);
-        self.next_command += 1;
+        let command_id = self.new_command_id();
+        self.note_command(command_id, command, now);
         if let Some(session) = self.host.clients.get(id) {
             session.state = State::Waiting {
                 id: command_id,
@@ -225,6 +225,9 @@ impl Loop<'_> {
             },
             Task::ResyncKernel { objects } => Command::Resync(to_objects(objects)),
             Task::ResyncPeer => Command::RequestResync,
+            Task::Role { role, instance } => {
+                return self.ask_role(id, role, instance.as_deref(), json);
+            }
             Task::Bulk => Command::Bulk,
             Task::Stop => {
                 self.greet(id);
@@ -261,6 +264,7 @@ impl Loop<'_> {
             }
             | Task::Bulk
             | Task::ResyncPeer
+            | Task::Role { .. }
                 if self.host.statistics.is_some() =>
             {
                 no(

@@ -9,11 +9,12 @@ use std::thread;
 use std::time::{Duration, Instant as OsInstant};
 
 use anyhow::{Context, Result};
-use replica::{Instant, LinkId, Progress, Replica, Which, driver};
+use replica::{CommandId, Instant, LinkId, Progress, Replica, Which, driver};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use sys::netlink::Netlink;
 use sys::signal::{Signal, Signals};
 
+use crate::change::Changes;
 use crate::fullness::Fullness;
 use crate::host::{Cause, Host};
 use crate::limit::Kind;
@@ -31,6 +32,7 @@ pub(crate) struct Core {
     pub(crate) signals: Signals,
     pub(crate) watch: Netlink,
     pub(crate) start: OsInstant,
+    pub(crate) changes: Changes,
 }
 
 /// What can be ready.
@@ -84,7 +86,8 @@ pub(crate) struct Loop<'a> {
     /// What is ready, kept for its memory.
     ready: Vec<epoll::Event>,
     watch_buffer: Vec<u8>,
-    pub(crate) next_command: u64,
+    next_command: u64,
+    pub(crate) changes: Changes,
     /// Events gather, and do not wake the loop.
     gathers: bool,
     pub(crate) service: &'a mut Service,
@@ -109,6 +112,7 @@ pub(crate) fn run(core: Core, service: &mut Service) -> Result<()> {
         ready: Vec::with_capacity(64),
         watch_buffer: vec![0; WATCH_BYTES],
         next_command: 0,
+        changes: core.changes,
         gathers: false,
         service,
         fullness: [
@@ -148,7 +152,13 @@ impl Loop<'_> {
         epoll::add(&self.epoll, source, token.to_data(), EventFlags::IN).context("epoll")
     }
 
-    fn now(&self) -> Instant {
+    /// A number for a command that has none yet.
+    pub(crate) fn new_command_id(&mut self) -> CommandId {
+        self.next_command += 1;
+        CommandId(self.next_command)
+    }
+
+    pub(crate) fn now(&self) -> Instant {
         let nanos = self.start.elapsed().as_nanos();
         Instant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
@@ -197,6 +207,8 @@ impl Loop<'_> {
             }
             more = true;
         }
+        self.go_on_with_roles(now);
+        self.look_at_gate(now);
         self.ready = ready;
         for session in self.host.clients.all() {
             session.go_on(&self.replica);
@@ -259,6 +271,9 @@ impl Loop<'_> {
         if let Some(at) = self.host.links.again_at(current) {
             // Nothing can be sent before, so what the replica wants to send can wait.
             wait = at.saturating_duration_since(OsInstant::now());
+        }
+        if let Some(at) = self.changes.next_due() {
+            wait = wait.min(at.since(self.now()));
         }
         if let Some(at) = self.host.clients.next_due() {
             wait = wait.min(at.since(self.now()));

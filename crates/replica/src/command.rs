@@ -16,7 +16,8 @@ pub enum Objects {
 }
 
 impl Objects {
-    pub(crate) fn has_flows(self) -> bool {
+    /// True if flows are among them.
+    pub fn has_flows(self) -> bool {
         self != Objects::Expectations
     }
 

@@ -58,6 +58,15 @@ Examples:
 
 Waits for the end. Exit status 3: the kernel refused a part, and the log says why.";
 
+const ROLES: &str = "\
+Examples:
+  ftfw primary
+  ftfw backup --instance VI_2
+
+Does what the original's failover script does, in its order, waits for the end of each step and
+prints how long it took. A second call with the same role does nothing. Exit status 3: the role
+has changed, and a step was not done or the kernel refused a part; the log says why.";
+
 const FLUSH: &str = "\
 Examples:
   ftfw flush external        forget what the peer has said, after a commit
@@ -131,6 +140,24 @@ pub(crate) enum Action {
         #[command(flatten)]
         form: Output,
     },
+    /// Become primary: the HA manager's notify script calls this when this firewall takes over
+    #[command(after_help = ROLES)]
+    Primary {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Become backup: the same when the other firewall has taken over
+    #[command(after_help = ROLES)]
+    Backup {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Note that this firewall cannot forward: the same for the HA manager's state FAULT
+    #[command(after_help = ROLES)]
+    Fault {
+        #[command(flatten)]
+        of: Of,
+    },
     /// Empty a cache, or the kernel's table
     #[command(after_help = FLUSH)]
     Flush {
@@ -169,6 +196,17 @@ impl Action {
             _ => false,
         }
     }
+}
+
+/// Whose role changes.
+#[derive(Debug, Args)]
+pub(crate) struct Of {
+    /// The instance of the HA manager, if there are several: a name of `Gate { Instance NAME }`,
+    /// or any one without `Gate`
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) instance: Option<String>,
+    #[command(flatten)]
+    pub(crate) form: Output,
 }
 
 /// Form of the answer.

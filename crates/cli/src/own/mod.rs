@@ -10,11 +10,11 @@ use std::path::Path;
 
 use clap::{CommandFactory, Parser};
 use control::Query;
-use control::call::{Call, Outcome as Status, Tail, Task};
+use control::call::{Call, Outcome as Status, Role, Tail, Task};
 
 use crate::load::load;
 use crate::{Outcome, print};
-use arguments::{Action, Arguments, Form, From, What};
+use arguments::{Action, Arguments, Form, From, Of, What};
 use client::Failure;
 
 /// Exit status of a command that could not be done.
@@ -176,12 +176,20 @@ fn task(action: &Action) -> Result<(Task, Form), Failure> {
             }
             From::Peer => plain(Task::ResyncPeer),
         },
+        Action::Primary { of } => role(Role::Primary, of),
+        Action::Backup { of } => role(Role::Backup, of),
+        Action::Fault { of } => role(Role::Fault, of),
         Action::Bulk => plain(Task::Bulk),
         Action::Stop => plain(Task::Stop),
         Action::Run { .. } | Action::Check { .. } => {
             Err(Failure::plain("this is not for the daemon"))
         }
     }
+}
+
+fn role(role: Role, of: &Of) -> Result<(Task, Form), Failure> {
+    let instance = of.instance.clone();
+    Ok((Task::Role { role, instance }, of.form.output))
 }
 
 fn check(path: &Path) -> Outcome {

@@ -6,3 +6,4 @@ pub mod datagrams;
 pub mod ftp;
 pub mod http;
 pub mod numbered;
+pub mod push;

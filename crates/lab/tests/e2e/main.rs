@@ -18,6 +18,7 @@ mod failback;
 mod failover;
 mod filters;
 mod ftfw;
+mod gate;
 mod hostile;
 mod kernel_facts;
 mod kinds;
@@ -85,6 +86,7 @@ fn scenarios() -> Vec<Scenario> {
         sources::SCENARIOS,
         weak_points::SCENARIOS,
         windows::SCENARIOS,
+        gate::SCENARIOS,
     ]
     .concat()
 }

@@ -1,0 +1,274 @@
+//! Changes of role, as the loop carries them out: it starts each step (`roles`), reports what
+//! became of it to whoever asked, and moves the gate.
+
+use std::time::Duration;
+
+use control::call::{Head, Outcome, Role, Step, StepRow, Tail};
+use replica::{Command, CommandId, Instant, Mode, PeerId};
+
+use crate::clients::ClientId;
+use crate::gate::Gate;
+use crate::host::Cause;
+use crate::limit::Kind;
+use crate::log::Level;
+use crate::roles::{Change, Next, Roles, Surroundings};
+use crate::session::State;
+use crate::turn::Loop;
+
+/// The roles, the gate that follows them, and what they wait for.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    pub(crate) roles: Roles,
+    gate: Option<Gate>,
+    timeout: Duration,
+    /// When the sets of the gate are to be written again.
+    due: Option<Instant>,
+    /// Commits that were asked for without naming an instance.
+    commits: Vec<CommandId>,
+}
+
+impl Changes {
+    /// `settings`: those of the gate, whose rules are loaded.
+    pub(crate) fn new(settings: Option<&config::Gate>, gate: Option<Gate>) -> Changes {
+        let timeout = settings.map_or(Duration::ZERO, |s| Duration::from_secs(s.timeout.into()));
+        Changes {
+            roles: Roles::new(settings.map_or(&[], |s| &s.instances)),
+            gate,
+            timeout,
+            due: None,
+            commits: Vec::new(),
+        }
+    }
+
+    /// When the gate is to be looked at again.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// True if there is a gate.
+    pub(crate) fn has_gate(&self) -> bool {
+        self.gate.is_some()
+    }
+}
+
+impl Loop<'_> {
+    /// Takes on a change of role that a client asks for.
+    pub(crate) fn ask_role(
+        &mut self,
+        client: ClientId,
+        role: Role,
+        instance: Option<&str>,
+        json: bool,
+    ) -> Result<(), Head> {
+        let roles = &mut self.changes.roles;
+        let instance = roles
+            .find(instance)
+            .map_err(|(error, help)| Head::error(error, help))?;
+        let id = self.new_command_id();
+        let change = Change {
+            role,
+            instance,
+            id,
+            json,
+        };
+        if !self.changes.roles.ask(change) {
+            return Err(Head::error(
+                "too many changes of role wait",
+                "wait for the end of the one that is under way: `ftfw status` shows it",
+            ));
+        }
+        if let Some(session) = self.host.clients.get(client) {
+            session.reply_json(&Head::ok());
+            session.state = State::Waiting { id, is_call: true };
+        }
+        Ok(())
+    }
+
+    /// A client asks for something that changes the role of the whole firewall.
+    pub(crate) fn note_command(&mut self, id: CommandId, command: Command, now: Instant) {
+        match command {
+            Command::Commit(objects) if objects.has_flows() => self.changes.commits.push(id),
+            Command::ScheduleFlush => {
+                self.changes.roles.all_are(Role::Backup, now);
+                self.move_gate(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Goes on with the changes of role, as far as nothing has to be waited for.
+    pub(crate) fn go_on_with_roles(&mut self, now: Instant) {
+        loop {
+            for (id, tail) in std::mem::take(&mut self.host.ended) {
+                self.command_ended(id, &tail, now);
+            }
+            let change = self.changes.roles.current();
+            let around = self.surroundings();
+            match self.changes.roles.next(now, around) {
+                Next::Start(step, command) => {
+                    let id = self.new_command_id();
+                    self.changes.roles.started(step, id, now);
+                    self.report_events(Cause::Anybody);
+                    self.replica.handle_command(now, id, command);
+                    self.report_events(Cause::Command);
+                }
+                Next::MoveGate(step) => {
+                    let began = std::time::Instant::now();
+                    let error = self.move_gate(now);
+                    if let Some(change) = change.or(self.changes.roles.current()) {
+                        let row = StepRow {
+                            step,
+                            status: error.as_ref().map_or(Outcome::Ok, |_| Outcome::Error),
+                            seconds: began.elapsed().as_secs_f64(),
+                            error,
+                            commit: None,
+                        };
+                        self.report_step(&change, &row);
+                    }
+                }
+                Next::Over(change) => self.change_over(&change),
+                Next::Nothing => return,
+            }
+        }
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        let replica = &self.replica;
+        let settings = replica.settings();
+        let (_, role) = replica.epoch_and_role_of(PeerId::FIRST);
+        let lives = replica.is_lost(PeerId::FIRST) == Some(false);
+        Surroundings {
+            has_internal_cache: settings.internal_cache,
+            has_control: settings.mode != Mode::Alarm,
+            peer_is_primary: lives && role == replica::Role::Primary,
+        }
+    }
+
+    fn command_ended(&mut self, id: CommandId, tail: &Tail, now: Instant) {
+        let commits = &mut self.changes.commits;
+        if let Some(at) = commits.iter().position(|commit| *commit == id) {
+            commits.swap_remove(at);
+            if tail.status != Outcome::Error {
+                self.changes.roles.all_are(Role::Primary, now);
+                self.move_gate(now);
+            }
+        }
+        let Some(change) = self.changes.roles.current() else {
+            return;
+        };
+        let Some((step, took)) = self.changes.roles.ended(id, now) else {
+            return;
+        };
+        let row = StepRow {
+            step,
+            status: tail.status,
+            seconds: took.as_secs_f64(),
+            error: tail.error.clone(),
+            commit: tail.commit,
+        };
+        self.report_step(&change, &row);
+    }
+
+    /// Tells who has asked for a change what a step came to, and the log what went wrong.
+    fn report_step(&mut self, change: &Change, row: &StepRow) {
+        let text = words(row);
+        let role = change.role.name();
+        if row.status != Outcome::Ok {
+            let name = self.changes.roles.name(change.instance).to_owned();
+            let line = format!("instance `{name}` becomes {role}: {text}");
+            self.host.log.error(line);
+        }
+        self.changes.roles.note(row.status);
+        for session in self.host.clients.all().filter(|s| s.waits_for(change.id)) {
+            match change.json {
+                true => session.reply_json(row),
+                false => session.reply(format!("{text}\n").as_bytes()),
+            }
+        }
+    }
+
+    fn change_over(&mut self, change: &Change) {
+        let (worst, rows, changed) = self.changes.roles.last();
+        let name = self.changes.roles.name(change.instance).to_owned();
+        let role = change.role.name();
+        let text = match changed {
+            true => format!("instance `{name}` is {role}"),
+            false => format!("instance `{name}` has been {role} before: nothing to do"),
+        };
+        self.host.log.notice(&text);
+        for session in self.host.clients.all().filter(|s| s.waits_for(change.id)) {
+            if !change.json {
+                session.reply(format!("{text}\n").as_bytes());
+            }
+        }
+        let tail = Tail {
+            status: match worst {
+                Outcome::Ok => Outcome::Ok,
+                // The role has changed, whatever a step came to.
+                Outcome::Partial | Outcome::Error => Outcome::Partial,
+            },
+            ..Tail::ok(rows)
+        };
+        self.host.clients.command_done(change.id, &tail);
+    }
+
+    /// Writes the sets of the gate as the roles want them. Returns what is wrong.
+    fn move_gate(&mut self, now: Instant) -> Option<String> {
+        let changes = &mut self.changes;
+        let gate = changes.gate.as_mut()?;
+        let (closed, all_forwarded) = changes.roles.closed();
+        // What is in the sets expires: it is written three times before that.
+        changes.due = (!closed.is_empty()).then(|| now + changes.timeout / 3);
+        let error = gate.keep_out(&closed, all_forwarded).err()?;
+        let text = format!("{error:#}");
+        self.host.log.limited(Kind::Kernel, Level::Error, &text);
+        Some(text)
+    }
+
+    /// Keeps a closed gate closed, and opens one that has been closed for too long.
+    pub(crate) fn look_at_gate(&mut self, now: Instant) {
+        if self.changes.due.is_none_or(|due| due > now) {
+            return;
+        }
+        // Without the addresses nothing is known to be overdue.
+        let here = sys::interface::addresses().unwrap_or_default();
+        let changes = &mut self.changes;
+        let opened = changes.roles.open_overdue(now, changes.timeout, &here);
+        for name in opened {
+            let secs = changes.timeout.as_secs();
+            self.host.log.error(format!(
+                "the gate of instance `{name}` opens: its virtual address has been here for \
+                 {secs} s, and no commit has ended. Does the HA manager call `ftfw primary`?"
+            ));
+        }
+        self.move_gate(now);
+    }
+}
+
+/// A step in words: `commit: 1000 created, 5 were there already, in 0.012 s`.
+fn words(row: &StepRow) -> String {
+    let what = match row.step {
+        Step::Commit => "commit",
+        Step::OpenGate => "gate opened",
+        Step::FlushCaches => "caches emptied",
+        Step::ReadKernel => "kernel's flows read",
+        Step::Bulk => "bulk update begun",
+        Step::CloseGate => "gate closed",
+        Step::ScheduleFlush => "flush scheduled",
+        Step::AskPeer => "peer asked for its flows",
+    };
+    let mut text = what.to_owned();
+    if let Some(c) = &row.commit {
+        text += &format!(": {} created", c.created);
+        if c.updated > 0 {
+            text += &format!(", {} were there already", c.updated);
+        }
+        if c.failed > 0 {
+            text += &format!(", {} refused by the kernel (see the log)", c.failed);
+        }
+    }
+    if let Some(error) = &row.error {
+        text += &format!(": NOT DONE: {error}");
+    }
+    text + &format!(", in {:.3} s", row.seconds)
+}

@@ -1,0 +1,149 @@
+//! The gate: what the kernel drops while this firewall is a backup (`config::gate`).
+//!
+//! The table of nftables is loaded once, by `nft`. Its sets are filled and emptied over
+//! netlink. Their elements expire, so a daemon that dies leaves no closed gate behind.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use config::Instance;
+use config::gate::{SETS, TABLE};
+use ctnetlink::{Message, SetOfNetworks, decode, messages, put_sets};
+use flow::Prefix;
+use sys::netlink::{Netlink, RECEIVE_BYTES};
+
+/// The table in the kernel.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    socket: Netlink,
+    seq: u32,
+    buffer: Vec<u8>,
+    timeout: Duration,
+}
+
+impl Gate {
+    /// Loads the table, with empty sets.
+    ///
+    /// # Errors
+    /// `nft` is missing, or the kernel lacks what the rules need.
+    pub(crate) fn load(timeout: Duration) -> Result<Gate> {
+        nft(&config::gate::rules()).context("can't load the rules of the gate")?;
+        Ok(Gate {
+            socket: Netlink::open(true).context("netlink socket for the gate")?,
+            seq: 0,
+            buffer: vec![0; RECEIVE_BYTES],
+            timeout,
+        })
+    }
+
+    /// Keeps out what belongs to these instances and, with `all_forwarded`, everything that
+    /// would be forwarded; for as long as the gate's timeout.
+    ///
+    /// # Errors
+    /// The kernel has refused it: what it held before stands.
+    pub(crate) fn keep_out(&mut self, closed: &[&Instance], all_forwarded: bool) -> Result<()> {
+        let sets = sets(closed, all_forwarded);
+        self.seq = self.seq.wrapping_add(1);
+        let mut batch = Vec::new();
+        put_sets(&mut batch, self.seq, TABLE, &sets, self.timeout);
+        self.socket.send(&batch)?;
+        // The kernel has answered when `send` returns: errors, or that all is done.
+        let mut refusal = None;
+        while let Ok(bytes) = self.socket.receive(&mut self.buffer) {
+            for message in messages(bytes) {
+                if let Message::Ack { error } = decode(&message?)?
+                    && error != 0
+                {
+                    refusal.get_or_insert(std::io::Error::from_raw_os_error(-error));
+                }
+            }
+        }
+        match refusal {
+            Some(error) => bail!("the kernel refuses the sets of the gate: {error}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        // What stays otherwise are rules without effect.
+        let _ = nft(&format!("delete table inet {TABLE}\n"));
+    }
+}
+
+/// What the sets hold.
+fn sets(closed: &[&Instance], all_forwarded: bool) -> Vec<SetOfNetworks<'static>> {
+    let named = || closed.iter().flat_map(|i| &i.addresses).copied();
+    let hosts = || named().filter(is_host);
+    let everything = [IpAddr::from([0; 4]), IpAddr::from([0; 16])];
+    let everything = everything.map(|addr| Prefix::new(addr, 0)).into_iter();
+    let forwarded: Vec<Prefix> = match all_forwarded {
+        true => everything.flatten().collect(),
+        false => named().collect(),
+    };
+    let both = [forwarded, hosts().collect()];
+    let family = |n: usize| move |prefix: &&Prefix| prefix.addr().is_ipv6() == (n % 2 == 1);
+    let set = |(n, name): (usize, &&'static str)| SetOfNetworks {
+        name,
+        networks: both[n / 2].iter().filter(family(n)).copied().collect(),
+    };
+    SETS.iter().enumerate().map(set).collect()
+}
+
+/// A single address, rather than a network.
+pub(crate) fn is_host(prefix: &Prefix) -> bool {
+    prefix.len() == if prefix.addr().is_ipv4() { 32 } else { 128 }
+}
+
+/// Gives `nft` a text.
+fn nft(text: &str) -> Result<()> {
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("nft (Debian's package `nftables`)")?;
+    if let Some(mut input) = child.stdin.take() {
+        // If `nft` does not read, it says why.
+        let _ = input.write_all(text.as_bytes());
+    }
+    let output = child.wait_with_output().context("nft")?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        bail!("nft: {}", words.lines().next().unwrap_or("failed"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(addresses: &[(&str, u8)]) -> Instance {
+        let network = |(addr, len): &(&str, u8)| Prefix::new(addr.parse().unwrap(), *len).unwrap();
+        Instance {
+            name: "A".to_owned(),
+            addresses: addresses.iter().map(network).collect(),
+        }
+    }
+
+    #[test]
+    fn a_backup_of_everything_forwards_nothing_and_one_of_a_part_forwards_the_rest() {
+        let a = instance(&[("10.0.0.1", 32), ("10.0.0.0", 25), ("fd00::1", 128)]);
+        let lens = |sets: &[SetOfNetworks<'_>]| -> Vec<Vec<u8>> {
+            let lens = |set: &SetOfNetworks<'_>| set.networks.iter().map(Prefix::len).collect();
+            sets.iter().map(lens).collect()
+        };
+        let all = sets(&[&a], true);
+        assert_eq!(lens(&all), [vec![0], vec![0], vec![32], vec![128]]);
+        let part = sets(&[&a], false);
+        assert_eq!(lens(&part), [vec![32, 25], vec![128], vec![32], vec![128]]);
+        let none = sets(&[], false);
+        assert!(none.iter().all(|set| set.networks.is_empty()));
+    }
+}

@@ -1,0 +1,512 @@
+//! Whether this firewall is primary or backup, for each instance, and what a change of role
+//! does: the steps of the original's failover script, in their order, one after the other.
+//!
+//! An instance is what moves from one firewall to the other as a whole: a `vrrp_instance` or a
+//! `vrrp_sync_group` of keepalived. Most firewalls have one. With several, each of two
+//! firewalls may be primary for some of them. While one is primary here, no flush is
+//! scheduled: our kernel's flows may be its own.
+//!
+//! While an instance is a backup its gate is closed (`gate`). It opens at the end of the
+//! commit, and by itself if a virtual address of the instance has been here for the gate's
+//! timeout.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use config::Instance;
+use control::call::{Outcome, Role, Step};
+use replica::{Command, CommandId, Instant, Objects};
+
+use crate::gate::is_host;
+
+/// Name of the only instance, if none is configured and none named.
+const DEFAULT: &str = "default";
+/// Changes of role that may wait for one that is under way.
+const WAITING_MAX: usize = 64;
+
+/// One instance.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) of: Instance,
+    /// `None` until the HA manager has said one.
+    pub(crate) role: Option<Role>,
+    pub(crate) since: Instant,
+    pub(crate) is_closed: bool,
+    /// Since when a virtual address is here while the gate is closed.
+    here_since: Option<Instant>,
+}
+
+/// A change of role that somebody has asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) role: Role,
+    /// Its place in the list.
+    pub(crate) instance: usize,
+    /// What the client waits for that has asked for it.
+    pub(crate) id: CommandId,
+    /// The client reads JSON.
+    pub(crate) json: bool,
+}
+
+/// A change that is under way.
+#[derive(Debug)]
+struct Running {
+    change: Change,
+    left: VecDeque<Step>,
+    /// The step whose end is awaited, and since when.
+    at: Option<(Step, CommandId, Instant)>,
+}
+
+/// What is to be done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// This command is to be started under the number of the step.
+    Start(Step, Command),
+    /// The sets of the gate are to be written.
+    MoveGate(Step),
+    /// The change is over.
+    Over(Change),
+    /// Nothing, or nothing before a command has ended.
+    Nothing,
+}
+
+/// What of the original's steps the configuration allows, and what the peer does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Surroundings {
+    /// There is an internal cache to be read again.
+    pub(crate) has_internal_cache: bool,
+    /// The peer can be asked, and sent everything.
+    pub(crate) has_control: bool,
+    /// The peer lives and is primary for something.
+    pub(crate) peer_is_primary: bool,
+}
+
+/// All instances, and the changes of their roles.
+#[derive(Debug)]
+pub(crate) struct Roles {
+    pub(crate) list: Vec<Known>,
+    /// Instances stand in the configuration; no others are known.
+    are_configured: bool,
+    running: Option<Running>,
+    waiting: VecDeque<Change>,
+    /// Of the change that is under way, or was last: the worst outcome of its steps, and how
+    /// many there were.
+    worst: Outcome,
+    steps: u64,
+    /// It changed the role.
+    changed: bool,
+}
+
+impl Roles {
+    /// The instances of the configuration, if it has any.
+    pub(crate) fn new(configured: &[Instance]) -> Roles {
+        let known = configured.iter().cloned().map(Known::new);
+        Roles {
+            list: known.collect(),
+            are_configured: !configured.is_empty(),
+            running: None,
+            waiting: VecDeque::new(),
+            worst: Outcome::Ok,
+            steps: 0,
+            changed: false,
+        }
+    }
+
+    /// A step of the change that is under way has come to this.
+    pub(crate) fn note(&mut self, outcome: Outcome) {
+        self.steps += 1;
+        if outcome != Outcome::Ok && self.worst != Outcome::Error {
+            self.worst = outcome;
+        }
+    }
+
+    /// Of the last change: the worst outcome of its steps, their number, and whether it changed
+    /// the role at all.
+    pub(crate) fn last(&self) -> (Outcome, u64, bool) {
+        (self.worst, self.steps, self.changed)
+    }
+
+    /// The place of an instance.
+    ///
+    /// # Errors
+    /// What is wrong with the name, and what helps.
+    pub(crate) fn find(&mut self, name: Option<&str>) -> Result<usize, (String, String)> {
+        let list: Vec<&str> = self.list.iter().map(|k| k.of.name.as_str()).collect();
+        let place = match name {
+            Some(name) => list.iter().position(|known| *known == name),
+            None if list.len() > 1 => {
+                let error = "there are several instances".to_owned();
+                return Err((error, format!("--instance: one of {}", list.join(", "))));
+            }
+            None => (!list.is_empty()).then_some(0),
+        };
+        if let Some(place) = place {
+            return Ok(place);
+        }
+        let name = name.unwrap_or(DEFAULT);
+        if self.are_configured {
+            let error = format!("no instance `{name}` in `Gate`");
+            return Err((error, format!("--instance: one of {}", list.join(", "))));
+        }
+        if list.len() >= WAITING_MAX {
+            let error = format!("{WAITING_MAX} instances are known already");
+            return Err((error, "use the names of the HA manager".to_owned()));
+        }
+        self.list.push(Known::new(Instance {
+            name: name.to_owned(),
+            addresses: Vec::new(),
+        }));
+        Ok(self.list.len() - 1)
+    }
+
+    /// Takes a change on, after those that wait. False if too many do.
+    pub(crate) fn ask(&mut self, change: Change) -> bool {
+        let has_room = self.waiting.len() < WAITING_MAX;
+        if has_room {
+            self.waiting.push_back(change);
+        }
+        has_room
+    }
+
+    /// The change that is under way.
+    pub(crate) fn current(&self) -> Option<Change> {
+        self.running.as_ref().map(|running| running.change)
+    }
+
+    /// Name of an instance.
+    pub(crate) fn name(&self, instance: usize) -> &str {
+        &self.list[instance].of.name
+    }
+
+    /// What is to be done next.
+    pub(crate) fn next(&mut self, now: Instant, around: Surroundings) -> Next {
+        let Some(running) = &mut self.running else {
+            return self.begin(now, around);
+        };
+        if running.at.is_some() {
+            return Next::Nothing;
+        }
+        let Some(step) = running.left.pop_front() else {
+            let change = running.change;
+            self.running = None;
+            return Next::Over(change);
+        };
+        let closes = match step {
+            Step::CloseGate => true,
+            Step::OpenGate => false,
+            _ => return Next::Start(step, command(step)),
+        };
+        let change = running.change;
+        self.list[change.instance].set_closed(closes);
+        Next::MoveGate(step)
+    }
+
+    /// Begins the next change, if it changes anything.
+    fn begin(&mut self, now: Instant, around: Surroundings) -> Next {
+        let Some(change) = self.waiting.pop_front() else {
+            return Next::Nothing;
+        };
+        (self.worst, self.steps, self.changed) = (Outcome::Ok, 0, false);
+        let is_several = self.list.len() > 1;
+        let primary_beside = (self.list.iter().enumerate())
+            .any(|(n, k)| n != change.instance && k.role == Some(Role::Primary));
+        let known = &mut self.list[change.instance];
+        if known.role == Some(change.role) {
+            return Next::Over(change);
+        }
+        known.role = Some(change.role);
+        known.since = now;
+        self.changed = true;
+        let has_gate = !known.of.addresses.is_empty();
+        let mut steps = VecDeque::new();
+        let mut add = |step, is_wanted: bool| {
+            if is_wanted {
+                steps.push_back(step);
+            }
+        };
+        match change.role {
+            Role::Primary => {
+                // The peer's own flows are among ours; it must not take them for taken.
+                let is_alone = !(is_several && around.peer_is_primary);
+                add(Step::Commit, true);
+                add(Step::OpenGate, has_gate);
+                add(Step::FlushCaches, is_alone && !primary_beside);
+                let reads = around.has_internal_cache && !primary_beside;
+                add(Step::ReadKernel, is_alone && reads);
+                add(Step::Bulk, is_alone && around.has_control);
+            }
+            Role::Backup | Role::Fault => {
+                add(Step::CloseGate, has_gate);
+                add(Step::ScheduleFlush, !primary_beside);
+                let asks = around.has_control && change.role == Role::Backup;
+                add(Step::AskPeer, asks);
+            }
+        }
+        self.running = Some(Running {
+            change,
+            left: steps,
+            at: None,
+        });
+        self.next(now, around)
+    }
+
+    /// A step has been started under this number.
+    pub(crate) fn started(&mut self, step: Step, id: CommandId, now: Instant) {
+        if let Some(running) = &mut self.running {
+            running.at = Some((step, id, now));
+        }
+    }
+
+    /// A command has ended. `None` if it is not the step that is awaited.
+    pub(crate) fn ended(&mut self, id: CommandId, now: Instant) -> Option<(Step, Duration)> {
+        let running = self.running.as_mut()?;
+        let (step, _, began) = running.at.take_if(|(_, awaited, _)| *awaited == id)?;
+        Some((step, now.since(began)))
+    }
+
+    /// Somebody has used the original's commands: they are about all instances.
+    pub(crate) fn all_are(&mut self, role: Role, now: Instant) {
+        for known in &mut self.list {
+            if known.role != Some(role) {
+                known.role = Some(role);
+                known.since = now;
+            }
+            known.set_closed(role != Role::Primary);
+        }
+    }
+
+    /// The instances whose gate is closed, and whether nothing at all is to be forwarded.
+    pub(crate) fn closed(&self) -> (Vec<&Instance>, bool) {
+        let closed = self.list.iter().filter(|known| known.is_closed);
+        let closed: Vec<_> = closed.map(|known| &known.of).collect();
+        let all = !closed.is_empty() && closed.len() == self.list.len();
+        (closed, all)
+    }
+
+    /// Opens each gate that has been closed for `timeout` though a virtual address of its
+    /// instance is here; returns the instances.
+    pub(crate) fn open_overdue(
+        &mut self,
+        now: Instant,
+        timeout: Duration,
+        here: &[IpAddr],
+    ) -> Vec<String> {
+        let mut opened = Vec::new();
+        for known in self.list.iter_mut().filter(|known| known.is_closed) {
+            let mut hosts = known.of.addresses.iter().filter(|prefix| is_host(prefix));
+            if !hosts.any(|prefix| here.contains(&prefix.addr())) {
+                known.here_since = None;
+                continue;
+            }
+            let since = *known.here_since.get_or_insert(now);
+            if now.since(since) >= timeout {
+                known.set_closed(false);
+                opened.push(known.of.name.clone());
+            }
+        }
+        opened
+    }
+}
+
+impl Known {
+    fn new(of: Instance) -> Known {
+        Known {
+            of,
+            role: None,
+            since: Instant::START,
+            is_closed: false,
+            here_since: None,
+        }
+    }
+
+    fn set_closed(&mut self, closed: bool) {
+        self.is_closed = closed && !self.of.addresses.is_empty();
+        self.here_since = None;
+    }
+}
+
+/// What the core does for a step; the gate's are not the core's.
+fn command(step: Step) -> Command {
+    match step {
+        Step::FlushCaches => Command::FlushCaches,
+        Step::ReadKernel => Command::Resync(Objects::All),
+        Step::Bulk => Command::Bulk,
+        Step::ScheduleFlush => Command::ScheduleFlush,
+        Step::AskPeer => Command::RequestResync,
+        Step::Commit | Step::OpenGate | Step::CloseGate => Command::Commit(Objects::All),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flow::Prefix;
+
+    use super::*;
+
+    const AROUND: Surroundings = Surroundings {
+        has_internal_cache: true,
+        has_control: true,
+        peer_is_primary: false,
+    };
+
+    fn at(secs: u64) -> Instant {
+        Instant::START + Duration::from_secs(secs)
+    }
+
+    fn instance(name: &str, addr: &str) -> Instance {
+        Instance {
+            name: name.to_owned(),
+            addresses: vec![Prefix::host(addr.parse().unwrap())],
+        }
+    }
+
+    fn two() -> Roles {
+        Roles::new(&[instance("A", "10.0.0.1"), instance("B", "10.0.0.2")])
+    }
+
+    /// Asks for a role, and carries all steps out; returns them.
+    fn change(roles: &mut Roles, role: Role, name: &str, around: Surroundings) -> Vec<Step> {
+        let instance = roles.find(Some(name)).unwrap();
+        let change = Change {
+            role,
+            instance,
+            id: CommandId(0),
+            json: false,
+        };
+        assert!(roles.ask(change));
+        let mut steps = Vec::new();
+        for n in 1.. {
+            match roles.next(at(n), around) {
+                Next::Start(step, _) => {
+                    roles.started(step, CommandId(n), at(n));
+                    assert_eq!(roles.next(at(n), around), Next::Nothing, "it waits");
+                    assert_eq!(roles.ended(CommandId(n + 1000), at(n)), None);
+                    assert_eq!(roles.ended(CommandId(n), at(n)).map(|e| e.0), Some(step));
+                    steps.push(step);
+                }
+                Next::MoveGate(step) => steps.push(step),
+                Next::Over(over) => {
+                    assert_eq!(over, change);
+                    return steps;
+                }
+                Next::Nothing => panic!("nothing to do after {steps:?}"),
+            }
+        }
+        steps
+    }
+
+    #[test]
+    fn one_instance_gets_the_steps_of_the_original() {
+        use Step::*;
+        let mut roles = Roles::new(&[]);
+        let mut one = |role, around| change(&mut roles, role, "X", around);
+        assert_eq!(one(Role::Backup, AROUND), [ScheduleFlush, AskPeer]);
+        assert_eq!(one(Role::Backup, AROUND), [], "it is backup already");
+        assert_eq!(one(Role::Fault, AROUND), [ScheduleFlush]);
+        let all = [Commit, FlushCaches, ReadKernel, Bulk];
+        let peer_is_primary = true;
+        let around = Surroundings {
+            peer_is_primary,
+            ..AROUND
+        };
+        assert_eq!(one(Role::Primary, around), all);
+        one(Role::Backup, AROUND);
+        let around = Surroundings {
+            has_internal_cache: false,
+            has_control: false,
+            ..AROUND
+        };
+        assert_eq!(one(Role::Primary, around), [Commit, FlushCaches]);
+    }
+
+    #[test]
+    fn the_gate_opens_behind_the_commit_and_closes_before_everything_else() {
+        use Step::*;
+        let mut roles = Roles::new(&[instance("default", "10.0.0.1")]);
+        let steps = change(&mut roles, Role::Backup, "default", AROUND);
+        assert_eq!(steps, [CloseGate, ScheduleFlush, AskPeer]);
+        assert_eq!(roles.closed().0.len(), 1);
+        let steps = change(&mut roles, Role::Primary, "default", AROUND);
+        assert_eq!(steps[..2], [Commit, OpenGate]);
+        assert!(roles.closed().0.is_empty());
+    }
+
+    #[test]
+    fn while_an_instance_is_primary_nothing_is_flushed_for_another() {
+        use Step::*;
+        let mut roles = two();
+        change(&mut roles, Role::Backup, "A", AROUND);
+        change(&mut roles, Role::Backup, "B", AROUND);
+        assert!(roles.closed().1, "nothing is forwarded");
+        let around = Surroundings {
+            peer_is_primary: true,
+            ..AROUND
+        };
+        let steps = change(&mut roles, Role::Primary, "A", around);
+        assert_eq!(
+            steps,
+            [Commit, OpenGate],
+            "the peer's flows stay the peer's"
+        );
+        let (closed, all) = roles.closed();
+        assert_eq!((closed[0].name.as_str(), all), ("B", false));
+        let steps = change(&mut roles, Role::Primary, "B", AROUND);
+        assert_eq!(steps, [Commit, OpenGate, Bulk]);
+        let steps = change(&mut roles, Role::Backup, "A", AROUND);
+        assert_eq!(steps, [CloseGate, AskPeer]);
+    }
+
+    #[test]
+    fn a_gate_opens_late_only_where_a_virtual_address_is() {
+        let mut roles = two();
+        roles.all_are(Role::Backup, at(0));
+        let limit = Duration::from_secs(3);
+        let here = ["10.0.0.2".parse().unwrap()];
+        assert!(roles.open_overdue(at(10), limit, &[]).is_empty());
+        assert!(roles.open_overdue(at(11), limit, &here).is_empty());
+        // It went, and came back.
+        assert!(roles.open_overdue(at(12), limit, &[]).is_empty());
+        assert!(roles.open_overdue(at(13), limit, &here).is_empty());
+        assert!(roles.open_overdue(at(15), limit, &here).is_empty());
+        assert_eq!(roles.open_overdue(at(16), limit, &here), ["B"]);
+        assert_eq!(roles.closed().0.len(), 1);
+    }
+
+    #[test]
+    fn an_instance_is_found_by_name_or_because_there_is_one() {
+        assert_eq!(two().find(Some("B")), Ok(1));
+        assert!(two().find(None).unwrap_err().1.contains("A, B"));
+        assert!(two().find(Some("C")).unwrap_err().0.contains("`C`"));
+        let mut free = Roles::new(&[]);
+        assert_eq!(free.find(None), Ok(0));
+        assert_eq!(free.name(0), "default");
+        assert_eq!(free.find(Some("B")), Ok(1));
+        assert!(free.find(None).is_err(), "which of the two?");
+    }
+
+    #[test]
+    fn changes_wait_for_each_other() {
+        let mut roles = Roles::new(&[]);
+        let place = roles.find(None).unwrap();
+        let change = |role| Change {
+            role,
+            instance: place,
+            id: CommandId(0),
+            json: false,
+        };
+        assert!(roles.ask(change(Role::Primary)));
+        assert!(roles.ask(change(Role::Backup)));
+        let Next::Start(step, _) = roles.next(at(0), AROUND) else {
+            panic!("the first one begins");
+        };
+        assert_eq!(step, Step::Commit);
+        roles.started(step, CommandId(1), at(0));
+        assert_eq!(roles.next(at(1), AROUND), Next::Nothing);
+        assert_eq!(roles.current().map(|c| c.role), Some(Role::Primary));
+        for _ in 2..WAITING_MAX + 1 {
+            assert!(roles.ask(change(Role::Fault)));
+        }
+        assert!(!roles.ask(change(Role::Fault)), "there is a bound");
+    }
+}

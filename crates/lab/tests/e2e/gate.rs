@@ -1,0 +1,309 @@
+//! The gate, and the command that changes a role.
+//!
+//! Goal: packets that reach the new primary before the state is in its kernel are dropped, and
+//! nothing answers them. Method: both ends of many connections send all the time through
+//! firewalls without a rule against what is INVALID; the addresses move half a second before
+//! the state is committed, as with a slow script. Without the gate connections are reset.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lab::daemon::{Mode, Settings};
+use lab::topology::{Lab, Options, SERVER};
+use lab::traffic::push::{Pushes, Survey};
+use lab::wait;
+use lab::world::World;
+use serde_json::Value;
+
+use crate::Scenario;
+use crate::pair::{Pair, SOON, address};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("gate/nothing_is_reset_before_the_commit_ends", |w| {
+        let (survey, early) = late_commit(w, GATE)?;
+        let all = Survey {
+            alive: CONNECTIONS,
+            ..Survey::default()
+        };
+        ensure!(survey == all, "{survey:?}");
+        ensure!(early == 0, "{early} flows were made before the commit");
+        Ok(())
+    }),
+    ("gate/without_it_connections_are_reset", |w| {
+        let (survey, _) = late_commit(w, "")?;
+        ensure!(survey.reset > 0, "{survey:?}");
+        Ok(())
+    }),
+    ("gate/it_opens_by_itself_when_nobody_commits", opens_late),
+    ("gate/it_opens_by_itself_when_the_daemon_dies", daemon_dies),
+    ("gate/what_is_for_the_firewall_itself_passes", management),
+    ("gate/it_goes_with_the_daemon", goes),
+    ("roles/primary_and_backup_do_the_ritual", ritual),
+    ("roles/the_original_commands_move_the_gate", original),
+    ("roles/instances_are_kept_apart", instances),
+    ("roles/a_wrong_instance_is_refused", wrong),
+];
+
+const CONNECTIONS: usize = 200;
+const PORT: u16 = 5007;
+
+/// The addresses of the laboratory, of both families.
+const GATE: &str = "Gate {
+Timeout 3
+IPv4_address 192.168.0.100
+IPv4_address 192.168.1.100
+IPv6_address fd00:0::100
+IPv6_address fd00:1::100
+}";
+
+/// Each half of the addresses moves on its own.
+const TWO: &str = "Gate {
+Timeout 3
+Instance IN {
+IPv4_address 192.168.0.100
+IPv4_address 192.168.7.0/24
+}
+Instance OUT {
+IPv4_address 192.168.1.100
+}
+}";
+
+fn settings(gate: &str) -> Settings {
+    Settings {
+        sync_lines: gate.to_owned(),
+        ..Settings::new(Mode::Ftfw)
+    }
+}
+
+/// Nothing is refused by a rule, and the kernel follows a connection from any segment on.
+fn open_rules(lab: &Lab) -> Result<()> {
+    for fw in &lab.fw {
+        for chain in ["INPUT", "FORWARD"] {
+            fw.run(&format!("iptables -P {chain} ACCEPT"))?;
+            fw.run(&format!("iptables -F {chain}"))?;
+        }
+        fw.sysctl("net/netfilter/nf_conntrack_tcp_loose", "1")?;
+    }
+    Ok(())
+}
+
+fn status(pair: &Pair) -> Result<Value> {
+    let text = pair.fw2.own(&["status", "-o", "json"])?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// Role and gate of an instance of FW2.
+fn standing(pair: &Pair, name: &str) -> Result<(String, String)> {
+    let status = status(pair)?;
+    let list = status["instances"].as_array().context("instances")?;
+    let of = list.iter().find(|i| i["name"] == name).context("it")?;
+    let word = |key: &str| of[key].as_str().unwrap_or("none").to_owned();
+    Ok((word("role"), word("gate")))
+}
+
+fn flows(lab: &Lab) -> Result<usize> {
+    lab.count_flows(1, &format!("-p tcp --orig-port-dst {PORT}"))
+}
+
+/// FW1 dies, FW2 has the addresses, and half a second later it commits. Returns what has become
+/// of the connections, and how many flows FW2's kernel had before the commit.
+fn late_commit(world: &World, gate: &str) -> Result<(Survey, usize)> {
+    let mut pair = Pair::start(world, settings(gate), Options::default())?;
+    open_rules(&pair.lab)?;
+    pair.fw1.own(&["primary"])?;
+    pair.fw2.own(&["backup"])?;
+    let every = Duration::from_millis(100);
+    let pushes = Pushes::start(
+        &pair.lab.a,
+        &pair.lab.b,
+        address(SERVER, PORT),
+        CONNECTIONS,
+        every,
+    )?;
+    pair.wait_external(&format!("dport={PORT} "), CONNECTIONS)?;
+    pair.lab.cut(0)?;
+    pair.kill(0);
+    pair.lab.take_addresses(1)?;
+    std::thread::sleep(Duration::from_millis(500));
+    let early = flows(&pair.lab)?;
+    let said = pair.fw2.own(&["primary"])?;
+    ensure!(said.contains("commit: "), "{said}");
+    std::thread::sleep(Duration::from_secs(4));
+    let survey = pushes.finish(Duration::from_secs(2))?;
+    ensure!(flows(&pair.lab)? >= survey.alive, "they go through FW2");
+    Ok((survey, early))
+}
+
+/// The HA manager moves the addresses and calls nothing.
+fn opens_late(world: &World) -> Result<()> {
+    let mut pair = Pair::start(world, settings(GATE), Options::default())?;
+    pair.fw2.own(&["backup"])?;
+    // While it has no virtual address it stays closed, however long.
+    std::thread::sleep(Duration::from_secs(5));
+    ensure!(standing(&pair, "default")? == ("backup".into(), "closed".into()));
+    pair.lab.cut(0)?;
+    pair.kill(0);
+    pair.lab.take_addresses(1)?;
+    let took = connecting(&pair)?;
+    ensure!(took > Duration::from_secs(2), "closed for 3 s: {took:?}");
+    wait::until("the gate is open", Duration::from_secs(10), || {
+        standing(&pair, "default").is_ok_and(|(_, gate)| gate == "open")
+    })?;
+    let took = connecting(&pair)?;
+    ensure!(took < Duration::from_millis(900), "it is open: {took:?}");
+    let log = pair.fw2.log();
+    ensure!(
+        log.contains("ftfw primary"),
+        "the log says what to do: {log}"
+    );
+    Ok(())
+}
+
+fn daemon_dies(world: &World) -> Result<()> {
+    let mut pair = Pair::start(world, settings(GATE), Options::default())?;
+    pair.fw2.own(&["backup"])?;
+    pair.lab.cut(0)?;
+    pair.kill(1);
+    pair.lab.take_addresses(1)?;
+    let took = connecting(&pair)?;
+    ensure!(took > Duration::from_millis(900), "it was closed: {took:?}");
+    let took = connecting(&pair)?;
+    ensure!(took < Duration::from_millis(900), "it is open: {took:?}");
+    Ok(())
+}
+
+/// How long a new connection takes: a dropped SYN is sent again after 1 s and 3 s.
+fn connecting(pair: &Pair) -> Result<Duration> {
+    let began = Instant::now();
+    let _open = pair.connect(SERVER, 1)?;
+    Ok(began.elapsed())
+}
+
+/// Management and the dedicated link, of both families.
+fn management(world: &World) -> Result<()> {
+    let pair = Pair::start(world, settings(GATE), Options::default())?;
+    pair.fw2.own(&["backup"])?;
+    let a = &pair.lab.a;
+    // The laboratory's rules accept pings alone. The first IPv6 ping finds the neighbour.
+    a.run("ping -c 1 -W 2 192.168.0.12")?;
+    a.run("ping -c 2 -W 2 fd00:0::12")?;
+    let _open = pair.connect(SERVER, 5)?;
+    pair.wait_external("dport=7 ", 5)
+}
+
+fn goes(world: &World) -> Result<()> {
+    let mut pair = Pair::start(world, settings(GATE), Options::default())?;
+    let table = |pair: &Pair| pair.lab.fw[1].run("nft list tables").unwrap_or_default();
+    ensure!(table(&pair).contains("ftfw_gate"), "{}", table(&pair));
+    pair.fw2.own(&["stop"])?;
+    wait::until("the table is gone", SOON, || {
+        !table(&pair).contains("ftfw_gate")
+    })?;
+    // After a kill the next start replaces what is left.
+    pair.restart(0)?;
+    pair.restart(0)?;
+    let text = pair.lab.fw[0].run("nft list table inet ftfw_gate")?;
+    ensure!(text.matches("hook prerouting").count() == 1, "{text}");
+    Ok(())
+}
+
+fn rows(text: &str) -> Result<Vec<Value>> {
+    let rows = text.lines().map(serde_json::from_str);
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn ritual(world: &World) -> Result<()> {
+    let pair = Pair::start(world, settings(""), Options::default())?;
+    let steps = |text: &str| -> Result<Vec<String>> {
+        let rows = rows(text)?;
+        let step = |row: &Value| row["step"].as_str().unwrap_or_default().to_owned();
+        ensure!(
+            rows.iter()
+                .all(|r| r["status"] == "ok" && r["seconds"].is_f64()),
+            "{text}"
+        );
+        Ok(rows.iter().map(step).collect())
+    };
+    let _open = pair.connect(SERVER, 20)?;
+    pair.wait_external("dport=7 ", 20)?;
+    let backup = pair.fw2.own(&["backup", "-o", "json"])?;
+    ensure!(
+        steps(&backup)? == ["schedule-flush", "ask-peer"],
+        "{backup}"
+    );
+    let primary = pair.fw2.own(&["primary", "-o", "json"])?;
+    let all = ["commit", "flush-caches", "read-kernel", "bulk"];
+    ensure!(steps(&primary)? == all, "{primary}");
+    ensure!(rows(&primary)?[0]["commit"]["created"] == 20, "{primary}");
+    ensure!(standing(&pair, "default")?.0 == "primary");
+    let again = pair.fw2.own(&["primary"])?;
+    ensure!(again.contains("nothing to do"), "{again}");
+    let fault = pair.fw2.own(&["fault"])?;
+    ensure!(
+        fault.contains("flush scheduled") && !fault.contains("peer asked"),
+        "{fault}"
+    );
+    // The flush that `backup` has scheduled is called off by `primary`, as by `-c`.
+    pair.fw2.own(&["primary"])?;
+    ensure!(pair.lab.count_flows(1, "-p tcp --orig-port-dst 7")? == 20);
+    Ok(())
+}
+
+fn original(world: &World) -> Result<()> {
+    let pair = Pair::start(world, settings(GATE), Options::default())?;
+    ensure!(standing(&pair, "default")? == ("unknown".into(), "open".into()));
+    pair.fw2.ask(&["-t"])?;
+    ensure!(standing(&pair, "default")? == ("backup".into(), "closed".into()));
+    pair.fw2.ask(&["-c"])?;
+    ensure!(standing(&pair, "default")? == ("primary".into(), "open".into()));
+    Ok(())
+}
+
+/// FW2 is primary for one instance and backup for the other.
+fn instances(world: &World) -> Result<()> {
+    let settings = Settings {
+        mode_lines: "PurgeTimeout 1".into(),
+        ..settings(TWO)
+    };
+    let pair = Pair::start(world, settings, Options::default())?;
+    let sets = || pair.lab.fw[1].run("nft list table inet ftfw_gate");
+    pair.fw2.own(&["backup", "--instance", "IN"])?;
+    pair.fw2.own(&["backup", "--instance", "OUT"])?;
+    ensure!(
+        sets()?.contains("0.0.0.0/0"),
+        "it forwards nothing: {}",
+        sets()?
+    );
+    let said = pair.fw2.own(&["primary", "--instance", "OUT"])?;
+    ensure!(said.contains("instance `OUT` is primary"), "{said}");
+    let text = sets()?;
+    ensure!(
+        !text.contains("0.0.0.0/0") && !text.contains("192.168.1.100"),
+        "{text}"
+    );
+    ensure!(
+        text.contains("192.168.0.100") && text.contains("192.168.7.0/24"),
+        "{text}"
+    );
+    // A second change of the other one schedules no flush: FW2 is primary.
+    pair.fw2.own(&["primary", "--instance", "IN"])?;
+    let _flow = pair.lab.fw[1].run(
+        "conntrack -I -p udp -s 10.9.0.1 -d 10.9.0.2 --sport 1 --dport 2 -t 600 -u SEEN_REPLY",
+    )?;
+    let backup = pair.fw2.own(&["backup", "--instance", "IN"])?;
+    ensure!(!backup.contains("flush scheduled"), "{backup}");
+    std::thread::sleep(Duration::from_secs(3));
+    ensure!(pair.lab.count_flows(1, "-p udp -s 10.9.0.1")? == 1);
+    ensure!(standing(&pair, "OUT")? == ("primary".into(), "open".into()));
+    ensure!(standing(&pair, "IN")? == ("backup".into(), "closed".into()));
+    Ok(())
+}
+
+fn wrong(world: &World) -> Result<()> {
+    let pair = Pair::start(world, settings(TWO), Options::default())?;
+    for words in [&["primary"][..], &["primary", "--instance", "ELSE"]] {
+        let error = format!("{:#}", pair.fw2.own(words).unwrap_err());
+        ensure!(error.contains("one of IN, OUT"), "{error}");
+    }
+    Ok(())
+}
