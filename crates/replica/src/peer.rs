@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use cache::Position;
-use wire::v1::Holdings;
+use wire::v1::{Bulk, BulkState, Holdings};
 use wire::{Epoch, Role, Seq, TableId};
 
 use crate::entry::External;
@@ -35,6 +35,17 @@ pub(crate) struct Since {
     pub(crate) seq: Seq,
     /// Messages lost by then (NOTRACK).
     pub(crate) lost: u64,
+}
+
+/// What a peer has of flows, as of its last ALIVE, and how many of them we held when it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// Flows that it has announced or offered, and that live.
+    pub flows: usize,
+    /// Those of them that we held: what would survive the peer. At most `flows`.
+    pub held: usize,
+    /// The peer is in the middle of sending everything.
+    pub is_in_bulk: bool,
 }
 
 /// We hold fewer flows than the peer counts on, or more.
@@ -97,6 +108,8 @@ pub(crate) struct Peer {
     pub(crate) plain: bool,
     /// What it last reported of holdings.
     pub(crate) holdings: Option<Holdings>,
+    /// What it last reported of its own flows.
+    pub(crate) reported: Option<Reported>,
     /// The epoch in which it has been sent, or is about to be, what we have.
     pub(crate) greeted: Option<Epoch>,
     pub(crate) lack: Lack,
@@ -126,12 +139,24 @@ impl Peer {
             last_end: None,
             plain: false,
             holdings: None,
+            reported: None,
             greeted: None,
             lack: Lack::default(),
             greeting: None,
             heard_at: None,
             is_lost: false,
         }
+    }
+
+    /// What it reports of its own flows, in a message before which nothing is missing or is
+    /// missing for good.
+    pub(crate) fn report(&mut self, holdings: &Holdings, bulk: &Bulk) {
+        let flows = bulk.flows as usize + holdings.offered as usize;
+        self.reported = Some(Reported {
+            flows,
+            held: self.mentioned.min(flows),
+            is_in_bulk: bulk.state == BulkState::UnderWay,
+        });
     }
 
     pub(crate) fn restarted(&mut self) {

@@ -40,6 +40,7 @@ impl Replica {
         }
         if let Some(holdings) = trailer.holdings {
             self.compare_holdings(from, &holdings, &trailer.bulk, received);
+            self.peer_mut(from).report(&holdings, &trailer.bulk);
         }
     }
 

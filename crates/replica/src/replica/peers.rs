@@ -9,7 +9,7 @@ use wire::{Epoch, Role, Seq};
 use super::Replica;
 use crate::entry::External;
 use crate::event::Event;
-use crate::peer::{GREETING_PROVEN, Greeting, LOST_AFTER, PEERS_MAX, Peer};
+use crate::peer::{GREETING_PROVEN, Greeting, LOST_AFTER, PEERS_MAX, Peer, Reported};
 use crate::receive::{PeerId, Received};
 use crate::repairs::Wish;
 
@@ -66,6 +66,12 @@ impl Replica {
         let hears_us = holdings.heard == Some(self.settings.epoch);
         let held = if hears_us { holdings.held as usize } else { 0 };
         Some((held, self.ledger.announced() + self.ledger.offered()))
+    }
+
+    /// What a peer has of flows, as of its last ALIVE, and how many of them we held then. `None`
+    /// if it does not report it.
+    pub fn reported_by(&self, peer: PeerId) -> Option<Reported> {
+        self.peers.get(peer.index())?.reported
     }
 
     /// Time since the last message of a peer; `None` before the first.

@@ -1,7 +1,7 @@
 //! Daemons that start again, in any order: equality without a command.
 
 use flow::Flow;
-use replica::{Epoch, Mode, PeerId, Seq, Settings, TableId, Which};
+use replica::{Epoch, Mode, PeerId, Reported, Seq, Settings, TableId, Which};
 
 use crate::flows::tcp;
 use crate::pairs::settings;
@@ -170,4 +170,34 @@ fn a_lost_peer_and_its_return_are_said_once() {
     assert_eq!(count(|e| matches!(e, replica::Event::PeerHeard)), 1);
     assert_eq!(count(|e| matches!(e, replica::Event::PeerLost)), 1);
     assert_eq!(count(|e| matches!(e, replica::Event::PeerBack { .. })), 1);
+}
+
+/// Goal: a replica knows how many flows would be lost if its peer died now.
+#[test]
+fn what_would_be_lost_with_the_peer_is_known() {
+    for mode in [Mode::Notrack, Mode::Ftfw] {
+        let mut w = pair(mode, true);
+        w.run(1.5);
+        let reported = |w: &World| w.nodes[FW2].replica.reported_by(PeerId::FIRST);
+        let all = Reported {
+            flows: 100,
+            held: 100,
+            is_in_bulk: false,
+        };
+        assert_eq!(reported(&w), Some(all));
+        w.restart(FW2, own(mode, true, 3));
+        assert_eq!(reported(&w), None);
+        w.run(5.0);
+        assert_eq!(reported(&w), Some(all), "{mode:?}");
+        // A limit that is too small.
+        let small = Settings {
+            limit: 60,
+            ..own(mode, true, 4)
+        };
+        w.restart(FW2, small);
+        // Restarts cause one bulk update in 10 s.
+        w.run(15.0);
+        let part = Reported { held: 60, ..all };
+        assert_eq!(reported(&w), Some(part), "{mode:?}");
+    }
 }
