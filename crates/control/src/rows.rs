@@ -96,8 +96,34 @@ pub struct Beside {
     pub secctx: Option<String>,
 }
 
-/// What moves from one firewall to the other as a whole.
+/// How a firewall stands as the one that takes over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// `in sync`, `catching up` or `not`.
+    pub verdict: &'static str,
+    /// It may be primary: it is in sync, or is primary already.
+    pub is_ready: bool,
+    /// Why.
+    pub reason: String,
+    /// Flows of the peer that would be lost if it died now; `None` if it does not report them.
+    pub lost: Option<u64>,
+    /// How many of its flows are held, in percent.
+    pub percent: Option<u64>,
+    /// Seconds until it is in sync, if that can be told.
+    pub seconds_left: Option<u64>,
+}
+
+/// What somebody must do something about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Attention {
+    /// What is wrong.
+    pub what: String,
+    /// What to do.
+    pub help: String,
+}
+
+/// What moves from one firewall to the other as a whole.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct InstanceRow {
     /// Its name.
     pub name: String,
@@ -105,6 +131,8 @@ pub struct InstanceRow {
     pub role: &'static str,
     /// Seconds since then.
     pub since: u64,
+    /// Seconds that the change to that role took; `None` before its end.
+    pub took: Option<f64>,
     /// `open` or `closed`; `None` without `Gate` in the configuration.
     pub gate: Option<&'static str>,
 }
@@ -311,6 +339,15 @@ pub struct StatusRow {
     pub mode: &'static str,
     /// The role that the HA manager's commands gave this replica.
     pub role: &'static str,
+    /// If the primary died now nothing would be lost, and somebody would take over.
+    pub safe: bool,
+    /// How this firewall stands as the one that takes over.
+    pub ready: Readiness,
+    /// Our flows that the peer does not hold, and has not held for some seconds. `None` if it
+    /// does not report that.
+    pub unprotected: Option<u64>,
+    /// What somebody must do something about.
+    pub attention: Vec<Attention>,
     /// The instances of the HA manager that are known, and our role in each.
     pub instances: Vec<InstanceRow>,
     /// Objects that the peer has not been sent yet.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use control::call::{Committed, Outcome, Step, StepRow};
 use control::reply::{CacheReport, Connected, LinkReport, PeerReport};
 use control::rows::{
-    Beside, CountersRow, EventRow, ExpectationRow, FlowRow, InstanceRow, StatusRow,
+    Attention, Beside, CountersRow, EventRow, ExpectationRow, FlowRow, InstanceRow, StatusRow,
 };
 use counters::{CacheStats, Counter, Counters, DaemonStats, ReceiveStats, Shown, Stats};
 use flow::{
@@ -66,12 +66,15 @@ fn check(tables: &BTreeMap<String, Table>, section: &str, value: &Value) -> BTre
                 all.iter().for_each(|l| drop(check(tables, "Link", l)));
                 !all.is_empty()
             }
-            "array of Instance" => {
+            "array of Instance" | "array of Attention" => {
+                let section = &kind["array of ".len()..];
                 let all = value.as_array().unwrap();
-                all.iter().for_each(|i| drop(check(tables, "Instance", i)));
+                all.iter().for_each(|i| drop(check(tables, section, i)));
                 !all.is_empty()
             }
             "number with a fraction" => value.is_f64(),
+            "number with a fraction or null" => value.is_f64() || value.is_null(),
+            "string or null" => value.is_string() || value.is_null(),
             section => !check(tables, section, value).is_empty(),
         };
         assert!(good, "{section}: {field} is {value}, not {kind}");
@@ -260,10 +263,15 @@ fn status() {
             silent: Some(1),
             ..PeerReport::default()
         },
+        attention: vec![Attention {
+            what: "it".to_owned(),
+            help: "do".to_owned(),
+        }],
         instances: vec![InstanceRow {
             name: "VI_1".to_owned(),
             role: "backup",
             since: 1,
+            took: Some(0.5),
             gate: Some("closed"),
         }],
         links: vec![LinkReport {
@@ -279,6 +287,8 @@ fn status() {
         ("Peer", &row["peer"]),
         ("Link", &row["links"][0]),
         ("Instance", &row["instances"][0]),
+        ("Attention", &row["attention"][0]),
+        ("Readiness", &row["ready"]),
         ("Cache", &row["internal"]),
     ] {
         let seen = check(&tables, section, value);

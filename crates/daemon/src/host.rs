@@ -36,6 +36,8 @@ pub(crate) struct Host {
     /// Without a peer: the flows that have ended.
     pub(crate) statistics: Option<StatisticsLog>,
     pub(crate) pace: Pace,
+    /// When the peer was last asked for all its flows.
+    pub(crate) asked_peer_at: Option<OsInstant>,
     /// Commands that have ended since the loop last looked.
     pub(crate) ended: Vec<(CommandId, Tail)>,
     events_per_turn: usize,
@@ -94,6 +96,7 @@ impl Host {
             clients,
             statistics: None,
             pace: Pace::default(),
+            asked_peer_at: None,
             ended: Vec::new(),
             events_per_turn: event_limit.map_or(EVENTS_PER_TURN, |n| n as usize),
             turn: Turn::new(Instant::START, false),
@@ -124,6 +127,7 @@ impl Host {
             }
         }
         match event {
+            Event::ResyncRequested => self.asked_peer_at = Some(OsInstant::now()),
             Event::Done(id, answer) => {
                 let tail = tail_of(answer);
                 self.clients.command_done(id, &tail);

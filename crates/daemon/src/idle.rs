@@ -53,7 +53,9 @@ pub(crate) fn run(
             }
         }
         service.feed();
-        service.status(|| "idle: the file has neither Sync nor Stats".to_owned());
+        if service.wants_status() {
+            service.status("idle: the file has neither Sync nor Stats".to_owned());
+        }
     }
     log.report_all_left_out();
     log.notice("---- shutdown received ----");

@@ -21,6 +21,7 @@ mod dump;
 mod follow;
 mod fullness;
 mod gate;
+mod health;
 mod host;
 mod idle;
 mod kernel;

@@ -1,6 +1,7 @@
 //! What the daemon says of itself: the original's statistics, and our own status.
 
-use std::time::Instant;
+use std::fmt;
+use std::time::Duration;
 
 use control::StatsKind;
 use control::reply::{
@@ -8,12 +9,16 @@ use control::reply::{
 };
 use control::rows::{InstanceRow, StatusRow};
 use counters::{CacheStats, DaemonStats};
-use replica::{Mode, PeerId, Replica, Role, Which};
+use replica::{Mode, PeerId, Role, Which};
 use wire::v1::{Control, Flags};
 
+use crate::health::{Facts, InstanceFacts, LinkFacts, Theirs, Verdict};
 use crate::roles::Known;
 use crate::sysctl;
 use crate::turn::Loop;
+
+/// A peer that reports no counts has sent all its flows so long after it was asked for them.
+const ANSWERED_AFTER: Duration = Duration::from_secs(5);
 
 impl Loop<'_> {
     pub(crate) fn stats(&self, kind: StatsKind) -> String {
@@ -46,10 +51,102 @@ impl Loop<'_> {
 
     /// One line for the service manager.
     pub(crate) fn report_status(&mut self) {
+        if !self.service.wants_status() {
+            return;
+        }
+        let line = self.status_line().to_string();
+        self.service.status(line);
+    }
+
+    fn status_line(&self) -> StatusLine {
         let replica = &self.replica;
-        let link = self.host.links.list.get(replica.current_link().0);
-        let is_usable = || link.is_some_and(|l| l.is_usable(Instant::now()));
-        self.service.status(|| status_line(replica, is_usable()));
+        let facts = self.facts();
+        let link = facts.links.get(replica.current_link().0);
+        let link = link.filter(|link| link.trouble.is_none());
+        let attention = self.health.verdict(&facts).attention;
+        StatusLine {
+            mode: mode_name(replica.settings().mode),
+            role: replica.role(),
+            peer: replica.is_lost(PeerId::FIRST),
+            is_quiet_mode: facts.is_quiet_mode,
+            flows: [Which::Internal, Which::External].map(|which| replica.len(which)),
+            link: link.map(|link| link.name.clone()),
+            attention: attention.first().map(|first| first.what.clone()),
+        }
+    }
+
+    /// How things stand now, also in the kernel.
+    pub(crate) fn facts(&self) -> Facts {
+        // If the addresses cannot be read, nothing is claimed about them.
+        let mut known = self.changes.roles.list.iter();
+        let has_addresses = known.any(|known| !known.of.addresses.is_empty());
+        let here = has_addresses.then(|| sys::interface::addresses().ok());
+        let here = here.flatten();
+        let is_here = |known: &Known| here.as_ref().and_then(|here| known.is_at(here));
+        let table = sysctl::flows().zip(sysctl::flows_max().map(|n| n as u64));
+        self.facts_with(table, is_here)
+    }
+
+    /// The same without what the kernel would have to be asked for.
+    pub(crate) fn facts_of_the_replica(&self) -> Facts {
+        self.facts_with(None, |_| None)
+    }
+
+    fn facts_with(
+        &self,
+        table: Option<(u64, u64)>,
+        is_here: impl Fn(&Known) -> Option<bool>,
+    ) -> Facts {
+        let replica = &self.replica;
+        let settings = replica.settings();
+        let (epoch, peer_role) = replica.epoch_and_role_of(PeerId::FIRST);
+        let is_full = |is_on: bool, which| is_on && replica.len(which) >= settings.limit;
+        let links = self.host.links.list.iter().map(|link| LinkFacts {
+            name: link.device().to_owned(),
+            trouble: link.trouble(),
+        });
+        let now = self.now();
+        let instances = self.changes.roles.list.iter().map(|known| InstanceFacts {
+            name: known.of.name.clone(),
+            role: known.role,
+            since: now.since(known.since),
+            is_here: is_here(known),
+            opened_late: known.opened_late,
+        });
+        let theirs = match (epoch, replica.reported_by(PeerId::FIRST)) {
+            (Some(_), Some(reported)) => Theirs::Reported(reported),
+            _ => Theirs::Unknown {
+                is_complete: self.has_heard_all(epoch.is_some()),
+            },
+        };
+        Facts {
+            now,
+            uptime: self.start.elapsed(),
+            role: replica.role(),
+            is_quiet_mode: settings.mode == Mode::Alarm,
+            silence: replica.silence_of(PeerId::FIRST),
+            is_lost: replica.is_lost(PeerId::FIRST) == Some(true),
+            peer_role,
+            theirs,
+            ours: replica.held_by(PeerId::FIRST),
+            links: links.collect(),
+            full: [
+                is_full(settings.internal_cache, Which::Internal),
+                is_full(true, Which::External),
+            ],
+            table,
+            instances: instances.collect(),
+        }
+    }
+
+    /// True if a peer that reports no counts has had the time to send all that it has.
+    fn has_heard_all(&self, reports: bool) -> bool {
+        let settings = self.replica.settings();
+        match settings.mode {
+            Mode::Alarm => self.start.elapsed() >= settings.refresh_time,
+            _ if reports => false,
+            _ => (self.host.asked_peer_at).is_some_and(|at| at.elapsed() >= ANSWERED_AFTER),
+        }
     }
 
     fn report(&self) -> Report {
@@ -155,6 +252,7 @@ impl Loop<'_> {
             name: known.of.name.clone(),
             role: known.role.map_or("unknown", control::call::Role::name),
             since: self.now().since(known.since).as_secs(),
+            took: known.took.map(|took| took.as_secs_f64()),
             gate: (self.changes.has_gate()).then_some(if known.is_closed {
                 "closed"
             } else {
@@ -186,17 +284,20 @@ impl Loop<'_> {
         let replica = &self.replica;
         let (stats, settings) = (replica.stats(), replica.settings());
         let expectations = self.expectations();
+        let verdict = match settings.mode {
+            Mode::Statistics => Verdict::alone(),
+            _ => self.health.verdict(&self.facts()),
+        };
         StatusRow {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             uptime: self.start.elapsed().as_secs(),
-            mode: match settings.mode {
-                Mode::Statistics => "statistics",
-                Mode::Notrack => "NOTRACK",
-                Mode::Alarm => "ALARM",
-                Mode::Ftfw => "FTFW",
-            },
+            mode: mode_name(settings.mode),
             role: role_name(replica.role()),
+            safe: verdict.is_safe,
+            ready: verdict.ready,
+            unprotected: verdict.unprotected,
+            attention: verdict.attention,
             instances: self.instances(),
             owed: replica.owed() as u64,
             unacknowledged: replica.unacknowledged().0 as u64,
@@ -216,31 +317,64 @@ impl Loop<'_> {
     }
 }
 
-/// E.g. `FTFW, primary; peer there; 812 flows here, 790 of the peer; link eth2`.
-fn status_line(replica: &Replica, has_link: bool) -> String {
-    let here = replica.len(Which::Internal);
-    let mode = match replica.settings().mode {
-        Mode::Statistics => return format!("statistics: {here} flows"),
+/// The line of the service manager, e.g.
+/// `FTFW, primary; peer there; 812 flows here, 790 of the peer; link eth2`.
+#[derive(Clone, Debug)]
+struct StatusLine {
+    mode: &'static str,
+    role: Role,
+    /// The peer is lost; `None` if it has never been heard.
+    peer: Option<bool>,
+    /// Silence of the peer means nothing.
+    is_quiet_mode: bool,
+    /// Here, and of the peer.
+    flows: [usize; 2],
+    /// The link that is used, if it is usable.
+    link: Option<String>,
+    /// The first thing that somebody must do something about.
+    attention: Option<String>,
+}
+
+impl fmt::Display for StatusLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [here, theirs] = self.flows;
+        if self.mode == mode_name(Mode::Statistics) {
+            return write!(f, "statistics: {here} flows");
+        }
+        let role = match self.role {
+            Role::Unknown => "no role yet",
+            Role::Primary => "primary",
+            Role::Backup => "backup",
+        };
+        let peer = match self.peer {
+            None => "peer never heard",
+            Some(true) => "PEER LOST",
+            Some(false) if self.is_quiet_mode => "peer heard",
+            Some(false) => "peer there",
+        };
+        let link = match &self.link {
+            Some(link) => format!("link {link}"),
+            None => "NO LINK".to_owned(),
+        };
+        let mode = self.mode;
+        write!(
+            f,
+            "{mode}, {role}; {peer}; {here} flows here, {theirs} of the peer; {link}"
+        )?;
+        match &self.attention {
+            Some(what) => write!(f, "; ATTENTION: {what}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Statistics => "statistics",
         Mode::Notrack => "NOTRACK",
         Mode::Alarm => "ALARM",
         Mode::Ftfw => "FTFW",
-    };
-    let role = match replica.role() {
-        Role::Unknown => "no role yet",
-        Role::Primary => "primary",
-        Role::Backup => "backup",
-    };
-    let peer = match replica.is_lost(PeerId::FIRST) {
-        None => "peer never heard",
-        Some(true) => "PEER LOST",
-        Some(false) => "peer there",
-    };
-    let link = match replica.settings().links.get(replica.current_link().0) {
-        Some(link) if has_link => format!("link {}", link.name),
-        _ => "NO LINK".to_owned(),
-    };
-    let theirs = replica.len(Which::External);
-    format!("{mode}, {role}; {peer}; {here} flows here, {theirs} of the peer; {link}")
+    }
 }
 
 fn role_name(role: Role) -> &'static str {
@@ -256,5 +390,62 @@ fn cache_report(enabled: bool, active: u64, counters: CacheStats) -> CacheReport
         enabled,
         active,
         counters,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_the_service_manager_has_these_forms() {
+        let good = StatusLine {
+            mode: "FTFW",
+            role: Role::Primary,
+            peer: Some(false),
+            is_quiet_mode: false,
+            flows: [812, 790],
+            link: Some("eth2".to_owned()),
+            attention: None,
+        };
+        let is = |line: StatusLine, text: &str| assert_eq!(line.to_string(), text);
+        is(
+            good.clone(),
+            "FTFW, primary; peer there; 812 flows here, 790 of the peer; link eth2",
+        );
+        is(
+            StatusLine {
+                role: Role::Backup,
+                peer: Some(true),
+                attention: Some("the peer is lost: ...".to_owned()),
+                ..good.clone()
+            },
+            "FTFW, backup; PEER LOST; 812 flows here, 790 of the peer; link eth2; \
+             ATTENTION: the peer is lost: ...",
+        );
+        is(
+            StatusLine {
+                role: Role::Unknown,
+                peer: None,
+                link: None,
+                ..good.clone()
+            },
+            "FTFW, no role yet; peer never heard; 812 flows here, 790 of the peer; NO LINK",
+        );
+        is(
+            StatusLine {
+                mode: "ALARM",
+                is_quiet_mode: true,
+                ..good.clone()
+            },
+            "ALARM, primary; peer heard; 812 flows here, 790 of the peer; link eth2",
+        );
+        is(
+            StatusLine {
+                mode: "statistics",
+                ..good
+            },
+            "statistics: 812 flows",
+        );
     }
 }

@@ -32,7 +32,11 @@ pub(crate) struct Known {
     /// `None` until the HA manager has said one.
     pub(crate) role: Option<Role>,
     pub(crate) since: Instant,
+    /// How long the change to that role took.
+    pub(crate) took: Option<Duration>,
     pub(crate) is_closed: bool,
+    /// It has opened because it was closed for too long; until the next change.
+    pub(crate) opened_late: bool,
     /// Since when a virtual address is here while the gate is closed.
     here_since: Option<Instant>,
 }
@@ -190,6 +194,8 @@ impl Roles {
         let Some(step) = running.left.pop_front() else {
             let change = running.change;
             self.running = None;
+            let known = &mut self.list[change.instance];
+            known.took = Some(now.since(known.since));
             return Next::Over(change);
         };
         let closes = match step {
@@ -217,6 +223,7 @@ impl Roles {
         }
         known.role = Some(change.role);
         known.since = now;
+        known.took = None;
         self.changed = true;
         let has_gate = !known.of.addresses.is_empty();
         let mut steps = VecDeque::new();
@@ -271,6 +278,7 @@ impl Roles {
             if known.role != Some(role) {
                 known.role = Some(role);
                 known.since = now;
+                known.took = None;
             }
             known.set_closed(role != Role::Primary);
         }
@@ -294,14 +302,14 @@ impl Roles {
     ) -> Vec<String> {
         let mut opened = Vec::new();
         for known in self.list.iter_mut().filter(|known| known.is_closed) {
-            let mut hosts = known.of.addresses.iter().filter(|prefix| is_host(prefix));
-            if !hosts.any(|prefix| here.contains(&prefix.addr())) {
+            if known.is_at(here) != Some(true) {
                 known.here_since = None;
                 continue;
             }
             let since = *known.here_since.get_or_insert(now);
             if now.since(since) >= timeout {
                 known.set_closed(false);
+                known.opened_late = true;
                 opened.push(known.of.name.clone());
             }
         }
@@ -310,18 +318,28 @@ impl Roles {
 }
 
 impl Known {
+    /// True if a virtual address of it is among these; `None` if none is known.
+    pub(crate) fn is_at(&self, here: &[IpAddr]) -> Option<bool> {
+        let mut hosts = self.of.addresses.iter().filter(|p| is_host(p)).peekable();
+        hosts.peek()?;
+        Some(hosts.any(|p| here.contains(&p.addr())))
+    }
+
     fn new(of: Instance) -> Known {
         Known {
             of,
             role: None,
             since: Instant::START,
+            took: None,
             is_closed: false,
+            opened_late: false,
             here_since: None,
         }
     }
 
     fn set_closed(&mut self, closed: bool) {
         self.is_closed = closed && !self.of.addresses.is_empty();
+        self.opened_late = false;
         self.here_since = None;
     }
 }

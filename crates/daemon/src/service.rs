@@ -71,14 +71,15 @@ impl Service {
         Some(self.watchdog?.saturating_sub(self.fed_at.elapsed()))
     }
 
-    /// Tells the line about the daemon, if it is time and the line has changed.
-    pub(crate) fn status(&mut self, line: impl FnOnce() -> String) {
+    /// True if it is time for the line about the daemon.
+    pub(crate) fn wants_status(&self) -> bool {
         let is_early = |at: Instant| at.elapsed() < STATUS_PAUSE;
-        if !self.is_on || self.status_at.is_some_and(is_early) {
-            return;
-        }
+        self.is_on && !self.status_at.is_some_and(is_early)
+    }
+
+    /// Tells the line about the daemon, if it has changed.
+    pub(crate) fn status(&mut self, line: String) {
         self.status_at = Some(Instant::now());
-        let line = line();
         if line != self.status {
             self.tell(&[NotifyState::Status(&line)]);
             self.status = line;

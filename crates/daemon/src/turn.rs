@@ -16,6 +16,7 @@ use sys::signal::{Signal, Signals};
 
 use crate::change::Changes;
 use crate::fullness::Fullness;
+use crate::health::{self, Health};
 use crate::host::{Cause, Host};
 use crate::limit::Kind;
 use crate::service::Service;
@@ -88,6 +89,8 @@ pub(crate) struct Loop<'a> {
     watch_buffer: Vec<u8>,
     next_command: u64,
     pub(crate) changes: Changes,
+    pub(crate) health: Health,
+    health_at: Instant,
     /// Events gather, and do not wake the loop.
     gathers: bool,
     pub(crate) service: &'a mut Service,
@@ -113,6 +116,8 @@ pub(crate) fn run(core: Core, service: &mut Service) -> Result<()> {
         watch_buffer: vec![0; WATCH_BYTES],
         next_command: 0,
         changes: core.changes,
+        health: Health::default(),
+        health_at: Instant::START,
         gathers: false,
         service,
         fullness: [
@@ -214,6 +219,7 @@ impl Loop<'_> {
             session.go_on(&self.replica);
         }
         self.host.clients.settle(now);
+        self.sample_health(now);
         self.service.feed();
         self.report_status();
         self.log_what_clients_met();
@@ -279,6 +285,15 @@ impl Loop<'_> {
             wait = wait.min(at.since(self.now()));
         }
         wait
+    }
+
+    /// Notes once a second how things stand.
+    fn sample_health(&mut self, now: Instant) {
+        if now >= self.health_at {
+            self.health_at = now + health::PERIOD;
+            let facts = self.facts_of_the_replica();
+            self.health.sample(&facts);
+        }
     }
 
     fn read_signals(&mut self) {

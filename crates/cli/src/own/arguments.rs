@@ -17,7 +17,7 @@ Examples:
   ftfw commit                         become primary: peer's flows into the kernel
 
 Called as `conntrackd`, or as `ftfw conntrackd ...`, it takes conntrackd's arguments.
-Exit status: 0 done, 1 not done, 2 wrong arguments, 3 the kernel refused a part.";
+Exit status: 0 done, 1 not done, 2 wrong arguments, 3 the kernel refused a part, 4 not safe.";
 
 /// The filters, from where they are read, and examples.
 fn filters_help(has: fn(&str) -> bool) -> String {
@@ -57,6 +57,20 @@ Examples:
   ftfw commit --only expectations
 
 Waits for the end. Exit status 3: the kernel refused a part, and the log says why.";
+
+const STATUS: &str = "\
+Exit status: 0 if it is safe to fail over now, 4 if it is not, 1 without a daemon.
+Each line that begins with `attention` is followed by what to do.";
+
+const READY: &str = "\
+Examples:
+  ftfw ready                 one line; exit status 0 if it may, 1 if not
+  ftfw ready --wait 30       in a script that starts a firewall
+  ftfw ready --track-file /run/ftfw/not-ready
+
+A firewall that is primary may be primary. In keepalived.conf give the script or file a negative
+weight, so that a firewall alone still becomes primary:
+  vrrp_script ftfw { script \"/usr/bin/ftfw ready\" interval 1 weight -100 }";
 
 const ROLES: &str = "\
 Examples:
@@ -101,10 +115,17 @@ pub(crate) enum Action {
         /// The file, if it is not that of -C
         file: Option<PathBuf>,
     },
-    /// Show how this replica, its links and its peer are
+    /// Is it safe to fail over now? And how this firewall, its links and its peer are
+    #[command(after_help = STATUS)]
     Status {
         #[command(flatten)]
         form: Output,
+    },
+    /// May this firewall be primary: has it all flows of the peer?
+    #[command(after_help = READY)]
+    Ready {
+        #[command(flatten)]
+        ready: Ready,
     },
     /// List flows
     #[command(after_help = flows_help())]
@@ -198,6 +219,19 @@ impl Action {
     }
 }
 
+/// How `ready` answers.
+#[derive(Debug, Args)]
+pub(crate) struct Ready {
+    /// Wait so long until it may, at most
+    #[arg(short, long, value_name = "SECONDS", conflicts_with = "track_file")]
+    pub(crate) wait: Option<u64>,
+    /// Go on, and keep a file for keepalived's `vrrp_track_file`: 0 if it may, else 1
+    #[arg(long, value_name = "FILE")]
+    pub(crate) track_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) form: Output,
+}
+
 /// Whose role changes.
 #[derive(Debug, Args)]
 pub(crate) struct Of {
@@ -223,12 +257,6 @@ pub(crate) struct Output {
     /// Form of the answer
     #[arg(short, long, value_enum, default_value_t = Form::Text)]
     pub(crate) output: Form,
-}
-
-impl Output {
-    pub(crate) fn is_text(self) -> bool {
-        self.output == Form::Text
-    }
 }
 
 #[derive(Clone, Copy, Debug, Args)]

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod client;
+mod ready;
 mod surroundings;
 mod text;
 
@@ -11,6 +12,8 @@ use std::path::Path;
 use clap::{CommandFactory, Parser};
 use control::Query;
 use control::call::{Call, Outcome as Status, Role, Tail, Task};
+
+use serde_json::Value;
 
 use crate::load::load;
 use crate::{Outcome, print};
@@ -23,6 +26,9 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// Exit status of a commit that the kernel refused in part.
 const PARTIAL: u8 = 3;
+
+/// Exit status of `status` if it is not safe to fail over now.
+const UNSAFE: u8 = 4;
 
 /// The command line, for manual pages and completions.
 pub fn command() -> clap::Command {
@@ -63,20 +69,16 @@ fn act(arguments: &Arguments) -> Result<Outcome, Failure> {
             })
         }
         Action::Check { file } => Ok(check(file.as_deref().unwrap_or(path))),
-        Action::Status { form } if form.is_text() => {
-            let mut rows = Vec::new();
-            client::ask(path, &Call::new(Task::Status, true), |line| {
-                rows.push(line.to_owned());
-                true
-            })?;
-            let row = rows
-                .first()
-                .ok_or_else(|| Failure::plain("an empty answer"))?;
-            let status = serde_json::from_str(row);
-            let status = status.map_err(|e| Failure::plain(format!("unreadable answer: {e}")))?;
-            print::out(text::status(&status));
-            Ok(Outcome::Exit(0))
+        Action::Status { form } => {
+            let status = ask_status(path)?;
+            match form.output {
+                Form::Text => print::out(text::status(&status)),
+                Form::Json => print::out(format_args!("{status}\n")),
+            }
+            let is_safe = status["safe"] == true;
+            Ok(Outcome::Exit(if is_safe { 0 } else { UNSAFE }))
         }
+        Action::Ready { ready } => ready::run(path, ready),
         action => {
             let (task, form) = task(action)?;
             let call = Call::new(task, form == Form::Json);
@@ -93,6 +95,19 @@ fn act(arguments: &Arguments) -> Result<Outcome, Failure> {
             }))
         }
     }
+}
+
+/// The row of `status`.
+fn ask_status(config: &Path) -> Result<Value, Failure> {
+    let mut rows = Vec::new();
+    client::ask(config, &Call::new(Task::Status, true), |line| {
+        rows.push(line.to_owned());
+        true
+    })?;
+    let row = rows
+        .first()
+        .ok_or_else(|| Failure::plain("an empty answer"))?;
+    serde_json::from_str(row).map_err(|e| Failure::plain(format!("unreadable answer: {e}")))
 }
 
 /// What is printed when all rows are there.
@@ -121,7 +136,6 @@ fn task(action: &Action) -> Result<(Task, Form), Failure> {
     };
     let plain = |task| Ok((task, Form::Text));
     match action {
-        Action::Status { form } => Ok((Task::Status, form.output)),
         Action::Flows {
             table,
             filter,
@@ -181,9 +195,10 @@ fn task(action: &Action) -> Result<(Task, Form), Failure> {
         Action::Fault { of } => role(Role::Fault, of),
         Action::Bulk => plain(Task::Bulk),
         Action::Stop => plain(Task::Stop),
-        Action::Run { .. } | Action::Check { .. } => {
-            Err(Failure::plain("this is not for the daemon"))
-        }
+        Action::Run { .. }
+        | Action::Check { .. }
+        | Action::Status { .. }
+        | Action::Ready { .. } => Err(Failure::plain("this is not for the daemon")),
     }
 }
 

@@ -28,6 +28,11 @@ pub(crate) fn status(s: &Value) -> String {
     let mut line = |name: &str, text: String| {
         let _ = writeln!(out, "{name:<14} {text}");
     };
+    line("fail over", fail_over(s));
+    for attention in s["attention"].as_array().into_iter().flatten() {
+        line("attention", word(attention, "what"));
+        line("", format!("-> {}", word(attention, "help")));
+    }
     line(
         "ftfw",
         format!(
@@ -39,6 +44,25 @@ pub(crate) fn status(s: &Value) -> String {
             number(s, "pid"),
         ),
     );
+    for instance in s["instances"].as_array().into_iter().flatten() {
+        let gate = match instance["gate"].as_str() {
+            Some(gate) => format!(", gate {gate}"),
+            None => String::new(),
+        };
+        let took = match instance["took"].as_f64() {
+            Some(secs) => format!("; the change took {secs:.3} s"),
+            None => String::new(),
+        };
+        line(
+            "instance",
+            format!(
+                "{}: {} for {}{gate}{took}",
+                word(instance, "name"),
+                word(instance, "role"),
+                duration(number(instance, "since")),
+            ),
+        );
+    }
     let peer = &s["peer"];
     let pair = |v: &Value, key: &str| {
         let [sent, received] = [0, 1].map(|n| v[key][n].as_u64().unwrap_or(0));
@@ -158,6 +182,21 @@ pub(crate) fn status(s: &Value) -> String {
         }
     }
     out
+}
+
+/// Whether it is safe to fail over now, and why.
+fn fail_over(s: &Value) -> String {
+    let is_primary = s["role"] == "primary";
+    let reason = match (is_primary, s["unprotected"].as_u64()) {
+        (false, _) => super::ready::words(&s["ready"]),
+        (true, Some(0)) => "the peer holds all our flows".to_owned(),
+        (true, Some(n)) => format!("{n} of our flows would be lost"),
+        (true, None) => "the peer does not report what it holds".to_owned(),
+    };
+    match s["safe"].as_bool() {
+        Some(true) => format!("SAFE: {reason}"),
+        _ => format!("NOT SAFE: {reason}"),
+    }
 }
 
 fn duration(secs: u64) -> String {

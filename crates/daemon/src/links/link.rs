@@ -371,6 +371,25 @@ impl Link {
         self.troubles.streams
     }
 
+    /// Its interface.
+    pub(crate) fn device(&self) -> &str {
+        &self.place.device
+    }
+
+    /// What keeps it from carrying messages, as far as this end can tell.
+    pub(crate) fn trouble(&self) -> Option<&'static str> {
+        match self.state {
+            None => Some("the interface is gone"),
+            Some(InterfaceState { up: false, .. }) => Some("down"),
+            Some(InterfaceState { running: false, .. }) => Some("no carrier"),
+            Some(_) if self.failing.is_some() => Some("the system refuses to send"),
+            Some(_) => match self.report(false).connected {
+                Some(c) if !c.server && !c.client => Some("not connected"),
+                _ => None,
+            },
+        }
+    }
+
     pub(crate) fn report(&self, active: bool) -> LinkReport {
         LinkReport {
             transport: match self.place.transport {

@@ -215,15 +215,13 @@ impl Replica {
 
     /// Notices which peers are silent.
     pub(crate) fn peers_due(&mut self) {
-        // ALARM sends nothing while there are no flows.
+        // ALARM sends nothing while there are no flows. In the other modes each program sends
+        // once a second.
         if !self.protocol.has_control() {
             return;
         }
         let now = self.now;
-        let sends_always = |peer: &Peer| peer.receiver.epoch().is_some();
-        if self.protocol.ftfw().is_some() || self.peers.iter().any(sends_always) {
-            self.events.extend(self.links.on_time(now));
-        }
+        self.events.extend(self.links.on_time(now));
         for peer in &mut self.peers {
             let is_silent = peer.heard_at.is_some_and(|at| now.since(at) >= LOST_AFTER);
             if is_silent && !peer.is_lost {
