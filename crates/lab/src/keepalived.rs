@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::daemon::{self, Daemon};
+use crate::daemon::{self, Daemon, Kind};
 use crate::node::Process;
 use crate::topology::Lab;
 use crate::wait;
@@ -42,6 +42,17 @@ impl State {
     }
 }
 
+/// What keepalived calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Calls {
+    /// The original's failover script, or nothing without a daemon.
+    Script,
+    /// `ftfw primary`, `backup` and `fault`.
+    Roles,
+    /// The same, and `ftfw ready`: while that fails the priority is 100 lower.
+    RolesAndReady,
+}
+
 /// A running keepalived.
 #[derive(Debug)]
 pub struct Keepalived {
@@ -56,13 +67,36 @@ impl Keepalived {
     /// script has run. FW1 wins unless its priority is set lower. The virtual addresses are
     /// keepalived's from now on: drop them first.
     pub fn start(lab: &Lab, n: usize, daemon: Option<&Daemon>, state: State) -> Result<Keepalived> {
+        Keepalived::start_with(lab, n, daemon, state, Calls::Script)
+    }
+
+    /// The same; `calls` is what it calls.
+    pub fn start_with(
+        lab: &Lab,
+        n: usize,
+        daemon: Option<&Daemon>,
+        state: State,
+        calls: Calls,
+    ) -> Result<Keepalived> {
         let fw = &lab.fw[n];
         // Advertisements, from the other firewall's own addresses.
         fw.run("iptables -I INPUT -p vrrp -j ACCEPT")?;
         let dir = PathBuf::from(format!("/run/keepalived-{}", fw.name()));
         fs::create_dir_all(&dir)?;
         fs::write(dir.join("lose"), "0\n")?;
-        let script = daemon.map_or("true", |_| SCRIPT);
+        let ours = match daemon {
+            Some(daemon) if calls != Calls::Script => {
+                let program = daemon::program(Kind::Ftfw)?;
+                let config = daemon.config();
+                Some(format!("{} -C {}", program.display(), config.display()))
+            }
+            _ => None,
+        };
+        let script = match (&ours, daemon) {
+            (Some(ours), _) => ours,
+            (None, Some(_)) => SCRIPT,
+            (None, None) => "true",
+        };
         let notify = format!(
             "#!/bin/sh\n{script} $1 2>>{dir}/errors >/dev/null\necho $1 >>{dir}/states\n",
             dir = dir.display()
@@ -71,7 +105,11 @@ impl Keepalived {
         fs::write(dir.join("states"), "")?;
         fs::write(
             dir.join("conf"),
-            configuration(n, &dir.display().to_string()),
+            configuration(
+                n,
+                &dir.display().to_string(),
+                ours.filter(|_| calls == Calls::RolesAndReady).as_deref(),
+            ),
         )?;
         let mut binds = String::new();
         if let Some(daemon) = daemon {
@@ -164,9 +202,28 @@ impl Keepalived {
     }
 }
 
-/// Advertisements every 0.2 s; FW1 has the higher priority, and loses 100 of it.
-fn configuration(n: usize, dir: &str) -> String {
-    let priority = [150, 100][n];
+/// Advertisements every 0.2 s; FW1 has the higher priority, and loses 100 of it. `ftfw`: our
+/// command, if its `ready` counts.
+fn configuration(n: usize, dir: &str, ftfw: Option<&str>) -> String {
+    let priority = [150, 120][n];
+    let (script, track) = match ftfw {
+        Some(ftfw) => (
+            format!(
+                "vrrp_script ready {{
+    script \"{ftfw} ready\"
+    interval 1
+    weight -100
+    init_fail
+}}
+"
+            ),
+            "    track_script {
+        ready
+    }
+",
+        ),
+        None => (String::new(), ""),
+    };
     let mut text = format!(
         "global_defs {{
     vrrp_version 3
@@ -177,8 +234,8 @@ vrrp_track_file lose {{
     file {dir}/lose
     weight -100
 }}
-vrrp_sync_group G {{
-    group {{
+{script}vrrp_sync_group G {{
+{track}    group {{
         INSIDE
         OUTSIDE
     }}

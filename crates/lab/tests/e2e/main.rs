@@ -30,6 +30,7 @@ mod migration;
 mod mixed;
 mod operation;
 mod pair;
+mod ready;
 mod restart;
 mod service;
 mod site;
@@ -87,6 +88,7 @@ fn scenarios() -> Vec<Scenario> {
         weak_points::SCENARIOS,
         windows::SCENARIOS,
         gate::SCENARIOS,
+        ready::SCENARIOS,
     ]
     .concat()
 }
