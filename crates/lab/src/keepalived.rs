@@ -49,7 +49,9 @@ pub enum Calls {
     Script,
     /// `ftfw primary`, `backup` and `fault`.
     Roles,
-    /// The same, and `ftfw ready`: while that fails the priority is 100 lower.
+    /// `ftfw keepalived`, which reads its FIFO.
+    Fifo,
+    /// `ftfw primary`, `backup` and `fault`, and `ftfw ready`: while that fails the priority is 100 lower.
     RolesAndReady,
 }
 
@@ -93,6 +95,7 @@ impl Keepalived {
             _ => None,
         };
         let script = match (&ours, daemon) {
+            (Some(_), _) if calls == Calls::Fifo => "true",
             (Some(ours), _) => ours,
             (None, Some(_)) => SCRIPT,
             (None, None) => "true",
@@ -108,7 +111,7 @@ impl Keepalived {
             configuration(
                 n,
                 &dir.display().to_string(),
-                ours.filter(|_| calls == Calls::RolesAndReady).as_deref(),
+                ours.as_deref().map(|ours| (ours, calls)),
             ),
         )?;
         let mut binds = String::new();
@@ -203,11 +206,19 @@ impl Keepalived {
 }
 
 /// Advertisements every 0.2 s; FW1 has the higher priority, and loses 100 of it. `ftfw`: our
-/// command, if its `ready` counts.
-fn configuration(n: usize, dir: &str, ftfw: Option<&str>) -> String {
+/// command, and which of it is called.
+fn configuration(n: usize, dir: &str, ftfw: Option<(&str, Calls)>) -> String {
     let priority = [150, 120][n];
+    let fifo = match ftfw {
+        Some((ftfw, Calls::Fifo)) => format!(
+            "    vrrp_notify_fifo {dir}/fifo
+    vrrp_notify_fifo_script \"{ftfw} keepalived\"
+"
+        ),
+        _ => String::new(),
+    };
     let (script, track) = match ftfw {
-        Some(ftfw) => (
+        Some((ftfw, Calls::RolesAndReady)) => (
             format!(
                 "vrrp_script ready {{
     script \"{ftfw} ready\"
@@ -222,14 +233,14 @@ fn configuration(n: usize, dir: &str, ftfw: Option<&str>) -> String {
     }
 ",
         ),
-        None => (String::new(), ""),
+        _ => (String::new(), ""),
     };
     let mut text = format!(
         "global_defs {{
     vrrp_version 3
     script_user root
     vrrp_garp_master_delay 1
-}}
+{fifo}}}
 vrrp_track_file lose {{
     file {dir}/lose
     weight -100

@@ -70,7 +70,7 @@ Examples:
 
 A firewall that is primary may be primary. In keepalived.conf give the script or file a negative
 weight, so that a firewall alone still becomes primary:
-  vrrp_script ftfw { script \"/usr/bin/ftfw ready\" interval 1 weight -100 }";
+  vrrp_script ftfw { script \"/usr/sbin/ftfw ready\" interval 1 weight -100 }";
 
 const ROLES: &str = "\
 Examples:
@@ -80,6 +80,16 @@ Examples:
 Does what the original's failover script does, in its order, waits for the end of each step and
 prints how long it took. A second call with the same role does nothing. Exit status 3: the role
 has changed, and a step was not done or the kernel refused a part; the log says why.";
+
+const KEEPALIVED: &str = "\
+In keepalived.conf, in place of notify scripts:
+  global_defs {
+      vrrp_notify_fifo /run/keepalived.ftfw
+      vrrp_notify_fifo_script \"/usr/sbin/ftfw keepalived\"
+  }
+
+Changes stay in order. With `Gate { Instance NAME }` in the configuration each instance or group
+of that name is followed, otherwise all as one. A daemon that is started again learns its role.";
 
 const FLUSH: &str = "\
 Examples:
@@ -178,6 +188,12 @@ pub(crate) enum Action {
     Fault {
         #[command(flatten)]
         of: Of,
+    },
+    /// Follow keepalived: change roles as it writes them to a notify FIFO
+    #[command(after_help = KEEPALIVED)]
+    Keepalived {
+        /// The FIFO, which keepalived names as the last argument of the program that it starts
+        fifo: PathBuf,
     },
     /// Empty a cache, or the kernel's table
     #[command(after_help = FLUSH)]

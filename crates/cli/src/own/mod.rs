@@ -2,6 +2,7 @@
 
 mod arguments;
 mod client;
+mod keepalived;
 mod ready;
 mod surroundings;
 mod text;
@@ -79,6 +80,7 @@ fn act(arguments: &Arguments) -> Result<Outcome, Failure> {
             Ok(Outcome::Exit(if is_safe { 0 } else { UNSAFE }))
         }
         Action::Ready { ready } => ready::run(path, ready),
+        Action::Keepalived { fifo } => keepalived::run(path, fifo),
         action => {
             let (task, form) = task(action)?;
             let call = Call::new(task, form == Form::Json);
@@ -198,7 +200,8 @@ fn task(action: &Action) -> Result<(Task, Form), Failure> {
         Action::Run { .. }
         | Action::Check { .. }
         | Action::Status { .. }
-        | Action::Ready { .. } => Err(Failure::plain("this is not for the daemon")),
+        | Action::Ready { .. }
+        | Action::Keepalived { .. } => Err(Failure::plain("this is not for the daemon")),
     }
 }
 

@@ -8,7 +8,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::daemon::{Mode, Settings};
+use lab::daemon::{Daemon, Mode, Settings};
+use lab::keepalived::{Calls, Keepalived, State};
 use lab::topology::{Lab, Options, SERVER};
 use lab::traffic::push::{Pushes, Survey};
 use lab::wait;
@@ -42,6 +43,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("roles/the_original_commands_move_the_gate", original),
     ("roles/instances_are_kept_apart", instances),
     ("roles/a_wrong_instance_is_refused", wrong),
+    ("roles/the_fifo_of_keepalived_is_followed", fifo),
 ];
 
 const CONNECTIONS: usize = 200;
@@ -306,4 +308,37 @@ fn wrong(world: &World) -> Result<()> {
         ensure!(error.contains("one of IN, OUT"), "{error}");
     }
     Ok(())
+}
+
+/// Roles come by keepalived's FIFO, also to a daemon that is started again, and the last one
+/// counts after changes in quick succession.
+fn fifo(world: &World) -> Result<()> {
+    let mut pair = Pair::start(world, settings(""), Options::default())?;
+    pair.lab.drop_addresses(0)?;
+    let start =
+        |n, daemon, state| Keepalived::start_with(&pair.lab, n, Some(daemon), state, Calls::Fifo);
+    let mut first = start(0, &pair.fw1, State::Primary)?;
+    let _second = start(1, &pair.fw2, State::Backup)?;
+    let is = |daemon: &Daemon, role: &str| {
+        let status = daemon.own(&["status", "-o", "json"]).unwrap_or_default();
+        let status: Value = serde_json::from_str(&status).unwrap_or_default();
+        status["instances"][0]["role"] == role
+    };
+    let both = |pair: &Pair, roles: [&str; 2]| {
+        let what = format!("they are {roles:?}");
+        wait::until(&what, Duration::from_secs(15), || {
+            is(&pair.fw1, roles[0]) && is(&pair.fw2, roles[1])
+        })
+    };
+    both(&pair, ["primary", "backup"])?;
+    first.lose(true)?;
+    both(&pair, ["backup", "primary"])?;
+    pair.restart(1)?;
+    ensure!(!is(&pair.fw2, "primary"), "a new daemon knows no role");
+    both(&pair, ["backup", "primary"])?;
+    for loses in [false, true, false, true, false] {
+        first.lose(loses)?;
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    both(&pair, ["primary", "backup"])
 }
