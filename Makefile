@@ -69,6 +69,7 @@ bench:
 	target/release/ftfw-lab bench bulk --flows 100000
 	target/release/ftfw-lab bench connections --flows 5000
 	target/release/ftfw-lab bench loss --flows 1000
+	target/release/ftfw-lab bench gate
 	target/release/ftfw-lab bench hostile --rounds 1
 	target/release/ftfw-sim --seeds 1000
 	cargo bench -p ftfw-ctnetlink

@@ -55,6 +55,23 @@ pub enum Calls {
     RolesAndReady,
 }
 
+/// How keepalived runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// What it calls.
+    pub calls: Calls,
+    /// Seconds between two advertisements.
+    pub advert: &'static str,
+}
+
+impl From<Calls> for Way {
+    /// Every 0.2 s.
+    fn from(calls: Calls) -> Way {
+        let advert = "0.2";
+        Way { calls, advert }
+    }
+}
+
 /// A running keepalived.
 #[derive(Debug)]
 pub struct Keepalived {
@@ -72,14 +89,15 @@ impl Keepalived {
         Keepalived::start_with(lab, n, daemon, state, Calls::Script)
     }
 
-    /// The same; `calls` is what it calls.
+    /// The same; `way` is what it calls, and how often it advertises.
     pub fn start_with(
         lab: &Lab,
         n: usize,
         daemon: Option<&Daemon>,
         state: State,
-        calls: Calls,
+        way: impl Into<Way>,
     ) -> Result<Keepalived> {
+        let Way { calls, advert } = way.into();
         let fw = &lab.fw[n];
         // Advertisements, from the other firewall's own addresses.
         fw.run("iptables -I INPUT -p vrrp -j ACCEPT")?;
@@ -112,6 +130,7 @@ impl Keepalived {
                 n,
                 &dir.display().to_string(),
                 ours.as_deref().map(|ours| (ours, calls)),
+                advert,
             ),
         )?;
         let mut binds = String::new();
@@ -205,9 +224,9 @@ impl Keepalived {
     }
 }
 
-/// Advertisements every 0.2 s; FW1 has the higher priority, and loses 100 of it. `ftfw`: our
+/// FW1 has the higher priority, and loses 100 of it. `ftfw`: our
 /// command, and which of it is called.
-fn configuration(n: usize, dir: &str, ftfw: Option<(&str, Calls)>) -> String {
+fn configuration(n: usize, dir: &str, ftfw: Option<(&str, Calls)>, advert: &str) -> String {
     let priority = [150, 120][n];
     let fifo = match ftfw {
         Some((ftfw, Calls::Fifo)) => format!(
@@ -267,7 +286,7 @@ vrrp_track_file lose {{
     interface {dev}
     virtual_router_id {id}
     priority {priority}
-    advert_int 0.2
+    advert_int {advert}
     virtual_ipaddress {{
         192.168.{net}.100/24 dev {dev}
     }}

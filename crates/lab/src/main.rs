@@ -54,6 +54,15 @@ enum Action {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Let keepalived fail over while the ends of many connections send, and count who lives
+    Failovers {
+        /// How the firewalls fail over
+        #[arg(value_enum)]
+        contender: bench::Contender,
+        /// How many connections
+        #[arg(long, default_value_t = 1000)]
+        connections: usize,
+    },
     /// Measure ftfw beside conntrackd in one run
     Bench {
         /// What to measure
@@ -94,6 +103,8 @@ enum Measure {
     Connections,
     /// Flows missing and time to equality at 0, 1, 5 and 20 % loss, in FT-FW
     Loss,
+    /// Connections that die in failovers under keepalived, with and without the gate
+    Gate,
     /// Bytes sent and logged because of forged datagrams, with 50 000 flows
     Hostile,
 }
@@ -145,13 +156,15 @@ fn run() -> Result<ExitCode> {
         if let Some(reason) = world::unavailable() {
             bail!("{reason}");
         }
-        if let Action::Bench {
-            what: Measure::Loss,
-            plan,
-        } = &arguments.action
-        {
-            bench::loss(plan)?;
-            return Ok(ExitCode::SUCCESS);
+        if let Action::Bench { what, plan } = &arguments.action {
+            let alone = match what {
+                Measure::Loss => Some(bench::loss(plan)),
+                Measure::Gate => Some(bench::gate(plan)),
+                _ => None,
+            };
+            if let Some(done) = alone {
+                return done.map(|()| ExitCode::SUCCESS);
+            }
         }
         // Ctrl-C reaches the run too, whose end takes everything with it.
         let status = world::command(env::args_os().skip(1))?
@@ -163,6 +176,15 @@ fn run() -> Result<ExitCode> {
     match arguments.action {
         Action::Bench { what, plan } => {
             measure(&world, what, &plan)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Failovers {
+            contender,
+            connections,
+        } => {
+            let survey = bench::failovers(&world, contender, connections)?;
+            let (alive, reset, lost) = (survey.alive, survey.reset, survey.lost);
+            println!("alive={alive} reset={reset} lost={lost}");
             Ok(ExitCode::SUCCESS)
         }
         Action::Loss {
@@ -225,6 +247,7 @@ fn measure(world: &World, what: Measure, plan: &Plan) -> Result<()> {
         Measure::Memory => bench::memory(world, plan, Family::V4),
         Measure::Memory6 => bench::memory(world, plan, Family::V6),
         Measure::Listing => bench::listing(world, plan),
+        Measure::Gate => bail!("it has namespaces of its own"),
         Measure::Hostile => bench::hostile(world, plan),
         Measure::Loss => bail!("each run of it wants namespaces of its own"),
     }

@@ -1,0 +1,178 @@
+//! Connections that die in failovers under keepalived, with and without the gate.
+//!
+//! The firewalls have rules as most people have them: nothing is refused, and nothing is
+//! dropped because it is INVALID. Both ends of all connections send. The backup's copies are
+//! flushed after a second, so each failover is one into an empty table.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::{Figure, Plan, alternate};
+use crate::daemon::{Daemon, Kind, Mode, Settings};
+use crate::keepalived::{Calls, Keepalived, State, Way};
+use crate::topology::{Lab, Options, SERVER};
+use crate::traffic::push::{Pushes, Survey};
+use crate::world::{self, World};
+
+const CONNECTIONS: u32 = 10_000;
+/// Failovers of one measurement, there and back.
+const FAILOVERS: usize = 4;
+const EVERY: Duration = Duration::from_secs(1);
+const PORT: u16 = 5007;
+const GATE: &str = "Gate {
+IPv4_address 192.168.0.100
+IPv4_address 192.168.1.100
+}";
+
+/// A way to fail over.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Contender {
+    /// Debian's, with its script.
+    Conntrackd,
+    /// Ours, with `ftfw primary`.
+    NoGate,
+    /// The same with a gate.
+    Gate,
+    /// Ours with direct injection.
+    Injected,
+    /// The same with a gate.
+    InjectedGate,
+}
+
+impl Contender {
+    fn kind(self) -> Kind {
+        match self {
+            Contender::Conntrackd => Kind::Conntrackd,
+            _ => Kind::Ftfw,
+        }
+    }
+
+    fn injects(self) -> bool {
+        matches!(self, Contender::Injected | Contender::InjectedGate)
+    }
+
+    fn gate(self) -> &'static str {
+        match self {
+            Contender::Gate | Contender::InjectedGate => GATE,
+            _ => "",
+        }
+    }
+}
+
+/// Both ends send once a second; keepalived advertises every 0.1 s. Each measurement has
+/// namespaces of its own: this is called outside of any.
+pub fn gate(plan: &Plan) -> Result<()> {
+    let count = plan.flows(CONNECTIONS);
+    let contenders = [
+        ("conntrackd", "conntrackd"),
+        ("no gate", "no-gate"),
+        ("gate", "gate"),
+        ("injected", "injected"),
+        ("injected, gate", "injected-gate"),
+    ];
+    let title = format!(
+        "{count} connections whose ends send, {FAILOVERS} failovers under keepalived, \
+         nothing refused by rules, tcp_loose 1"
+    );
+    alternate(&title, plan.rounds, &contenders, &[], |name, _| {
+        let words = format!("failovers {name} --connections {count}");
+        let out = world::command(words.split(' ').map(Into::into))?.output()?;
+        let text = String::from_utf8_lossy(&out.stdout);
+        let error = || format!("{text}{}", String::from_utf8_lossy(&out.stderr));
+        let value = |name: &str| -> Result<f64> {
+            let word = text.split_whitespace().find_map(|w| w.strip_prefix(name));
+            Ok(word.with_context(error)?.parse()?)
+        };
+        Ok(vec![
+            Figure::new("alive", "connections", value("alive=")?),
+            Figure::new("reset", "connections", value("reset=")?),
+            Figure::new("lost otherwise", "connections", value("lost=")?),
+        ])
+    })
+}
+
+/// Runs one of them; `count` connections.
+///
+/// # Errors
+/// If copies are left at the backup: it would take over into a table that is not empty.
+pub fn failovers(world: &World, contender: Contender, count: usize) -> Result<Survey> {
+    raise_descriptors(count)?;
+    let lab = Lab::build(Options::default())?;
+    open_rules(&lab)?;
+    lab.drop_addresses(0)?;
+    let mut settings = Settings::new(Mode::Ftfw);
+    settings.mode_lines = "PurgeTimeout 1".to_owned();
+    if contender.injects() {
+        settings.mode_lines += "\nDisableExternalCache on";
+    }
+    settings.sync_lines = contender.gate().to_owned();
+    let start = |n: usize| -> Result<Daemon> {
+        let daemon = Daemon::start(contender.kind(), &lab.fw[n], n, &settings, world.dir())?;
+        daemon.context("no daemon")
+    };
+    let daemons = [start(0)?, start(1)?];
+    let way = Way {
+        calls: match contender {
+            Contender::Conntrackd => Calls::Script,
+            _ => Calls::Roles,
+        },
+        advert: "0.1",
+    };
+    let keepalived =
+        |n: usize, state| Keepalived::start_with(&lab, n, Some(&daemons[n]), state, way);
+    let mut first = keepalived(0, State::Primary)?;
+    let mut second = keepalived(1, State::Backup)?;
+    let address = SocketAddr::new(SERVER.parse()?, PORT);
+    let pushes = Pushes::start(&lab.a, &lab.b, address, count, EVERY)?;
+    let filter = format!("-p tcp --orig-port-dst {PORT}");
+    for n in 0..FAILOVERS {
+        let from = n % 2;
+        // Long enough for the copies to be flushed and for everything to be sent again.
+        thread::sleep(Duration::from_secs(6));
+        if !contender.injects() {
+            let left = lab.count_flows(1 - from, &filter)?;
+            ensure!(left <= count / 100, "{left} copies are left at the backup");
+        }
+        second.expect_change()?;
+        first.lose(from == 0)?;
+        let [mine, other] = match from {
+            0 => [State::Backup, State::Primary],
+            _ => [State::Primary, State::Backup],
+        };
+        first.wait(mine)?;
+        second.wait(other)?;
+    }
+    // TCP repeats after up to some seconds.
+    thread::sleep(Duration::from_secs(8));
+    pushes.finish(Duration::from_secs(5))
+}
+
+/// Both ends of each connection are here.
+fn raise_descriptors(count: usize) -> Result<()> {
+    let needed = 2 * count as u64 + 1000;
+    let now = getrlimit(Resource::Nofile);
+    if now.current.is_some_and(|current| current < needed) {
+        let both = Rlimit {
+            current: Some(needed),
+            maximum: now.maximum.map(|most| most.max(needed)),
+        };
+        setrlimit(Resource::Nofile, both).context("the number of descriptors")?;
+    }
+    Ok(())
+}
+
+fn open_rules(lab: &Lab) -> Result<()> {
+    for fw in &lab.fw {
+        for chain in ["INPUT", "FORWARD"] {
+            fw.run(&format!("iptables -P {chain} ACCEPT"))?;
+            fw.run(&format!("iptables -F {chain}"))?;
+        }
+        fw.sysctl("net/netfilter/nf_conntrack_tcp_loose", "1")?;
+    }
+    Ok(())
+}
