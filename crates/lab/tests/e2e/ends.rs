@@ -83,6 +83,29 @@ impl Ends {
         })
     }
 
+    /// Makes those flows again that firewall `n` has made, and that its kernel has lost.
+    pub(crate) fn make_again(&self, n: usize) -> Result<()> {
+        let flows: Vec<Flow> = (self.ended[n]..self.made[n])
+            .map(|port| flow(n, port))
+            .collect();
+        kernel::create(&self.lab.fw[n], &flows)
+    }
+
+    /// Deletes the flows of the other firewall in the kernel of firewall `n`.
+    pub(crate) fn delete_copies(&self, n: usize) -> Result<()> {
+        let client = client(1 - n);
+        let mut copies = kernel::dump(&self.lab.fw[n])?;
+        copies.retain(|flow| flow.orig.addrs.src() == client);
+        kernel::each(&self.lab.fw[n], &copies, |request, flow| {
+            request.delete(&flow.key(), None);
+        })
+    }
+
+    /// Flows of firewall `n` that have ended.
+    pub(crate) fn ended(&self, n: usize) -> u16 {
+        self.ended[n]
+    }
+
     /// Flows of firewall `n` that live.
     pub(crate) fn live(&self, n: usize) -> usize {
         usize::from(self.made[n] - self.ended[n])
@@ -123,7 +146,7 @@ impl Ends {
 
     /// Flows of firewall `of` in the kernel of firewall `n`.
     pub(crate) fn in_kernel(&self, n: usize, of: usize) -> Result<usize> {
-        let client = IpAddr::from([10, of as u8 + 1, 0, 1]);
+        let client = client(of);
         let table = kernel::dump(&self.lab.fw[n])?;
         Ok(table
             .iter()
@@ -139,6 +162,11 @@ impl Ends {
             .collect();
         ask(&["-s"]) + &ask(&["-s", "link"]) + &changes
     }
+}
+
+/// The address from which the flows of firewall `n` come.
+fn client(n: usize) -> IpAddr {
+    IpAddr::from([10, n as u8 + 1, 0, 1])
 }
 
 /// One of the flows of firewall `n`.

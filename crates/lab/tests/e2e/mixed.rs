@@ -24,6 +24,8 @@ use lab::world::World;
 
 use crate::ends::{Ends, SETTLED};
 
+mod troubles;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
     Udp,
@@ -40,11 +42,11 @@ enum Trouble {
     BothKilled,
     /// The first firewall's daemon is killed, and flows begin before it starts again.
     Killed,
-    /// `-n` at both after their external caches were flushed.
+    /// `-n` at both after they have lost the flows of the other one.
     Asked,
     /// `-B` at both after the same.
     Bulk,
-    /// `-t` at the first.
+    /// `-t` at the first, and `PurgeTimeout` passes.
     Purged,
     Loss(u8),
     Reordered,
@@ -170,7 +172,7 @@ pub(crate) fn find(name: &str) -> Option<Run> {
 }
 
 /// As few of the runs as a greedy choice finds in which every two values of different properties
-/// meet that meet in any of them.
+/// meet that meet in any of them, and those three of [`Run::triple`].
 fn pairwise(all: &[Run]) -> Vec<Run> {
     let mut left: HashSet<_> = all.iter().flat_map(Run::pairs).collect();
     let mut chosen = Vec::new();
@@ -200,8 +202,12 @@ impl Run {
         };
         // Without an internal cache the original answers no request, and repeats nothing.
         let can_repeat = self.internal || self.trouble == Trouble::None;
+        // The original often dies of its own scheduled flush in ALARM, also beside another one.
+        let survives =
+            self.trouble != Trouble::Purged || self.mode != Mode::Alarm || self.ours == 0;
         has_caches
             && can_repeat
+            && survives
             && is_spoiled == (self.link == Link::Relayed)
             && !(self.link == Link::Relayed && self.is_ipv6)
     }
@@ -218,6 +224,11 @@ impl Run {
         is_restarted && !self.external
     }
 
+    /// True if NOTRACK must be told to repair what the link has spoiled.
+    fn is_spoiled_for_good(&self) -> bool {
+        self.mode == Mode::Notrack && self.link == Link::Relayed
+    }
+
     /// Each two of its values, by property.
     fn pairs(&self) -> Vec<[(usize, String); 2]> {
         let values = [
@@ -229,13 +240,25 @@ impl Run {
             self.is_ipv6.to_string(),
             format!("{:?}", self.trouble),
         ];
-        let mut pairs = Vec::new();
+        let mut pairs = Vec::from_iter(self.triple());
         for (n, one) in values.iter().enumerate() {
             for (m, other) in values.iter().enumerate().skip(n + 1) {
                 pairs.push([(n, one.clone()), (m, other.clone())]);
             }
         }
         pairs
+    }
+
+    /// Three values that must meet, as a pair: FT-FW answers a request from other places without
+    /// an external cache, and then the scheduled flush of ours spares what the original's deletes.
+    fn triple(&self) -> Option<[(usize, String); 2]> {
+        let with = match self.trouble {
+            Trouble::Asked | Trouble::Bulk if self.mode == Mode::Ftfw => "ftfw",
+            Trouble::Purged if !self.external => ["ours", "conntrackd"][self.ours],
+            _ => return None,
+        };
+        let trouble = format!("{:?}", self.trouble);
+        Some([(7, format!("{with} {}", self.external)), (6, trouble)])
     }
 
     fn settings(&self) -> Settings {
@@ -251,6 +274,14 @@ impl Run {
             },
             ..Settings::new(self.mode)
         };
+        if self.mode == Mode::Alarm && self.link == Link::Relayed {
+            // Of 100 messages 20 may be lost: flows are repeated often enough to be held all the
+            // time, and those whose end was lost are dropped within the time of a check.
+            settings.mode_lines = "RefreshTime 1\nCacheTimeout 8".to_owned();
+        }
+        if self.trouble == Trouble::Purged {
+            settings.mode_lines += "\nPurgeTimeout 2";
+        }
         if !self.external {
             settings.mode_lines += "\nDisableExternalCache on";
         }
@@ -292,14 +323,9 @@ impl Run {
         self.greet();
         make(&mut ends, 100)?;
         if let Some(relay) = &relay
-            && self.mode != Mode::Ftfw
+            && self.is_spoiled_for_good()
         {
-            // Neither repairs what goes on being lost. ALARM repeats, NOTRACK is told to.
-            thread::sleep(Duration::from_secs(1));
-            relay.set(Faults::default());
-            if self.mode == Mode::Notrack {
-                ask_both(&ends, "-B")?;
-            }
+            self.repair(&mut ends, relay)?;
         }
         ends.agree().context("at first")?;
         self.befall(&mut ends)?;
@@ -307,10 +333,10 @@ impl Run {
         make(&mut ends, 50)?;
         ends.agree().context("after more flows")?;
         for n in 0..2 {
-            let made = ends.live(n) as u16;
+            let (ended, live) = (ends.ended(n), ends.live(n) as u16);
             let ended = match self.claims() {
-                false => 0..30,
-                true => made - 30..made,
+                false => ended..ended + 30,
+                true => live - 30..live,
             };
             ends.end(n, ended)?;
         }
@@ -318,22 +344,14 @@ impl Run {
         if self.external {
             ask_both(&ends, "-c")?;
         }
-        for (n, of) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            let mut last = 0;
-            wait::until("the kernel has the flows", SETTLED, || {
-                last = ends.in_kernel(n, of).unwrap_or(usize::MAX);
-                last == ends.live(of)
-            })
-            .with_context(|| format!("FW{} has {last} of FW{}", n + 1, of + 1))?;
+        for n in 0..2 {
+            kernel_has(&ends, n, [ends.live(0), ends.live(1)])?;
         }
         if let Some(relay) = relay.filter(|_| self.trouble == Trouble::Wrapped) {
             let wrapped = relay.passed[0].wrapped.load(Ordering::Relaxed);
             ensure!(wrapped >= 50, "{wrapped} numbers behind the wrap");
         }
-        ensure!(
-            ends.live(0) >= 120 && ends.live(1) >= 120,
-            "flows were made"
-        );
+        ensure!(ends.live(0) >= 90 && ends.live(1) >= 90, "flows were made");
         Ok(())
     }
 
@@ -344,51 +362,16 @@ impl Run {
             thread::sleep(Duration::from_millis(2500));
         }
     }
+}
 
-    fn befall(&self, ends: &mut Ends) -> Result<()> {
-        match self.trouble {
-            Trouble::BothKilled => {
-                ends.daemons.iter_mut().for_each(|d| d.kill());
-                make(ends, 50)?;
-                ends.begin(1)?;
-                ends.begin(0)?;
-                self.greet();
-                ask_both(ends, "-n")
-            }
-            Trouble::Killed => {
-                ends.daemons[0].kill();
-                make(ends, 50)?;
-                ends.begin(0)?;
-                self.greet();
-                ask_both(ends, "-n")
-            }
-            Trouble::Asked => {
-                self.flush(ends)?;
-                ask_both(ends, "-n")
-            }
-            Trouble::Bulk => {
-                self.flush(ends)?;
-                ask_both(ends, "-B")
-            }
-            Trouble::Purged => ends.daemons[0].ask(&["-t"]).map(drop),
-            Trouble::None
-            | Trouble::Loss(_)
-            | Trouble::Reordered
-            | Trouble::Doubled
-            | Trouble::Wrapped => Ok(()),
-        }
-    }
-
-    /// Without an external cache there is none to flush, and the original would flush the kernel.
-    fn flush(&self, ends: &Ends) -> Result<()> {
-        if self.external {
-            for daemon in &ends.daemons {
-                daemon.ask(&["-f", "external"])?;
-                ensure!(daemon.external("src=10.")?.is_empty(), "it is flushed");
-            }
-        }
-        Ok(())
-    }
+/// Waits until the kernel of firewall `n` has so many flows of the first and the second one.
+fn kernel_has(ends: &Ends, n: usize, wanted: [usize; 2]) -> Result<()> {
+    let mut last = [0; 2];
+    wait::until("the kernel has the flows", SETTLED, || {
+        last = [0, 1].map(|of| ends.in_kernel(n, of).unwrap_or(usize::MAX));
+        last == wanted
+    })
+    .with_context(|| format!("FW{} has {last:?} of {wanted:?}", n + 1))
 }
 
 fn make(ends: &mut Ends, count: u16) -> Result<()> {
