@@ -68,6 +68,7 @@ impl Contender {
 /// namespaces of its own: this is called outside of any.
 pub fn gate(plan: &Plan) -> Result<()> {
     let count = plan.flows(CONNECTIONS);
+    raise_descriptors(count)?;
     let contenders = [
         ("conntrackd", "conntrackd"),
         ("no gate", "no-gate"),
@@ -101,7 +102,6 @@ pub fn gate(plan: &Plan) -> Result<()> {
 /// # Errors
 /// If copies are left at the backup: it would take over into a table that is not empty.
 pub fn failovers(world: &World, contender: Contender, count: usize) -> Result<Survey> {
-    raise_descriptors(count)?;
     let lab = Lab::build(Options::default())?;
     open_rules(&lab)?;
     lab.drop_addresses(0)?;
@@ -152,9 +152,10 @@ pub fn failovers(world: &World, contender: Contender, count: usize) -> Result<Su
     pushes.finish(Duration::from_secs(5))
 }
 
-/// Both ends of each connection are here.
-fn raise_descriptors(count: usize) -> Result<()> {
-    let needed = 2 * count as u64 + 1000;
+/// Both ends of each connection are in one process. Inside a user namespace nobody may raise the
+/// limit.
+fn raise_descriptors(count: u32) -> Result<()> {
+    let needed = 2 * u64::from(count) + 1000;
     let now = getrlimit(Resource::Nofile);
     if now.current.is_some_and(|current| current < needed) {
         let both = Rlimit {
