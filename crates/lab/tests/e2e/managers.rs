@@ -45,6 +45,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ensure!(stopped == TIMED_OUT, "stop: {stopped}");
         Ok(())
     }),
+    ("managers/our_agent_reports_true_roles", our_agent),
     ("managers/neutron_finds_and_stops_it", neutron),
     ("managers/vyos_calls_are_answered_as_by_conntrackd", vyos),
     ("managers/cloudstack_file_starts_with_a_warning", |w| {
@@ -67,9 +68,19 @@ struct Managed {
     dir: PathBuf,
     config: PathBuf,
     program: PathBuf,
+    agent: PathBuf,
 }
 
 impl Managed {
+    /// Under our own agent.
+    fn ours(world: &World, lab: &Lab, n: usize) -> Result<Managed> {
+        let mut managed = Managed::new(world, lab, n, Kind::Ftfw)?;
+        managed.program = managed.dir.join("ftfw");
+        symlink(Daemon::program()?, &managed.program)?;
+        managed.agent = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/ocf/ftfw");
+        Ok(managed)
+    }
+
     fn new(world: &World, lab: &Lab, n: usize, kind: Kind) -> Result<Managed> {
         let node = lab.fw[n].clone();
         let settings = Settings::new(Mode::Ftfw);
@@ -90,6 +101,7 @@ impl Managed {
             dir,
             config,
             program,
+            agent: AGENT.into(),
         })
     }
 
@@ -100,7 +112,9 @@ impl Managed {
 
     fn act_with(&self, action: &str, variables: &[(&str, &str)]) -> Result<i32> {
         let mut c = self.node.command("timeout");
-        c.args(["15", AGENT, action])
+        c.arg("15")
+            .arg(&self.agent)
+            .arg(action)
             .env("OCF_ROOT", "/usr/lib/ocf")
             .env("OCF_RESOURCE_INSTANCE", "conntrackd:0")
             .env("OCF_RESOURCE_TYPE", "conntrackd")
@@ -237,6 +251,72 @@ fn fails_over(world: &World) -> Result<()> {
     fw2.must("monitor", NOT_RUNNING)?;
     // Stopping what does not run is no failure.
     fw2.must("stop", SUCCESS)
+}
+
+/// Goal: our agent starts, promotes, demotes and stops, and its monitor reports the role that
+/// the daemon has, whoever changed it; connections survive the failover that it makes.
+fn our_agent(world: &World) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    let (fw1, fw2) = (
+        Managed::ours(world, &lab, 0)?,
+        Managed::ours(world, &lab, 1)?,
+    );
+    let status = fw1.act_with("validate-all", &[("OCF_RESKEY_config", "/nowhere")])?;
+    ensure!(status == ERR_CONFIGURED, "{status}");
+    let meta = Command::new(&fw1.agent)
+        .arg("meta-data")
+        .env("OCF_ROOT", "/usr/lib/ocf")
+        .output()?;
+    ensure!(String::from_utf8_lossy(&meta.stdout).contains("<resource-agent name=\"ftfw\""));
+    for fw in [&fw1, &fw2] {
+        fw.must("monitor", NOT_RUNNING)?;
+        fw.must("start", SUCCESS)?;
+        fw.must("start", SUCCESS)?;
+        fw.must("monitor", SUCCESS)?;
+    }
+    fw1.must("promote", SUCCESS)?;
+    fw1.must("monitor", RUNNING_PROMOTED)?;
+    // An operator changes the role by hand, and monitor tells.
+    let by_hand = |role: &str| -> Result<()> {
+        let mut c = fw1.node.command(&fw1.program);
+        let out = c.arg("-C").arg(&fw1.config).arg(role).output()?;
+        ensure!(out.status.success(), "{out:?}");
+        Ok(())
+    };
+    by_hand("backup")?;
+    fw1.must("monitor", SUCCESS)?;
+    by_hand("primary")?;
+    fw1.must("monitor", RUNNING_PROMOTED)?;
+
+    numbered::serve(&lab.b, address(SERVER, PORT))?;
+    let mut open = Connections::open(&lab.a, address(SERVER, PORT), COUNT)?;
+    ensure!(open.round(SOON) == COUNT);
+    let held = || {
+        let mut c = fw2.node.command(&fw2.program);
+        let text = c
+            .arg("conntrackd")
+            .arg("-C")
+            .arg(&fw2.config)
+            .arg("-e")
+            .output();
+        let text = text.map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
+        text.is_ok_and(|t| t.matches(&format!("dport={PORT} ")).count() == COUNT)
+    };
+    wait::until("FW2 holds the connections", SOON, held)?;
+    lab.cut(0)?;
+    fw1.kill()?;
+    // The dead daemon's socket deceives nobody.
+    fw1.must("monitor", NOT_RUNNING)?;
+    fw1.must("stop", SUCCESS)?;
+    lab.take_addresses(1)?;
+    fw2.must("promote", SUCCESS)?;
+    fw2.must("monitor", RUNNING_PROMOTED)?;
+    let alive = open.round(Duration::from_secs(10));
+    ensure!(alive == COUNT, "{alive} of {COUNT} connections live on");
+    fw2.must("demote", SUCCESS)?;
+    fw2.must("monitor", SUCCESS)?;
+    fw2.must("stop", SUCCESS)?;
+    fw2.must("monitor", NOT_RUNNING)
 }
 
 /// Statuses of monitor and stop after `kill -9`; a start must work afterwards if the agent has
