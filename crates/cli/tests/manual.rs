@@ -20,6 +20,7 @@ fn every_command_has_a_page_and_completions() {
         "resync",
         "bulk",
         "events",
+        "rules",
     ] {
         assert!(names.iter().any(|n| n == wanted), "{wanted}");
     }
@@ -30,7 +31,7 @@ fn every_command_has_a_page_and_completions() {
             .unwrap();
         let page = String::from_utf8(page).unwrap();
         assert!(page.contains(sub.get_name()), "{page}");
-        let needs_examples = ["flows", "events", "commit", "flush", "resync"];
+        let needs_examples = ["flows", "events", "commit", "flush", "resync", "rules"];
         if needs_examples.contains(&sub.get_name()) {
             assert!(page.contains("Examples:"), "{page}");
         }

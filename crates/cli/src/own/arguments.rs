@@ -15,6 +15,7 @@ Examples:
   ftfw status                         how are we, and how is the peer?
   ftfw flows external state=ESTABLISHED dport=443
   ftfw commit                         become primary: peer's flows into the kernel
+  ftfw rules | nft -f -               nftables rules that go with the configuration
 
 Called as `conntrackd`, or as `ftfw conntrackd ...`, it takes conntrackd's arguments.
 Exit status: 0 done, 1 not done, 2 wrong arguments, 3 the kernel refused a part, 4 not safe.";
@@ -223,6 +224,8 @@ pub(crate) enum Action {
     },
     /// End the daemon
     Stop,
+    /// Print nftables rules for this configuration; loads nothing
+    Rules(super::rules::Arguments),
 }
 
 impl Action {

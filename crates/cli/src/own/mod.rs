@@ -1,9 +1,11 @@
-//! `ftfw run | check | status | flows | expectations | commit | flush | resync | bulk | events | stop`.
+//! `ftfw run | check | status | flows | expectations | commit | flush | resync | bulk | events | stop`;
+//! `ftfw rules` asks no daemon.
 
 mod arguments;
 mod client;
 mod keepalived;
 mod ready;
+mod rules;
 mod surroundings;
 mod text;
 
@@ -70,6 +72,11 @@ fn act(arguments: &Arguments) -> Result<Outcome, Failure> {
             })
         }
         Action::Check { file } => Ok(check(file.as_deref().unwrap_or(path))),
+        Action::Rules(what) => {
+            let loaded = load(path).map_err(Failure::plain)?;
+            print::out(rules::text(what, &loaded.config, path)?);
+            Ok(Outcome::Exit(0))
+        }
         Action::Status { form } => {
             let status = ask_status(path)?;
             match form.output {
@@ -201,7 +208,8 @@ fn task(action: &Action) -> Result<(Task, Form), Failure> {
         | Action::Check { .. }
         | Action::Status { .. }
         | Action::Ready { .. }
-        | Action::Keepalived { .. } => Err(Failure::plain("this is not for the daemon")),
+        | Action::Keepalived { .. }
+        | Action::Rules(_) => Err(Failure::plain("this is not for the daemon")),
     }
 }
 

@@ -32,6 +32,7 @@ mod operation;
 mod pair;
 mod ready;
 mod restart;
+mod rules;
 mod service;
 mod site;
 mod sources;
@@ -71,6 +72,7 @@ fn scenarios() -> Vec<Scenario> {
         ftfw::SCENARIOS,
         loss::SCENARIOS,
         restart::SCENARIOS,
+        rules::SCENARIOS,
         hostile::SCENARIOS,
         large::SCENARIOS,
         links::SCENARIOS,
