@@ -21,6 +21,7 @@ fn every_command_has_a_page_and_completions() {
         "bulk",
         "events",
         "rules",
+        "doctor",
     ] {
         assert!(names.iter().any(|n| n == wanted), "{wanted}");
     }
@@ -31,7 +32,9 @@ fn every_command_has_a_page_and_completions() {
             .unwrap();
         let page = String::from_utf8(page).unwrap();
         assert!(page.contains(sub.get_name()), "{page}");
-        let needs_examples = ["flows", "events", "commit", "flush", "resync", "rules"];
+        let needs_examples = [
+            "flows", "events", "commit", "flush", "resync", "rules", "doctor",
+        ];
         if needs_examples.contains(&sub.get_name()) {
             assert!(page.contains("Examples:"), "{page}");
         }

@@ -7,6 +7,7 @@
 
 pub mod call;
 mod counted;
+pub mod facts;
 mod query;
 pub mod reply;
 mod request;

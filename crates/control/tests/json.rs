@@ -4,6 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use control::call::{Committed, Outcome, Step, StepRow};
+use control::facts::{
+    ConfigFacts, Facts, Fate, Finding, InterfaceFacts, Level, LinkFacts, ProcessFacts, RulesFacts,
+    SocketsFacts,
+};
 use control::reply::{CacheReport, Connected, LinkReport, PeerReport};
 use control::rows::{
     Attention, Beside, CountersRow, EventRow, ExpectationRow, FlowRow, InstanceRow, StatusRow,
@@ -61,15 +65,9 @@ fn check(tables: &BTreeMap<String, Table>, section: &str, value: &Value) -> BTre
             "array of strings" => all_are(Value::is_string),
             "array of numbers" => all_are(Value::is_u64),
             "array of objects" => all_are(Value::is_object),
-            "array of Link" => {
-                let all = value.as_array().unwrap();
-                all.iter().for_each(|l| drop(check(tables, "Link", l)));
-                !all.is_empty()
-            }
-            "array of Instance" | "array of Attention" => {
-                let section = &kind["array of ".len()..];
-                let all = value.as_array().unwrap();
-                all.iter().for_each(|i| drop(check(tables, section, i)));
+            list if list.starts_with("array of ") => {
+                let (all, of) = (value.as_array().unwrap(), &list["array of ".len()..]);
+                all.iter().for_each(|row| drop(check(tables, of, row)));
                 !all.is_empty()
             }
             "number with a fraction" => value.is_f64(),
@@ -294,6 +292,71 @@ fn status() {
         let seen = check(&tables, section, value);
         assert!(seen.iter().eq(tables[section].keys()), "{section}");
     }
+}
+
+#[test]
+fn facts_and_findings() {
+    let tables = documented();
+    let fate = Fate::default();
+    let interface = InterfaceFacts::default();
+    let text = || Some(String::new());
+    let facts = Facts {
+        status: Some(to_json(&StatusRow {
+            links: vec![LinkReport::default()],
+            ..StatusRow::default()
+        })),
+        config: ConfigFacts {
+            mode: text(),
+            transport: text(),
+            hash_limit: Some(1),
+            netlink_buffer: Some(1),
+            ..ConfigFacts::default()
+        },
+        daemons: vec![ProcessFacts::default()],
+        links: vec![LinkFacts {
+            address: text(),
+            destination: text(),
+            interface: Some(interface),
+            ..LinkFacts::default()
+        }],
+        ctnetlink: Some(true),
+        helpers: Some(Vec::new()),
+        link_flows: Some(1),
+        local_connections: vec![SocketsFacts::default()],
+        rules: RulesFacts {
+            invalid: vec![fate.clone()],
+            link: vec![fate],
+            ..RulesFacts::default()
+        },
+        ..Facts::default()
+    };
+    let row = to_json(&facts);
+    for (section, value) in [
+        ("Facts", &row),
+        ("ConfigFacts", &row["config"]),
+        ("ProcessFacts", &row["daemons"][0]),
+        ("LinkFacts", &row["links"][0]),
+        ("InterfaceFacts", &row["links"][0]["interface"]),
+        ("SocketsFacts", &row["local_connections"][0]),
+        ("RulesFacts", &row["rules"]),
+        ("Fate", &row["rules"]["link"][0]),
+    ] {
+        let seen = check(&tables, section, value);
+        assert!(seen.iter().eq(tables[section].keys()), "{section}");
+    }
+    // What is written is read.
+    let again: Facts = serde_json::from_value(row.clone()).unwrap();
+    assert_eq!(to_json(&again), row);
+    let finding = Finding {
+        level: Level::Problem,
+        check: "mtu",
+        node: "pair",
+        what: String::new(),
+        why: "",
+        mend: text(),
+    };
+    let seen = check(&tables, "Finding", &to_json(&finding));
+    assert!(seen.iter().eq(tables["Finding"].keys()));
 }
 
 /// The row of the page on a counter, as its declaration has it.

@@ -15,6 +15,7 @@ Examples:
   ftfw status                         how are we, and how is the peer?
   ftfw flows external state=ESTABLISHED dport=443
   ftfw commit                         become primary: peer's flows into the kernel
+  ftfw doctor                         is anything wrong that a takeover would show?
   ftfw rules | nft -f -               nftables rules that go with the configuration
 
 Called as `conntrackd`, or as `ftfw conntrackd ...`, it takes conntrackd's arguments.
@@ -226,6 +227,8 @@ pub(crate) enum Action {
     Stop,
     /// Print nftables rules for this configuration; loads nothing
     Rules(super::rules::Arguments),
+    /// Look whether this node, and the pair, is fit for a takeover; changes nothing
+    Doctor(super::doctor::Arguments),
 }
 
 impl Action {

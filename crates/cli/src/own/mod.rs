@@ -1,8 +1,9 @@
 //! `ftfw run | check | status | flows | expectations | commit | flush | resync | bulk | events | stop`;
-//! `ftfw rules` asks no daemon.
+//! `ftfw rules` asks no daemon, and `ftfw doctor` does without one.
 
 mod arguments;
 mod client;
+mod doctor;
 mod keepalived;
 mod ready;
 mod rules;
@@ -72,6 +73,7 @@ fn act(arguments: &Arguments) -> Result<Outcome, Failure> {
             })
         }
         Action::Check { file } => Ok(check(file.as_deref().unwrap_or(path))),
+        Action::Doctor(what) => doctor::run(what, path),
         Action::Rules(what) => {
             let loaded = load(path).map_err(Failure::plain)?;
             print::out(rules::text(what, &loaded.config, path)?);
@@ -209,7 +211,8 @@ fn task(action: &Action) -> Result<(Task, Form), Failure> {
         | Action::Status { .. }
         | Action::Ready { .. }
         | Action::Keepalived { .. }
-        | Action::Rules(_) => Err(Failure::plain("this is not for the daemon")),
+        | Action::Rules(_)
+        | Action::Doctor(_) => Err(Failure::plain("this is not for the daemon")),
     }
 }
 

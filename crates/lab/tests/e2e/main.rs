@@ -11,6 +11,7 @@
 mod alarm;
 mod command_line;
 mod control_experiment;
+mod doctor;
 mod documents;
 mod ends;
 mod expectations;
@@ -73,6 +74,7 @@ fn scenarios() -> Vec<Scenario> {
         loss::SCENARIOS,
         restart::SCENARIOS,
         rules::SCENARIOS,
+        doctor::SCENARIOS,
         hostile::SCENARIOS,
         large::SCENARIOS,
         links::SCENARIOS,

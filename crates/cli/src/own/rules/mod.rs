@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Accept the dedicated links' traffic where it belongs only, and do not track it
+    /// Do not track the dedicated links' traffic; drop what only looks like it
     Link,
     /// Let the kernel report fewer events of TCP connections
     Events,
