@@ -5,10 +5,11 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::daemon::{Daemon, Mode, Settings, Transport};
+use lab::daemon::{Daemon, Kind, Mode, Settings, Transport};
 use lab::node::{Node, Process};
 use lab::topology::{Lab, Options, SERVER};
 use lab::traffic::bulk::Transfer;
+use lab::traffic::ftp::{self, Client, Way};
 use lab::wait;
 use lab::world::World;
 use serde_json::Value;
@@ -26,6 +27,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("rules/link_multicast6", |w| link(w, Transport::Multicast6)),
     ("rules/a_forged_datagram_from_elsewhere_is_dropped", forged),
     ("rules/events_are_fewer_and_flows_complete", events),
+    ("rules/events_keep_helpers_labels_and_predictions", kept),
     ("rules/the_static_gate_sends_no_reset", |w| {
         static_gate(w, "0", true)
     }),
@@ -338,6 +340,57 @@ fn events(world: &World) -> Result<()> {
     pair.fw2.become_primary()?;
     ensure!(open.round(SOON) == COUNT, "a connection is lost");
     Ok(())
+}
+
+/// Goal: with the part `events` the peer learns the helper and the label of a connection, which
+/// the kernel sets with its first packet, the data connection's master, and what is predicted.
+fn kept(world: &World) -> Result<()> {
+    let lab = Lab::build(Options {
+        ftp: true,
+        ..Options::default()
+    })?;
+    let settings = Settings {
+        sync_lines: "Options { ExpectationSync { ftp } }".into(),
+        ..Settings::new(Mode::Ftfw)
+    };
+    let start = |n: usize| -> Result<Daemon> {
+        Daemon::start(Kind::Ftfw, &lab.fw[n], n, &settings, world.dir())?.context("no daemon")
+    };
+    let (fw1, fw2) = (start(0)?, start(1)?);
+    for (daemon, fw) in [&fw1, &fw2].into_iter().zip(&lab.fw) {
+        load(daemon, fw, &["events"])?;
+        let label = "table inet labels {\nchain c {\ntype filter hook forward priority -5;\n\
+                     tcp dport 21 ct state new ct label set 7\n}\n}\n";
+        fw.run_with_input("nft -f -", Some(label))?;
+    }
+    ftp::serve(&lab.b, SERVER)?;
+    let mut client = Client::open(&lab.a, SERVER, Way::Active)?;
+    client.agree()?;
+    client.retrieve()?;
+    client.agree()?;
+    let counted = |what: &[&str], wanted: &str| {
+        let arguments = [what, &["--count"]].concat();
+        wait::until(&format!("{what:?}"), SOON, || {
+            fw2.own(&arguments).is_ok_and(|n| n.trim() == wanted)
+        })
+        .with_context(|| {
+            fw2.own(&["flows", "external", "-o", "json"])
+                .unwrap_or_default()
+        })
+    };
+    counted(
+        &["flows", "external", "dport=21", "helper=ftp", "label=7"],
+        "1",
+    )?;
+    counted(&["expectations", "external", "helper=ftp"], "1")?;
+    let rows = fw2.own(&["flows", "external", "dport!=21", "-o", "json"])?;
+    ensure!(rows.contains("\"master\":{"), "the data connection: {rows}");
+    lab.cut(0)?;
+    lab.take_addresses(1)?;
+    fw2.become_primary()?;
+    client.retrieve().context("agreed on before")?;
+    client.agree()?;
+    client.retrieve()
 }
 
 /// RST that a firewall's own TCP has sent.
