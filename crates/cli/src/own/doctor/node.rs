@@ -373,7 +373,10 @@ fn rules(facts: &Facts, found: &mut Findings) {
                 "link-dropped",
                 format!("{hook}: the traffic of the link {device} is {verdict} ({rule})"),
                 "Nothing is replicated over this link.",
-                Some("ftfw rules link  # prints what your chains must accept".to_owned()),
+                Some(format!(
+                    "ftfw rules link  # prints the rules to insert into {}",
+                    rule.split(':').next().unwrap_or("your chain")
+                )),
             );
         }
     }

@@ -55,7 +55,8 @@ fn family(address: IpAddr) -> &'static str {
     }
 }
 
-/// `iifname "eth2" ` or nothing, if the link names no interface.
+/// `iifname "eth2" ` or nothing, if the link names no interface. The configuration's language has
+/// neither quotes nor stars in names, which nft would read otherwise.
 fn device(link: &Link, which: &str) -> String {
     let quoted = |name: &String| format!("{which} \"{name}\" ");
     link.interface.as_ref().map(quoted).unwrap_or_default()

@@ -98,7 +98,7 @@ struct Ruleset(String);
 impl Ruleset {
     /// A line of its own, outside all tables.
     fn comment(&mut self, text: &str) {
-        self.line(0, format_args!("# {text}"));
+        self.line(0, format_args!("# {text}").to_string().trim_end());
     }
 
     /// A table that replaces the one of that name.
