@@ -163,6 +163,14 @@ impl Default for Gate {
     }
 }
 
+impl Gate {
+    /// The single addresses of all instances, without the networks of clients.
+    pub fn virtual_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let named = self.instances.iter().flat_map(|i| &i.addresses);
+        named.filter(|p| p.is_host()).map(Prefix::addr)
+    }
+}
+
 /// What moves from one firewall to the other as a whole: a `vrrp_instance` or
 /// `vrrp_sync_group` of keepalived.
 #[derive(Clone, Debug, PartialEq, Eq)]

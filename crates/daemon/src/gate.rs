@@ -78,7 +78,7 @@ impl Drop for Gate {
 /// What the sets hold.
 fn sets(closed: &[&Instance], all_forwarded: bool) -> Vec<SetOfNetworks<'static>> {
     let named = || closed.iter().flat_map(|i| &i.addresses).copied();
-    let hosts = || named().filter(is_host);
+    let hosts = || named().filter(Prefix::is_host);
     let everything = [IpAddr::from([0; 4]), IpAddr::from([0; 16])];
     let everything = everything.map(|addr| Prefix::new(addr, 0)).into_iter();
     let forwarded: Vec<Prefix> = match all_forwarded {
@@ -92,11 +92,6 @@ fn sets(closed: &[&Instance], all_forwarded: bool) -> Vec<SetOfNetworks<'static>
         networks: both[n / 2].iter().filter(family(n)).copied().collect(),
     };
     SETS.iter().enumerate().map(set).collect()
-}
-
-/// A single address, rather than a network.
-pub(crate) fn is_host(prefix: &Prefix) -> bool {
-    prefix.len() == if prefix.addr().is_ipv4() { 32 } else { 128 }
 }
 
 /// Gives `nft` a text.

@@ -18,8 +18,6 @@ use config::Instance;
 use control::call::{Outcome, Role, Step};
 use replica::{Command, CommandId, Instant, Objects};
 
-use crate::gate::is_host;
-
 /// Name of the only instance, if none is configured and none named.
 const DEFAULT: &str = "default";
 /// Changes of role that may wait for one that is under way.
@@ -320,7 +318,7 @@ impl Roles {
 impl Known {
     /// True if a virtual address of it is among these; `None` if none is known.
     pub(crate) fn is_at(&self, here: &[IpAddr]) -> Option<bool> {
-        let mut hosts = self.of.addresses.iter().filter(|p| is_host(p)).peekable();
+        let mut hosts = self.of.addresses.iter().filter(|p| p.is_host()).peekable();
         hosts.peek()?;
         Some(hosts.any(|p| here.contains(&p.addr())))
     }

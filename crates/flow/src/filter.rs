@@ -57,6 +57,11 @@ impl Prefix {
         self.len
     }
 
+    /// True if it is a single address.
+    pub fn is_host(&self) -> bool {
+        *self == Prefix::host(self.addr)
+    }
+
     /// True if `addr` is of the same family and inside.
     pub fn contains(&self, addr: IpAddr) -> bool {
         match (self.addr, addr) {

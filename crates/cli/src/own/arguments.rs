@@ -281,6 +281,12 @@ pub(crate) struct Output {
     pub(crate) output: Form,
 }
 
+impl Output {
+    pub(crate) fn is_text(self) -> bool {
+        self.output == Form::Text
+    }
+}
+
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Only {
     /// Of one kind of object alone

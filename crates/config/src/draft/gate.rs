@@ -1,7 +1,5 @@
 //! The effects of the words in `Gate`, which are ours: the virtual addresses of each instance.
 
-use std::net::IpAddr;
-
 use flow::Prefix;
 
 use super::Draft;
@@ -109,7 +107,7 @@ impl Draft {
     }
 
     pub(crate) fn end_gate(&mut self) {
-        let has_host = |i: &Instance| i.addresses.iter().any(is_host);
+        let has_host = |i: &Instance| i.addresses.iter().any(Prefix::is_host);
         if self.gate().instances.is_empty() {
             let help = "name the virtual addresses with `IPv4_address` and `IPv6_address`";
             return self.error_here("a gate without addresses", help);
@@ -126,12 +124,4 @@ impl Draft {
     fn gate(&mut self) -> &mut Gate {
         self.sync.gate.get_or_insert_default()
     }
-}
-
-fn is_host(prefix: &Prefix) -> bool {
-    let bits = match prefix.addr() {
-        IpAddr::V4(_) => 32,
-        IpAddr::V6(_) => 128,
-    };
-    prefix.len() == bits
 }

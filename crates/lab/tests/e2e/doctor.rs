@@ -139,7 +139,7 @@ const CASES: &[Case] = &[
         "invalid-accepted",
         "here",
         0,
-        &["nft delete table inet ftfw_gate"],
+        &["nft delete table inet ftfw_static_gate"],
         &[
             "iptables -I INPUT -m state --state INVALID -j DROP",
             "iptables -P INPUT DROP",
@@ -149,7 +149,7 @@ const CASES: &[Case] = &[
         "invalid-accepted",
         "peer",
         1,
-        &["nft delete table inet ftfw_gate"],
+        &["nft delete table inet ftfw_static_gate"],
         &[
             "iptables -I INPUT -m state --state INVALID -j DROP",
             "iptables -P INPUT DROP",

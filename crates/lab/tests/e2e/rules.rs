@@ -437,7 +437,7 @@ fn static_gate(world: &World, loose: &str, gate: bool) -> Result<()> {
             resets(fw).is_ok_and(|n| n > before)
         });
     }
-    let dropped = || fw.run("nft list chain inet ftfw_gate unknown");
+    let dropped = || fw.run("nft list chain inet ftfw_static_gate unknown");
     wait::until("the gate drops segments", SOON, || {
         dropped().is_ok_and(|t| {
             t.lines()

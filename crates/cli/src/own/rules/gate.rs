@@ -25,7 +25,7 @@ pub(super) fn write(out: &mut Ruleset, sync: &Sync, addresses: &[IpAddr]) {
         "What is lost: a connection that has really gone is noticed by timeouts only; it gets no RST.",
         "Asymmetric routing, where only one direction passes here, does not work with this.",
     ];
-    out.table("ftfw_gate", &why, |out| {
+    out.table("ftfw_static_gate", &why, |out| {
         let (v4, v6): (Vec<&IpAddr>, _) = addresses.iter().partition(|a| a.is_ipv4());
         for (name, kind, members) in [("virtual4", "ipv4_addr", v4), ("virtual6", "ipv6_addr", v6)]
         {

@@ -25,7 +25,8 @@ Examples:
   nft delete table inet ftfw_events      take one part away
 
 Without PART: all but static-gate, which drops what other rules may want to see.
-The parts are the tables inet ftfw_link, inet ftfw_events and inet ftfw_gate.";
+The parts are the tables inet ftfw_link, inet ftfw_events and inet ftfw_static_gate.
+The gate that the daemon moves (`Gate` in the configuration) is inet ftfw_gate: it needs neither.";
 
 /// What `ftfw rules` is told.
 #[derive(Debug, Args)]
@@ -34,7 +35,8 @@ pub(crate) struct Arguments {
     /// Parts to print; all but static-gate if none is given
     #[arg(value_enum, value_name = "PART")]
     parts: Vec<Part>,
-    /// Virtual address that the static gate guards, too; may be given several times
+    /// Virtual address that the static gate guards, beside those of `Gate` in the configuration;
+    /// may be given several times
     #[arg(long = "virtual", value_name = "ADDRESS")]
     virtual_addresses: Vec<IpAddr>,
 }
@@ -86,7 +88,11 @@ pub(super) fn text(arguments: &Arguments, config: &Config, file: &Path) -> Resul
         events::write(&mut out);
     }
     if chosen(Part::StaticGate) {
-        gate::write(&mut out, sync, &arguments.virtual_addresses);
+        let mut addresses = arguments.virtual_addresses.clone();
+        addresses.extend(sync.gate.iter().flat_map(config::Gate::virtual_addresses));
+        addresses.sort();
+        addresses.dedup();
+        gate::write(&mut out, sync, &addresses);
     }
     Ok(out.0)
 }

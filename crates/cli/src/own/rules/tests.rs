@@ -130,7 +130,7 @@ fn every_rule_has_a_comment_above_it() {
 #[test]
 fn each_part_is_a_table_that_replaces_itself_and_no_other_is_named() {
     let text = printed(UDP, "link events static-gate").unwrap();
-    let tables = ["ftfw_link", "ftfw_events", "ftfw_gate"];
+    let tables = ["ftfw_link", "ftfw_events", "ftfw_static_gate"];
     for name in tables {
         let begin =
             format!("table inet {name} {{}}\ndelete table inet {name}\ntable inet {name} {{\n");
@@ -145,7 +145,7 @@ fn each_part_is_a_table_that_replaces_itself_and_no_other_is_named() {
 fn without_a_part_the_gate_is_left_out_and_named() {
     let text = printed(UDP, "").unwrap();
     assert!(text.contains("table inet ftfw_link") && text.contains("table inet ftfw_events"));
-    assert!(!text.contains("ftfw_gate"));
+    assert!(!text.contains("ftfw_static_gate"));
     assert!(text.contains("Not printed: static-gate"));
     let gate = printed(UDP, "static-gate --virtual 10.1.0.9 --virtual fd00::9").unwrap();
     assert!(!gate.contains("ftfw_link {") && !gate.contains("Not printed"));
