@@ -5,6 +5,7 @@ mod filter;
 mod gate;
 mod helper;
 mod link;
+mod metrics;
 
 use std::path::PathBuf;
 
@@ -46,6 +47,8 @@ pub(crate) struct Draft {
     pub(crate) link: Link,
     pub(crate) scheduler_type: Option<SchedulerType>,
     scheduler_priority: Option<i32>,
+    /// What has been read of the block `Metrics`.
+    pub(crate) metrics: metrics::Metrics,
     /// The helper whose block is being read.
     helper: helper::Helper,
     /// The instance of the gate whose block is being read.
@@ -72,6 +75,7 @@ impl Draft {
             link: link::empty(),
             scheduler_type: None,
             scheduler_priority: None,
+            metrics: metrics::Metrics::default(),
             helper: helper::Helper::default(),
             instance: None,
             policy: None,
@@ -249,6 +253,7 @@ impl Draft {
 
     fn check_combinations(&mut self) {
         self.check_facilities();
+        self.check_metrics();
         let Some(span) = self.sync_span.clone() else {
             return;
         };
@@ -324,6 +329,7 @@ fn config() -> Config {
         poll_secs: None,
         scheduler: None,
         systemd: None,
+        metrics: None,
         filter: flow::Filter::default(),
         filter_in_kernel: false,
         sync: None,

@@ -25,7 +25,7 @@ mod section;
 mod tree;
 mod words;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use flow::{Filter, Prefix};
@@ -190,6 +190,17 @@ pub struct Stats {
     pub syslog: Option<Facility>,
 }
 
+/// Where the daemon's metrics are, for Prometheus. The block is ours; the original does not know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where they are served over HTTP.
+    pub listen: Option<SocketAddr>,
+    /// The file to which they are written.
+    pub file: Option<PathBuf>,
+    /// Seconds between two writes of the file.
+    pub interval: u32,
+}
+
 /// A whole file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -222,6 +233,8 @@ pub struct Config {
     pub scheduler: Option<(SchedulerType, i32)>,
     /// Report readiness to systemd; `None` for the default, on.
     pub systemd: Option<bool>,
+    /// Export metrics; `None` for the default, off.
+    pub metrics: Option<Metrics>,
     /// Which flows are replicated.
     pub filter: Filter,
     /// Events are filtered in the kernel already.

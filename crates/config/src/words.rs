@@ -61,7 +61,8 @@ const FTFW: &[Part] = &[Do(|d| d.mode(Mode::Ftfw)), Block(ModeFtfw)];
 const CLOSE: &[Part] = &[Do(|d| d.state(TcpState::CLOSE))];
 
 /// Every reserved word of the language (configuration reference, section 2), and
-/// some of ours: `ConntrackEvents`, `AliveTrailer`, and `Gate` with what stands in it.
+/// ours: `ConntrackEvents`, `AliveTrailer`, `Gate` with what stands in it, and `Metrics` with `File`
+/// and `Interval`.
 #[rustfmt::skip]
 pub(crate) static WORDS: &[Word] = &[
     w("General", &[at(&[File], &[Block(General)])]),
@@ -125,6 +126,10 @@ pub(crate) static WORDS: &[Word] = &[
     w("Priority", &[at(&[Scheduler], &[Number(Draft::priority)])]),
     w("Systemd", &[at(&[General], &[Switch(|d, on| d.config.systemd = Some(on))])]),
 
+    w("Metrics", &[at(&[General], &[Do(Draft::begin_metrics), Block(Section::Metrics), Do(Draft::end_metrics)])]),
+    w("File", &[at(&[Section::Metrics], &[Path(PATH_MAX, |d, p| d.metrics.file = Some(p))])]),
+    w("Interval", &[at(&[Section::Metrics], &[Number(Draft::metrics_interval)])]),
+
     w("Filter", &[at(&[General], &[
         // The last block decides for all.
         Do(|d| d.config.filter_in_kernel = false), MaybeOneOf(FilterFrom), Block(Filter),
@@ -182,12 +187,14 @@ pub(crate) static WORDS: &[Word] = &[
     w("IPv4_address", &[
         at(&[Multicast], &[Address(V4, Draft::group)]),
         at(UNICAST, &[Address(V4, |d, a| d.link.address = Some(a))]),
+        at(&[Section::Metrics], &[Address(V4, |d, a| d.metrics.address = Some(a))]),
         at(&[FilterAddress], &[Text("ADDRESS[/LENGTH]", |d, t| d.network(t, V4))]),
         at(GATES, &[Text("ADDRESS[/LENGTH]", |d, t| d.gate_address(t, V4))]),
     ]),
     w("IPv6_address", &[
         at(&[Multicast], &[Address(V6, Draft::group)]),
         at(UNICAST, &[Address(V6, |d, a| d.link.address = Some(a))]),
+        at(&[Section::Metrics], &[Address(V6, |d, a| d.metrics.address = Some(a))]),
         at(&[FilterAddress], &[Text("ADDRESS[/LENGTH]", |d, t| d.network(t, V6))]),
         at(GATES, &[Text("ADDRESS[/LENGTH]", |d, t| d.gate_address(t, V6))]),
     ]),
@@ -198,7 +205,7 @@ pub(crate) static WORDS: &[Word] = &[
     w("IPv6_Destination_Address", &[at(UNICAST, &[Address(V6, |d, a| d.link.destination = Some(a))])]),
     w("Interface", &[at(LINKS, &[Name(Draft::interface)])]),
     w("Group", &[at(&[Multicast], &[Number(Draft::port)])]),
-    w("Port", &[at(UNICAST, &[Number(Draft::port)])]),
+    w("Port", &[at(UNICAST, &[Number(Draft::port)]), at(&[Section::Metrics], &[Number(Draft::metrics_port)])]),
     w("SndSocketBuffer", &[at(LINKS, &[Number(|d, n| d.link.send_buffer = Some(n as usize))])]),
     w("RcvSocketBuffer", &[at(LINKS, &[Number(|d, n| d.link.receive_buffer = Some(n as usize))])]),
     w("Checksum", &[at(LINKS, &[Switch(|d, on| d.link.checksum = on)])]),

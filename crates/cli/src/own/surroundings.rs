@@ -15,11 +15,13 @@ pub(super) fn missing(config: &Config) -> Vec<String> {
         }
     }
     let stats_log = config.stats.as_ref().and_then(|s| s.log_file.as_ref());
-    let files: [(&str, Option<&PathBuf>); 4] = [
+    let metrics = config.metrics.as_ref().and_then(|m| m.file.as_ref());
+    let files: [(&str, Option<&PathBuf>); 5] = [
         ("the lock file", Some(&config.lock_file)),
         ("the log file", config.log_file.as_ref()),
         ("the control socket", config.control_path.as_ref()),
         ("the statistics log", stats_log),
+        ("the file of metrics", metrics),
     ];
     for (what, path) in files {
         if let Some(folder) = path.and_then(|path| path.parent())
@@ -38,14 +40,16 @@ pub(super) fn missing(config: &Config) -> Vec<String> {
 mod tests {
     #[test]
     fn interfaces_and_folders_that_are_not_here_are_named() {
-        let text = "General {\nLockFile /no-such-folder/lock\nLogFile /tmp/log\n}\n\
+        let text = "General {\nLockFile /no-such-folder/lock\nLogFile /tmp/log\n\
+                    Metrics {\nFile /no-such-place/ftfw.prom\n}\n}\n\
                     Sync {\nMode FTFW { }\nUDP {\nIPv4_Destination_Address 10.0.0.1\nPort 1\n\
                     Interface no-such-one\n}\nUDP {\nIPv4_Destination_Address 10.0.0.1\n\
                     Port 1\nInterface lo\n}\n}";
         let config = config::parse(text).config.expect("a good file");
         let missing = super::missing(&config);
-        assert_eq!(missing.len(), 2, "{missing:?}");
+        assert_eq!(missing.len(), 3, "{missing:?}");
         assert!(missing[0].contains("no-such-one"));
         assert!(missing[1].contains("/no-such-folder"));
+        assert!(missing[2].contains("/no-such-place"));
     }
 }

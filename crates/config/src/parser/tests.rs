@@ -292,6 +292,50 @@ fn words_without_effect_say_so_once() {
 }
 
 #[test]
+fn metrics_are_off_unless_they_have_a_place() {
+    let metrics = |text: &str| {
+        let parsed = parse(&format!("General {{ {text} }} Stats {{ LogFile on }}"));
+        let messages: Vec<_> = parsed
+            .diagnostics
+            .iter()
+            .map(|d| d.message.clone())
+            .collect();
+        (parsed.config.and_then(|c| c.metrics), messages)
+    };
+    assert_eq!(metrics(""), (None, vec![]));
+    let all = "Metrics { IPv6_address ::1 Port 9411 File /run/x.prom Interval 5 }";
+    let listen: std::net::SocketAddr = "[::1]:9411".parse().unwrap();
+    let (found, messages) = metrics(all);
+    assert_eq!(messages, [""; 0]);
+    let wanted = crate::Metrics {
+        listen: Some(listen),
+        file: Some("/run/x.prom".into()),
+        interval: 5,
+    };
+    assert_eq!(found, Some(wanted));
+    let (found, _) = metrics("Metrics { File /run/x.prom }");
+    assert_eq!(found.map(|m| (m.listen, m.interval)), Some((None, 15)));
+    for (text, message) in [
+        ("Metrics { }", "without an address and without `File`"),
+        ("Metrics { Port 9411 }", "a port without an address"),
+        ("Metrics { IPv4_address 127.0.0.1 }", "without a port"),
+        ("Metrics { IPv4_address 127.0.0.1 Port 0 }", "port 0"),
+        ("Metrics { File /run/x.prom Interval 0 }", "`Interval` is 0"),
+        (
+            "Metrics { IPv4_address 127.0.0.1 Port 9411 Interval 5 }",
+            "`Interval` has no effect",
+        ),
+    ] {
+        let (_, messages) = metrics(text);
+        assert_eq!(messages.len(), 1, "{text}: {messages:?}");
+        assert!(messages[0].contains(message), "{text}: {messages:?}");
+    }
+    let idle = parse("General { Metrics { File /run/x.prom } }");
+    assert_eq!(idle.warnings, 1);
+    assert_eq!(idle.config.unwrap().metrics, None);
+}
+
+#[test]
 fn sync_and_stats_exclude_each_other() {
     assert!(parse(&format!("{GOOD}\nStats {{ }}")).config.is_none());
 }
