@@ -5,7 +5,9 @@ use std::time::Instant as OsInstant;
 
 use control::call::Tail;
 use replica::driver::{self, Part, Report};
-use replica::{CommandId, DumpScope, Event, Instant, KernelRequest, KernelResult, LinkId, PeerId};
+use replica::{
+    Answer, CommandId, DumpScope, Event, Instant, KernelRequest, KernelResult, LinkId, PeerId,
+};
 use sys::netlink::RECEIVE_BYTES;
 
 use crate::clients::Clients;
@@ -35,6 +37,7 @@ pub(crate) struct Host {
     pub(crate) clients: Clients,
     /// Without a peer: the flows that have ended.
     pub(crate) statistics: Option<StatisticsLog>,
+    pub(crate) commits: Commits,
     pub(crate) pace: Pace,
     /// When the peer was last asked for all its flows.
     pub(crate) asked_peer_at: Option<OsInstant>,
@@ -46,6 +49,27 @@ pub(crate) struct Host {
     read: Events,
     dumped: Dumped,
     buffer: Vec<u8>,
+}
+
+/// Commits that have ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Commits {
+    pub(crate) count: u64,
+    /// Flows and expectations that the kernel refused.
+    pub(crate) refused: u64,
+}
+
+impl Commits {
+    fn note(&mut self, answer: Answer) {
+        match answer {
+            Answer::Committed { failed, .. } => {
+                self.count += 1;
+                self.refused += failed;
+            }
+            Answer::NothingToCommit => self.count += 1,
+            _ => {}
+        }
+    }
 }
 
 /// How far one turn has come.
@@ -95,6 +119,7 @@ impl Host {
             dump,
             clients,
             statistics: None,
+            commits: Commits::default(),
             pace: Pace::default(),
             asked_peer_at: None,
             ended: Vec::new(),
@@ -129,6 +154,7 @@ impl Host {
         match event {
             Event::ResyncRequested => self.asked_peer_at = Some(OsInstant::now()),
             Event::Done(id, answer) => {
+                self.commits.note(answer);
                 let tail = tail_of(answer);
                 self.clients.command_done(id, &tail);
                 self.ended.push((id, tail));

@@ -275,6 +275,8 @@ impl Loop<'_> {
             accept_failed: self.host.clients.accept_failed,
             clients_refused: self.host.clients.refused,
             clients_dropped: self.host.clients.dropped,
+            commits: self.host.commits.count,
+            commit_refused: self.host.commits.refused,
         }
     }
 

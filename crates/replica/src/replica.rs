@@ -167,6 +167,12 @@ impl Replica {
         }
     }
 
+    /// True if the internal cache holds what the kernel holds, as far as we know: not from an
+    /// overrun until its repair.
+    pub fn is_whole(&self) -> bool {
+        self.sweeps.is_whole()
+    }
+
     /// The link used for sending.
     pub fn current_link(&self) -> LinkId {
         self.links.current()
