@@ -261,6 +261,14 @@ counters! {
         commits: "commits";
         /// Flows and expectations that the kernel refused in commits.
         commit_refused: "flows and expectations";
+        /// Pages of metrics served over HTTP.
+        scrapes: "pages";
+        /// HTTP requests that were not for the page of metrics, or were none.
+        scrapes_refused: "requests";
+        /// HTTP clients that were disconnected, because others came or they were too slow.
+        scrapers_dropped: "clients";
+        /// Times that the file of metrics could not be written.
+        metrics_file_failed: "times";
     }
 }
 
@@ -274,13 +282,13 @@ mod tests {
     fn each_counter_comes_with_its_own_value() {
         let stats = DaemonStats {
             events_unknown: 1,
-            commit_refused: 7,
+            metrics_file_failed: 7,
             ..DaemonStats::default()
         };
         let all: Vec<_> = stats.each().map(|(c, n)| (c.name, n)).collect();
         assert_eq!(all.len(), DaemonStats::ALL.len());
         assert_eq!(all.first(), Some(&("events_unknown", 1)));
-        assert_eq!(all.last(), Some(&("commit_refused", 7)));
+        assert_eq!(all.last(), Some(&("metrics_file_failed", 7)));
     }
 
     #[test]

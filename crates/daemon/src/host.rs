@@ -1,7 +1,7 @@
 //! What drives the core: the kernel's sockets, the links, the log and the clients, as
 //! [`replica::driver`] wants them, each within its share of a turn.
 
-use std::time::Instant as OsInstant;
+use std::time::{Duration, Instant as OsInstant};
 
 use control::call::Tail;
 use replica::driver::{self, Part, Report};
@@ -15,6 +15,7 @@ use crate::kernel::{DumpSocket, Dumped, EventSocket, Events, Read, Run};
 use crate::limit::Kind;
 use crate::links::Links;
 use crate::log::{Level, Log};
+use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::serve::tail_of;
 use crate::statistics::StatisticsLog;
@@ -37,6 +38,8 @@ pub(crate) struct Host {
     pub(crate) clients: Clients,
     /// Without a peer: the flows that have ended.
     pub(crate) statistics: Option<StatisticsLog>,
+    /// `None` without the block `Metrics`.
+    pub(crate) metrics: Option<Metrics>,
     pub(crate) commits: Commits,
     pub(crate) pace: Pace,
     /// When the peer was last asked for all its flows.
@@ -57,14 +60,17 @@ pub(crate) struct Commits {
     pub(crate) count: u64,
     /// Flows and expectations that the kernel refused.
     pub(crate) refused: u64,
+    /// How long the last one took.
+    pub(crate) last: Option<Duration>,
 }
 
 impl Commits {
     fn note(&mut self, answer: Answer) {
         match answer {
-            Answer::Committed { failed, .. } => {
+            Answer::Committed { failed, took, .. } => {
                 self.count += 1;
                 self.refused += failed;
+                self.last = Some(took);
             }
             Answer::NothingToCommit => self.count += 1,
             _ => {}
@@ -119,6 +125,7 @@ impl Host {
             dump,
             clients,
             statistics: None,
+            metrics: None,
             commits: Commits::default(),
             pace: Pace::default(),
             asked_peer_at: None,

@@ -29,6 +29,7 @@ mod limit;
 mod links;
 mod listing;
 mod log;
+mod metrics;
 mod pace;
 mod report;
 mod roles;

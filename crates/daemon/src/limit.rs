@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     Bulk,
     /// Dedicated links.
     Link,
+    /// The export of metrics.
+    Metrics,
 }
 
 impl Kind {
@@ -84,6 +86,7 @@ impl Kind {
             Kind::Peer => "the life of the peer",
             Kind::Bulk => "bulk updates",
             Kind::Link => "dedicated links",
+            Kind::Metrics => "metrics",
         }
     }
 }

@@ -13,6 +13,7 @@ use replica::{Mode, PeerId, Role, Which};
 use wire::v1::{Control, Flags};
 
 use crate::health::{Facts, InstanceFacts, LinkFacts, Theirs, Verdict};
+use crate::metrics::Metrics;
 use crate::roles::Known;
 use crate::sysctl;
 use crate::turn::Loop;
@@ -264,6 +265,8 @@ impl Loop<'_> {
 
     fn daemon_stats(&self) -> DaemonStats {
         let events = self.host.events.as_ref();
+        let metrics = self.host.metrics.as_ref().map(Metrics::counted);
+        let metrics = metrics.unwrap_or_default();
         DaemonStats {
             events_unknown: events.map_or(0, |e| e.unknown),
             events_failed: events.map_or(0, |e| e.failed),
@@ -277,6 +280,10 @@ impl Loop<'_> {
             clients_dropped: self.host.clients.dropped,
             commits: self.host.commits.count,
             commit_refused: self.host.commits.refused,
+            scrapes: metrics.scrapes,
+            scrapes_refused: metrics.refused,
+            scrapers_dropped: metrics.dropped,
+            metrics_file_failed: metrics.file_failed,
         }
     }
 

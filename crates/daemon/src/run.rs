@@ -31,6 +31,7 @@ use crate::idle;
 use crate::kernel::{DumpSocket, EventSocket};
 use crate::links::Links;
 use crate::log::Log;
+use crate::metrics::Metrics;
 use crate::service::Service;
 use crate::settings::{self, settings};
 use crate::statistics::StatisticsLog;
@@ -295,6 +296,8 @@ fn core(
     };
     let loaded = gate.map(|gate| Gate::load(Duration::from_secs(gate.timeout.into())));
     let changes = Changes::new(gate, loaded.transpose()?);
+    let metrics = config.metrics.as_ref();
+    let metrics = metrics.map(|m| Metrics::open(m, &mut log)).transpose()?;
     log.notice("initialization completed");
     let mut host = Host::new(
         log,
@@ -306,6 +309,7 @@ fn core(
         config.event_iteration_limit,
     );
     host.statistics = statistics;
+    host.metrics = metrics;
     Ok(Core {
         replica,
         host,

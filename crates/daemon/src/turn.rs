@@ -46,6 +46,7 @@ enum Token {
     Watch,
     Clients,
     Links,
+    Metrics,
 }
 
 impl Token {
@@ -58,6 +59,7 @@ impl Token {
             Token::Watch => 4,
             Token::Clients => 5,
             Token::Links => 6,
+            Token::Metrics => 7,
         })
     }
 
@@ -71,6 +73,7 @@ impl Token {
             4 => Token::Watch,
             5 => Token::Clients,
             6 => Token::Links,
+            7 => Token::Metrics,
             _ => return None,
         })
     }
@@ -150,6 +153,9 @@ impl Loop<'_> {
         self.add(&self.signals, Token::Signals)?;
         self.add(&self.watch, Token::Watch)?;
         self.add(&host.clients, Token::Clients)?;
+        if let Some(metrics) = &host.metrics {
+            self.add(metrics, Token::Metrics)?;
+        }
         self.add(&host.links, Token::Links)
     }
 
@@ -214,6 +220,7 @@ impl Loop<'_> {
         }
         self.go_on_with_roles(now);
         self.look_at_gate(now);
+        self.export_metrics(now, is_ready(Token::Metrics));
         self.ready = ready;
         for session in self.host.clients.all() {
             session.go_on(&self.replica);
@@ -383,10 +390,11 @@ mod tests {
             Token::Watch,
             Token::Clients,
             Token::Links,
+            Token::Metrics,
         ];
         for token in all {
             assert_eq!(Token::from_data(token.to_data()), Some(token));
         }
-        assert_eq!(Token::from_data(EventData::new_u64(7)), None);
+        assert_eq!(Token::from_data(EventData::new_u64(8)), None);
     }
 }

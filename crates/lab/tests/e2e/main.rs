@@ -27,6 +27,7 @@ mod large;
 mod links;
 mod loss;
 mod managers;
+mod metrics;
 mod migration;
 mod mixed;
 mod operation;
@@ -84,6 +85,7 @@ fn scenarios() -> Vec<Scenario> {
         command_line::SCENARIOS,
         trouble::SCENARIOS,
         managers::SCENARIOS,
+        metrics::SCENARIOS,
         migration::SCENARIOS,
         statistics::SCENARIOS,
         filters::SCENARIOS,

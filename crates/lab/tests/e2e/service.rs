@@ -14,8 +14,8 @@ use lab::{kernel, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Scenario;
-use crate::ends;
 use crate::pair::SOON;
+use crate::{ends, metrics};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("service/manager_is_told", |w| {
@@ -138,7 +138,11 @@ fn system_calls(world: &World) -> Result<()> {
     ensure!(!allowed.contains("mount") && allowed.contains("sendto"));
     let lab = Lab::build(Options::default())?;
     let settings = Settings {
-        general_lines: "Scheduler {\nType RR\nPriority 1\n}".into(),
+        general_lines: format!(
+            "Scheduler {{\nType RR\nPriority 1\n}}\nMetrics {{\nIPv4_address 127.0.0.1\nPort 9411\n\
+             File {}\nInterval 1\n}}",
+            world.dir().join("ftfw.prom").display()
+        ),
         ..Settings::new(Mode::Ftfw)
     };
     let config = Daemon::configure(&lab.fw[0], 0, &settings, world.dir())?;
@@ -169,6 +173,11 @@ fn system_calls(world: &World) -> Result<()> {
     ] {
         ensure!(ask(action)?, "{action:?}");
     }
+    let (status, _) = metrics::get(&lab.fw[0], "/metrics", "")?;
+    ensure!(status == 200, "{status}");
+    wait::until("the file of metrics is written", SOON, || {
+        world.dir().join("ftfw.prom").exists()
+    })?;
     // The first line of a trace begins with the number of the process.
     let text = || std::fs::read_to_string(&trace).unwrap_or_default();
     let first = text();
@@ -183,7 +192,7 @@ fn system_calls(world: &World) -> Result<()> {
         (name.chars().all(|c| c.is_alphanumeric() || c == '_')).then(|| name.to_owned())
     };
     let called: BTreeSet<String> = text().lines().filter_map(name).collect();
-    for needed in ["sched_setscheduler", "sendto", "epoll_pwait"] {
+    for needed in ["sched_setscheduler", "sendto", "epoll_pwait", "rename"] {
         ensure!(called.contains(needed), "no {needed} in {called:?}");
     }
     let refused: Vec<_> = called.difference(&allowed).collect();
