@@ -22,8 +22,11 @@ use serde_json::Value;
 use crate::Scenario;
 use crate::pair::{Pair, SOON};
 
+mod names;
+
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("metrics/values_are_those_of_the_status", values),
+    ("metrics/rules_and_dashboard_name_what_is_exported", named),
     ("metrics/hostile_clients_delay_nobody", hostile),
     ("metrics/the_file_is_whole_at_any_time", file),
     ("metrics/nothing_is_exported_unless_configured", off),
@@ -327,6 +330,51 @@ fn values(world: &World) -> Result<()> {
             is_0("ftfw_link_usable{link=\"eth2\"}") && is_0("ftfw_peer_up")
         })
     })
+}
+
+/// Goal: no rule and no panel is about a metric that does not exist. Method: the names of all
+/// expressions, in a scrape of a pair after a commit; promtool for the rules' grammar and tests.
+fn named(world: &World) -> Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging");
+    let rules = fs::read_to_string(folder.join("prometheus/ftfw.rules.yml"))?;
+    let board: Value =
+        serde_json::from_str(&fs::read_to_string(folder.join("grafana/ftfw.json"))?)?;
+    let pair = Pair::start(world, over_http(), Options::default())?;
+    let _open = pair.connect(SERVER, 10)?;
+    pair.wait_external("dport=7 ", 10)?;
+    // A takeover and back, so that there is a last commit.
+    pair.fw2.become_primary()?;
+    pair.fw1.become_backup()?;
+    let mut exported = BTreeSet::new();
+    wait::until("the peer reports what it holds", 2 * SOON, || {
+        let page = get(&pair.lab.fw[1], "/metrics", "").and_then(|(_, page)| read(&page, false));
+        let page = page.unwrap_or_default();
+        exported = (page.keys())
+            .map(|series| series.split('{').next().unwrap_or_default().to_owned())
+            .collect();
+        exported.contains("ftfw_flows_held_by_peer")
+    })?;
+    let of_rules = names::expressions_of_rules(&rules)?;
+    let of_board = names::expressions_of_dashboard(&board);
+    ensure!(of_rules.len() > 10 && of_board.len() > 30);
+    for expression in of_rules.iter().chain(&of_board) {
+        for name in names::metrics_of(expression)? {
+            ensure!(
+                exported.contains(&name) || names::OTHERS.contains(&name.as_str()),
+                "`{name}` is not exported: {expression}"
+            );
+        }
+    }
+    // The method finds what it is there to find.
+    ensure!(names::metrics_of("rate(ftfw_nosuch{a=\"b\"}[5m]) > 0")? == ["ftfw_nosuch"]);
+    ensure!(!exported.contains("ftfw_nosuch"));
+    let path = |name: &str| folder.join("prometheus").join(name).display().to_string();
+    promtool(&["check", "rules", &path("ftfw.rules.yml")], None)?;
+    promtool(&["test", "rules", &path("ftfw.rules.test.yml")], None)?;
+    promtool(
+        &["check", "config", "--syntax-only", &path("prometheus.yml")],
+        None,
+    )
 }
 
 /// Goal: clients that misbehave delay neither commands nor scrapes, and what they cost is bounded.
