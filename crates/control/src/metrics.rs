@@ -308,6 +308,7 @@ const INTERNAL_EXPECTED: [(&str, &str); 2] = [("cache", "internal"), ("object", 
 const EXTERNAL_EXPECTED: [(&str, &str); 2] = [("cache", "external"), ("object", "expectations")];
 
 const ROLES: &[&str] = &["unknown", "primary", "backup"];
+const INSTANCE_ROLES: &[&str] = &["unknown", "primary", "backup", "fault"];
 
 /// A metric whose value is read from the state.
 struct Family {
@@ -360,6 +361,39 @@ static FAMILIES: &[Family] = &[
     gauge("role", &["role"], "1 for the role that the HA manager's commands gave this replica, 0 for the others.", |s, p| {
         p.states("role", ROLES, s.status.role);
     }),
+    gauge("instance_role", &["name", "role"], "1 for the role of this firewall in an instance of the HA manager, 0 for the others.", |s, p| {
+        for instance in &s.status.instances {
+            for role in INSTANCE_ROLES {
+                let labels = [("name", instance.name.as_str()), ("role", role)];
+                p.sample(&labels, u8::from(*role == instance.role));
+            }
+        }
+    }),
+    gauge("instance_gate_open", &["name"], "1 if the gate of an instance is open, 0 if it is closed.", |s, p| {
+        for instance in &s.status.instances {
+            if let Some(gate) = instance.gate {
+                p.sample(&[("name", &instance.name)], u8::from(gate == "open"));
+            }
+        }
+    }),
+    gauge("instance_change_duration_seconds", &["name"], "How long the change to the present role of an instance took.", |s, p| {
+        for instance in &s.status.instances {
+            if let Some(took) = instance.took {
+                p.sample(&[("name", &instance.name)], took);
+            }
+        }
+    }),
+    gauge("safe", &[], "1 if nothing would be lost if the primary died now, and somebody would take over.", |s, p| {
+        p.one(s.peer_up.map(|_| u8::from(s.status.safe)));
+    }),
+    gauge("ready", &[], "1 if this firewall may be primary: it is in sync, or is primary already.", |s, p| {
+        p.one(s.peer_up.map(|_| u8::from(s.status.ready.is_ready)));
+    }),
+    gauge("unprotected_flows", &[], "Our flows that the peer does not hold, and has not held for some seconds.", |s, p| p.one(s.status.unprotected)),
+    gauge("missing_flows_of_peer", &[], "Flows of the peer that would be lost if it died now.", |s, p| {
+        p.one(s.peer_up.and(s.status.ready.lost));
+    }),
+    gauge("attention", &[], "What somebody must do something about, see `ftfw status`: how many things.", |s, p| p.one(Some(s.status.attention.len()))),
     gauge("cache_enabled", &["cache"], "0 if the cache is switched off.", |s, p| {
         p.sample(&[("cache", "internal")], u8::from(s.status.internal.enabled));
         p.sample(&[("cache", "external")], u8::from(s.status.external.enabled));

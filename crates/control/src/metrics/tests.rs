@@ -1,5 +1,6 @@
 use super::*;
 use crate::reply::{Connected, PeerReport};
+use crate::rows::{InstanceRow, Readiness};
 
 /// A state in which every metric has a value.
 fn full() -> State {
@@ -19,6 +20,18 @@ fn full() -> State {
             version: "0.1",
             mode: "FTFW",
             role: "primary",
+            ready: Readiness {
+                lost: Some(1),
+                ..Readiness::default()
+            },
+            unprotected: Some(1),
+            instances: vec![InstanceRow {
+                name: "VI_1".to_owned(),
+                role: "fault",
+                since: 1,
+                took: Some(0.5),
+                gate: Some("closed"),
+            }],
             kernel_flows: Some(1),
             kernel_max: Some(2),
             internal: cache(3),
@@ -135,6 +148,16 @@ fn the_forms_differ_in_names_of_families_units_and_the_end() {
     let samples =
         |page: &str| -> Vec<String> { parsed(page).0.into_iter().map(str::to_owned).collect() };
     assert_eq!(samples(&text), samples(&open));
+}
+
+#[test]
+fn an_instance_has_one_role() {
+    let page = page(&full(), Format::Text);
+    for (role, value) in [("fault", 1), ("primary", 0), ("unknown", 0)] {
+        let line = format!("ftfw_instance_role{{name=\"VI_1\",role=\"{role}\"}} {value}\n");
+        assert!(page.contains(&line), "{line}{page}");
+    }
+    assert!(page.contains("ftfw_instance_gate_open{name=\"VI_1\"} 0\n"));
 }
 
 #[test]

@@ -342,9 +342,9 @@ fn named(world: &World) -> Result<()> {
     let pair = Pair::start(world, over_http(), Options::default())?;
     let _open = pair.connect(SERVER, 10)?;
     pair.wait_external("dport=7 ", 10)?;
-    // A takeover and back, so that there is a last commit.
-    pair.fw2.become_primary()?;
-    pair.fw1.become_backup()?;
+    // A takeover, so that there is a last commit, and an instance.
+    pair.fw2.own(&["primary"])?;
+    pair.fw1.own(&["backup"])?;
     let mut exported = BTreeSet::new();
     wait::until("the peer reports what it holds", 2 * SOON, || {
         let page = get(&pair.lab.fw[1], "/metrics", "").and_then(|(_, page)| read(&page, false));

@@ -16,9 +16,11 @@ const WORDS: &[&str] = &[
     "label_values",
     "min_over_time",
     "on",
+    "or",
     "rate",
     "sum",
     "time",
+    "unless",
 ];
 /// After these a list of labels stands in brackets.
 const BEFORE_LABELS: &[&str] = &["by", "on", "group_left"];
