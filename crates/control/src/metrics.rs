@@ -1,7 +1,7 @@
 //! The daemon's state as a page for Prometheus.
 //!
 //! Counters come from their declarations (`counters`), gauges and the counters of links from
-//! [`FAMILIES`]: name, help, type and value stand in one row. docs/metrics.md lists all, and
+//! the table `FAMILIES`: name, help, type and value stand in one row. docs/metrics.md lists all, and
 //! a test compares.
 //!
 //! The page is written here and not by the crate `prometheus-client`, which writes OpenMetrics

@@ -228,10 +228,14 @@ fn check(path: &Path) -> Outcome {
                 print::out(format_args!("{}\n", loaded.shown));
             }
             let missing = surroundings::missing(&loaded.config);
-            for what in &missing {
+            let wanting = surroundings::wanting(&loaded.config);
+            for what in missing.iter().chain(&wanting) {
                 print::out(format_args!("warning: {what}\n"));
             }
             let verdict = match missing.is_empty() {
+                true if wanting.is_some() => {
+                    "no errors; the daemon starts, and tries again".to_owned()
+                }
                 true => format!("good, {}", loaded.counts),
                 false => "no errors, but the daemon does not start here".to_owned(),
             };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use config::Config;
 
-/// Interfaces and folders that are not here, as sentences.
+/// Interfaces and folders that are not here, as sentences. Without them the daemon does not start.
 pub(super) fn missing(config: &Config) -> Vec<String> {
     let mut missing = Vec::new();
     let links = config.sync.iter().flat_map(|sync| &sync.links);
@@ -15,25 +15,27 @@ pub(super) fn missing(config: &Config) -> Vec<String> {
         }
     }
     let stats_log = config.stats.as_ref().and_then(|s| s.log_file.as_ref());
-    let metrics = config.metrics.as_ref().and_then(|m| m.file.as_ref());
-    let files: [(&str, Option<&PathBuf>); 5] = [
+    let files: [(&str, Option<&PathBuf>); 4] = [
         ("the lock file", Some(&config.lock_file)),
         ("the log file", config.log_file.as_ref()),
         ("the control socket", config.control_path.as_ref()),
         ("the statistics log", stats_log),
-        ("the file of metrics", metrics),
     ];
-    for (what, path) in files {
-        if let Some(folder) = path.and_then(|path| path.parent())
-            && !folder.is_dir()
-        {
-            missing.push(format!(
-                "there is no folder {} here for {what}",
-                folder.display()
-            ));
-        }
-    }
+    let folders = files.into_iter();
+    missing.extend(folders.filter_map(|(what, path)| no_folder(what, path?)));
     missing
+}
+
+/// What is not here and does not keep the daemon from starting.
+pub(super) fn wanting(config: &Config) -> Option<String> {
+    let file = config.metrics.as_ref()?.file.as_ref()?;
+    no_folder("the file of metrics", file)
+}
+
+fn no_folder(what: &str, path: &Path) -> Option<String> {
+    let folder = path.parent().filter(|folder| !folder.is_dir())?;
+    let folder = folder.display();
+    Some(format!("there is no folder {folder} here for {what}"))
 }
 
 #[cfg(test)]
@@ -47,9 +49,9 @@ mod tests {
                     Port 1\nInterface lo\n}\n}";
         let config = config::parse(text).config.expect("a good file");
         let missing = super::missing(&config);
-        assert_eq!(missing.len(), 3, "{missing:?}");
+        assert_eq!(missing.len(), 2, "{missing:?}");
         assert!(missing[0].contains("no-such-one"));
         assert!(missing[1].contains("/no-such-folder"));
-        assert!(missing[2].contains("/no-such-place"));
+        assert!(super::wanting(&config).is_some_and(|w| w.contains("/no-such-place")));
     }
 }

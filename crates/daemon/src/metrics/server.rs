@@ -38,8 +38,8 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 const REST_MAX: usize = 64 << 10;
 /// How long until an address that cannot be listened on is tried again.
 const RETRY: Duration = Duration::from_secs(5);
-/// How long nobody is accepted after that has failed.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long nobody is accepted after that has failed: the socket stays ready.
+const PAUSE: Duration = Duration::from_millis(100);
 /// What epoll calls the listening socket; clients are numbered from 1.
 const DOOR: u64 = 0;
 
