@@ -127,6 +127,13 @@ impl Loop<'_> {
                     }
                 }
                 Next::Over(change) => self.change_over(&change),
+                Next::Claimed(change) => {
+                    let name = self.changes.roles.name(change.instance);
+                    self.host.log.notice(format!(
+                        "the peer is primary for nothing: its flows are ours since instance \
+                         `{name}` is primary"
+                    ));
+                }
                 Next::Nothing => return,
             }
         }

@@ -55,6 +55,8 @@ pub(crate) struct Change {
 #[derive(Debug)]
 struct Running {
     change: Change,
+    /// It is what an earlier change owed, and nobody waits for it.
+    is_owed: bool,
     left: VecDeque<Step>,
     /// The step whose end is awaited, and since when.
     at: Option<(Step, CommandId, Instant)>,
@@ -69,6 +71,8 @@ pub(crate) enum Next {
     MoveGate(Step),
     /// The change is over.
     Over(Change),
+    /// What a change owed is over: the flows here are announced as ours.
+    Claimed(Change),
     /// Nothing, or nothing before a command has ended.
     Nothing,
 }
@@ -98,6 +102,9 @@ pub(crate) struct Roles {
     steps: u64,
     /// It changed the role.
     changed: bool,
+    /// A change to primary that left the peer's flows the peer's, because the peer was
+    /// primary for something. They are claimed when it no longer is.
+    owed: Option<Change>,
 }
 
 impl Roles {
@@ -112,6 +119,7 @@ impl Roles {
             worst: Outcome::Ok,
             steps: 0,
             changed: false,
+            owed: None,
         }
     }
 
@@ -190,11 +198,14 @@ impl Roles {
             return Next::Nothing;
         }
         let Some(step) = running.left.pop_front() else {
-            let change = running.change;
+            let (change, is_owed) = (running.change, running.is_owed);
             self.running = None;
             let known = &mut self.list[change.instance];
             known.took = Some(now.since(known.since));
-            return Next::Over(change);
+            return match is_owed {
+                true => Next::Claimed(change),
+                false => Next::Over(change),
+            };
         };
         let closes = match step {
             Step::CloseGate => true,
@@ -209,7 +220,7 @@ impl Roles {
     /// Begins the next change, if it changes anything.
     fn begin(&mut self, now: Instant, around: Surroundings) -> Next {
         let Some(change) = self.waiting.pop_front() else {
-            return Next::Nothing;
+            return self.claim(now, around);
         };
         (self.worst, self.steps, self.changed) = (Outcome::Ok, 0, false);
         let is_several = self.list.len() > 1;
@@ -237,20 +248,47 @@ impl Roles {
                 add(Step::Commit, true);
                 add(Step::OpenGate, has_gate);
                 add(Step::FlushCaches, is_alone && !primary_beside);
-                let reads = around.has_internal_cache && !primary_beside;
-                add(Step::ReadKernel, is_alone && reads);
+                add(Step::ReadKernel, is_alone && around.has_internal_cache);
                 add(Step::Bulk, is_alone && around.has_control);
+                self.owed = (!is_alone).then_some(change);
             }
             Role::Backup | Role::Fault => {
                 add(Step::CloseGate, has_gate);
                 add(Step::ScheduleFlush, !primary_beside);
                 let asks = around.has_control && change.role == Role::Backup;
                 add(Step::AskPeer, asks);
+                self.owed = None;
             }
         }
         self.running = Some(Running {
             change,
+            is_owed: false,
             left: steps,
+            at: None,
+        });
+        self.next(now, around)
+    }
+
+    /// Claims the flows here, if a change owes that: this replica is primary for everything, and
+    /// the peer for nothing any more. Otherwise a peer that has started again would not get its
+    /// idle flows back, because only traffic shows whose a flow is.
+    fn claim(&mut self, now: Instant, around: Surroundings) -> Next {
+        let is_alone = !around.peer_is_primary
+            && (self.list.iter()).all(|known| known.role == Some(Role::Primary));
+        let Some(change) = self.owed.take_if(|_| is_alone) else {
+            return Next::Nothing;
+        };
+        let mut left = VecDeque::new();
+        if around.has_internal_cache {
+            left.push_back(Step::ReadKernel);
+        }
+        if around.has_control {
+            left.push_back(Step::Bulk);
+        }
+        self.running = Some(Running {
+            change,
+            is_owed: true,
+            left,
             at: None,
         });
         self.next(now, around)
@@ -272,6 +310,7 @@ impl Roles {
 
     /// Somebody has used the original's commands: they are about all instances.
     pub(crate) fn all_are(&mut self, role: Role, now: Instant) {
+        self.owed = None;
         for known in &mut self.list {
             if known.role != Some(role) {
                 known.role = Some(role);
@@ -406,7 +445,7 @@ mod tests {
                     assert_eq!(over, change);
                     return steps;
                 }
-                Next::Nothing => panic!("nothing to do after {steps:?}"),
+                other => panic!("{other:?} after {steps:?}"),
             }
         }
         steps
@@ -468,9 +507,49 @@ mod tests {
         let (closed, all) = roles.closed();
         assert_eq!((closed[0].name.as_str(), all), ("B", false));
         let steps = change(&mut roles, Role::Primary, "B", AROUND);
-        assert_eq!(steps, [Commit, OpenGate, Bulk]);
+        assert_eq!(steps, [Commit, OpenGate, ReadKernel, Bulk]);
         let steps = change(&mut roles, Role::Backup, "A", AROUND);
         assert_eq!(steps, [CloseGate, AskPeer]);
+    }
+
+    /// Goes on while nobody asks for anything; returns the steps.
+    fn idle(roles: &mut Roles, around: Surroundings) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for n in 100.. {
+            match roles.next(at(n), around) {
+                Next::Start(step, _) => {
+                    roles.started(step, CommandId(n), at(n));
+                    roles.ended(CommandId(n), at(n));
+                    steps.push(step);
+                }
+                Next::Claimed(_) => {}
+                Next::Nothing => return steps,
+                other => panic!("{other:?}"),
+            }
+        }
+        steps
+    }
+
+    #[test]
+    fn the_peers_flows_are_claimed_when_it_is_primary_for_nothing_any_more() {
+        use Step::*;
+        let around = Surroundings {
+            peer_is_primary: true,
+            ..AROUND
+        };
+        let mut roles = two();
+        change(&mut roles, Role::Primary, "A", around);
+        assert_eq!(idle(&mut roles, AROUND), [], "B is not ours");
+        let steps = change(&mut roles, Role::Primary, "B", around);
+        assert_eq!(steps, [Commit, OpenGate]);
+        assert_eq!(idle(&mut roles, around), []);
+        assert_eq!(idle(&mut roles, AROUND), [ReadKernel, Bulk]);
+        assert_eq!(idle(&mut roles, AROUND), [], "once");
+        // A half that has gone back in the meantime is the peer's.
+        change(&mut roles, Role::Backup, "B", around);
+        change(&mut roles, Role::Primary, "B", around);
+        change(&mut roles, Role::Backup, "B", around);
+        assert_eq!(idle(&mut roles, AROUND), []);
     }
 
     #[test]
