@@ -5,6 +5,8 @@
 
 # none: no daemon, the control experiment; conntrackd: Debian's; ftfw: ours.
 DAEMON ?= all
+# One of docs/setups instead, e.g. `make demo SETUP=static`: without and with ftfw.
+SETUP ?=
 
 all:
 	cargo build --release
@@ -30,7 +32,7 @@ test-full:
 demo:
 	scripts/need packages
 	cargo build --release
-	scripts/demo $(DAEMON)
+	scripts/demo $(if $(SETUP),setup $(SETUP),$(DAEMON))
 
 # Manual pages, and completions for bash, zsh and fish.
 manual:

@@ -15,6 +15,7 @@ pub mod kernel;
 pub mod loss;
 pub mod node;
 pub mod relay;
+pub mod setups;
 pub mod ssh;
 pub mod topology;
 pub mod traffic;

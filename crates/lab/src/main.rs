@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use lab::bench::{self, Family, Plan};
 use lab::daemon::{Kind, Mode, Settings};
-use lab::loss::Setup;
+use lab::loss;
+use lab::setups::Setup;
 use lab::topology::Options;
 use lab::world::{self, World};
 
@@ -62,6 +63,15 @@ enum Action {
         /// How many connections
         #[arg(long, default_value_t = 1000)]
         connections: usize,
+    },
+    /// Start one of the set-ups of docs/setups, let its firewalls die, and see what survives
+    Setup {
+        /// Which one
+        #[arg(value_enum)]
+        name: Setup,
+        /// Without ftfw: the control experiment
+        #[arg(long)]
+        without: bool,
     },
     /// Measure ftfw beside conntrackd in one run
     Bench {
@@ -196,14 +206,14 @@ fn run() -> Result<ExitCode> {
             seed,
         } => {
             let kinds = [daemon.into(), second.unwrap_or(daemon).into()];
-            let setup = Setup {
+            let setup = loss::Setup {
                 loss,
                 connections,
                 limit: Duration::from_secs(10),
                 seed,
-                ..Setup::new(kinds, mode.into())
+                ..loss::Setup::new(kinds, mode.into())
             };
-            let a = lab::loss::measure(&world, &setup)?;
+            let a = loss::measure(&world, &setup)?;
             print!("flows={} missing={} stale={}", a.flows, a.missing, a.stale);
             print!(" lost={} bytes_per_event={:.1}", a.lost, a.bytes_per_event);
             match a.equal_after {
@@ -211,6 +221,17 @@ fn run() -> Result<ExitCode> {
                 None => println!(),
             }
             Ok(ExitCode::SUCCESS)
+        }
+        Action::Setup { name, without } => {
+            let daemon = if without { "without ftfw" } else { "with ftfw" };
+            println!("set-up `{}`, {daemon}", name.name());
+            let report = name.run(&world, !without)?;
+            print!("{report}");
+            Ok(if report.all_lived() != without {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
         Action::Demo {
             daemon,

@@ -274,7 +274,7 @@ impl Lab {
 }
 
 /// `ip` in the namespace between the machines, which holds the bridges.
-fn hub(words: &str) -> Result<()> {
+pub(crate) fn hub(words: &str) -> Result<()> {
     let out = Command::new("ip").args(words.split_whitespace()).output()?;
     anyhow::ensure!(
         out.status.success(),
@@ -284,7 +284,7 @@ fn hub(words: &str) -> Result<()> {
     Ok(())
 }
 
-fn wire(node: &Node, dev: &str, bridge: &str) -> Result<()> {
+pub(crate) fn wire(node: &Node, dev: &str, bridge: &str) -> Result<()> {
     let port = format!("{}-{bridge}", node.name());
     hub(&format!(
         "link add {port} type veth peer name {dev} netns {}",
@@ -293,7 +293,7 @@ fn wire(node: &Node, dev: &str, bridge: &str) -> Result<()> {
     hub(&format!("link set {port} master {bridge} up"))
 }
 
-fn address(node: &Node, dev: &str, addresses: &[&str]) -> Result<()> {
+pub(crate) fn address(node: &Node, dev: &str, addresses: &[&str]) -> Result<()> {
     for a in addresses {
         let nodad = if a.contains(':') { "nodad" } else { "" };
         node.run(&format!("ip addr add {a} dev {dev} {nodad}"))?;

@@ -1,8 +1,9 @@
 //! What the documents promise of these tests.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use lab::setups;
 
 /// The table of weak points has all of them in order, and each end-to-end test that it names
 /// exists; a name may end with `*`.
@@ -32,4 +33,42 @@ pub(crate) fn weak_points(names: &[&str]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Each set-up has a chapter that shows every one of its files as it is.
+pub(crate) fn chapters() -> Result<()> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/setups");
+    for entry in std::fs::read_dir(setups::folder())? {
+        let folder = entry?.path();
+        if !folder.is_dir() {
+            continue;
+        }
+        let name = folder.file_name().context("a name")?;
+        let chapter = docs.join(name).with_extension("md");
+        let text = std::fs::read_to_string(&chapter)
+            .with_context(|| format!("read {}", chapter.display()))?;
+        for file in files(&folder)? {
+            let shown = format!("```\n{}```\n", std::fs::read_to_string(&file)?);
+            let (chapter, file) = (chapter.display(), file.display());
+            ensure!(
+                text.contains(&shown),
+                "{chapter} does not show {file} as it is"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// All files of a folder and of the folders in it.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files(&path)?);
+        } else {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }

@@ -36,6 +36,7 @@ mod ready;
 mod restart;
 mod rules;
 mod service;
+mod setups;
 mod site;
 mod sources;
 mod statistics;
@@ -95,6 +96,7 @@ fn scenarios() -> Vec<Scenario> {
         windows::SCENARIOS,
         gate::SCENARIOS,
         ready::SCENARIOS,
+        setups::SCENARIOS,
     ]
     .concat()
 }
@@ -120,12 +122,16 @@ fn main() -> ExitCode {
         let trial = move || start(&run.to_string());
         Trial::test(name, trial).with_ignored_flag(reason.is_some())
     });
-    // This one needs no namespaces.
+    // These need no namespaces.
     let documents = Trial::test("documents/weak_points_name_tests_that_exist", || {
         let names: Vec<_> = scenarios().into_iter().map(|(name, _)| name).collect();
         documents::weak_points(&names).map_err(|e| format!("{e:#}").into())
     });
-    libtest_mimic::run(&arguments, trials.chain(mixed).chain([documents]).collect()).exit_code()
+    let chapters = Trial::test("documents/chapters_show_the_files_that_run", || {
+        documents::chapters().map_err(|e| format!("{e:#}").into())
+    });
+    let all = trials.chain(mixed).chain([documents, chapters]);
+    libtest_mimic::run(&arguments, all.collect()).exit_code()
 }
 
 /// Runs one scenario in new namespaces.

@@ -1,0 +1,31 @@
+//! The set-ups of docs/setups, with the files that their chapters show, each with its control
+//! experiment: the same run without ftfw.
+
+use anyhow::{Result, ensure};
+use lab::setups::{CONNECTIONS, Setup};
+use lab::world::World;
+
+use crate::Scenario;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("setups/static_keeps_both_halves", |w| {
+        lives(w, Setup::Static)
+    }),
+    (
+        "setups/static_without_ftfw_loses_the_half_of_the_dead",
+        |w| dies(w, Setup::Static, &[0, CONNECTIONS]),
+    ),
+];
+
+fn lives(world: &World, setup: Setup) -> Result<()> {
+    let report = setup.run(world, true)?;
+    ensure!(report.all_lived(), "\n{report}");
+    Ok(())
+}
+
+/// `survive`: the connections of each group that live on without ftfw.
+fn dies(world: &World, setup: Setup, survive: &[usize]) -> Result<()> {
+    let report = setup.run(world, false)?;
+    ensure!(report.survived() == survive, "\n{report}");
+    Ok(())
+}
