@@ -28,7 +28,7 @@ mod words;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use flow::{Filter, Prefix};
+use flow::{Filter, Prefix, Proto};
 
 pub use diagnostic::{Diagnostic, SHOWN_MAX, Severity, Span};
 pub use parser::parse;
@@ -245,6 +245,30 @@ pub struct Config {
     pub stats: Option<Stats>,
     /// Names of the user-space helpers, in file order, each once.
     pub helpers: Vec<String>,
+}
+
+impl Config {
+    /// Which flows are replicated: the filter, and never the messages of the dedicated links.
+    pub fn replicated(&self, sync: &Sync) -> Filter {
+        Filter {
+            links: own_traffic(sync),
+            ..self.filter.clone()
+        }
+    }
+}
+
+/// Where messages go over the links: from here, and to here.
+fn own_traffic(sync: &Sync) -> Vec<(Proto, IpAddr, u16)> {
+    let proto = match sync.transport {
+        Some(Transport::Tcp) => Proto::TCP,
+        Some(Transport::Udp | Transport::Multicast) | None => Proto::UDP,
+    };
+    let ends = |link: &Link| {
+        let addresses = [link.address, link.destination].into_iter().flatten();
+        let port = link.port;
+        addresses.map(move |address| (proto, address, port))
+    };
+    sync.links.iter().flat_map(ends).collect()
 }
 
 /// What [`parse`] found.

@@ -8,6 +8,7 @@
 pub mod call;
 mod counted;
 pub mod facts;
+pub mod findings;
 pub mod metrics;
 mod query;
 pub mod reply;

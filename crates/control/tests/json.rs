@@ -8,6 +8,7 @@ use control::facts::{
     ConfigFacts, Facts, Fate, Finding, InterfaceFacts, Level, LinkFacts, ProcessFacts, RulesFacts,
     SocketsFacts,
 };
+use control::findings::{DiffRow, DifferenceRow, FieldRow};
 use control::reply::{CacheReport, Connected, LinkReport, PeerReport};
 use control::rows::{
     Attention, Beside, CountersRow, EventRow, ExpectationRow, FlowRow, InstanceRow, StatusRow,
@@ -246,6 +247,44 @@ fn steps() {
     };
     let seen = check(&tables, "Step", &to_json(&row));
     assert!(seen.iter().eq(tables["Step"].keys()));
+}
+
+#[test]
+fn what_diff_finds() {
+    let tables = documented();
+    let flow = FlowRow::new(&full(Proto::TCP, ports()), Beside::default());
+    let field = FieldRow {
+        field: "mark",
+        here: "1".to_owned(),
+        there: "2".to_owned(),
+    };
+    let row = DiffRow {
+        equal: false,
+        with: "peer",
+        sample: 1,
+        same: 1,
+        only_here: 0,
+        only_there: 0,
+        different: 1,
+        settled: 0,
+        changing: 0,
+        left_out: 0,
+        examples: vec![DifferenceRow {
+            found: "different",
+            flow,
+            fields: vec![field],
+        }],
+    };
+    let row = to_json(&row);
+    let example = &row["examples"][0];
+    for (section, value) in [
+        ("Diff", &row),
+        ("Difference", example),
+        ("Field", &example["fields"][0]),
+    ] {
+        let seen = check(&tables, section, value);
+        assert!(seen.iter().eq(tables[section].keys()), "{section}");
+    }
 }
 
 #[test]

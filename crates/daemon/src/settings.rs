@@ -1,11 +1,9 @@
 //! `config::Config` → `replica::Settings`, and what this version cannot do yet.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use config::{Config, Mode, Sync, Transport};
-use flow::{Filter, Proto};
+use config::{Config, Mode, Sync};
 use replica::{Epoch, LinkSettings, Seq, Settings, TableId};
 
 use crate::sysctl;
@@ -59,10 +57,7 @@ pub(crate) fn settings(config: &Config, sync: &Sync, links: Vec<LinkSettings>) -
         startup_resync: sync.startup_resync,
         overrun_resync: config.overrun_resync.map(seconds),
         expectations: sync.expectation_sync.clone(),
-        filter: Filter {
-            links: own_traffic(sync),
-            ..config.filter.clone()
-        },
+        filter: config.replicated(sync),
         first_link: sync.links.iter().position(|l| l.default).unwrap_or(0),
         links,
         sweep_short: sysctl::short_sweep(),
@@ -74,18 +69,4 @@ pub(crate) fn settings(config: &Config, sync: &Sync, links: Vec<LinkSettings>) -
         table: sys::netns::table_id().map_or(TableId(0), TableId),
         trailer: sync.alive_trailer,
     }
-}
-
-/// Where messages go over the links: from here, and to here.
-fn own_traffic(sync: &Sync) -> Vec<(Proto, IpAddr, u16)> {
-    let proto = match sync.transport {
-        Some(Transport::Tcp) => Proto::TCP,
-        Some(Transport::Udp | Transport::Multicast) | None => Proto::UDP,
-    };
-    let ends = |link: &config::Link| {
-        let addresses = [link.address, link.destination].into_iter().flatten();
-        let port = link.port;
-        addresses.map(move |address| (proto, address, port))
-    };
-    sync.links.iter().flat_map(ends).collect()
 }

@@ -93,6 +93,15 @@ In keepalived.conf, in place of notify scripts:
 Changes stay in order. With `Gate { Instance NAME }` in the configuration each instance or group
 of that name is followed, otherwise all as one. A daemon that is started again learns its role.";
 
+const DIFF: &str = "\
+Examples:
+  ftfw diff                  has the daemon missed something of the kernel?
+  ssh fw2 ftfw flows external -o json | ftfw diff --peer -
+  ftfw diff --sample 100     one flow of a hundred, with a large table
+
+Timeouts are not compared. What differs is looked at again before it counts.
+Exit status: 0 equal, 1 not equal, or not done.";
+
 const FLUSH: &str = "\
 Examples:
   ftfw flush external        forget what the peer has said, after a commit
@@ -197,6 +206,12 @@ pub(crate) enum Action {
         /// The FIFO, which keepalived names as the last argument of the program that it starts
         fifo: PathBuf,
     },
+    /// Compare the internal cache with the kernel, or with what the peer holds
+    #[command(after_help = DIFF)]
+    Diff {
+        #[command(flatten)]
+        diff: Diff,
+    },
     /// Empty a cache, or the kernel's table
     #[command(after_help = FLUSH)]
     Flush {
@@ -250,6 +265,20 @@ pub(crate) struct Ready {
     /// Go on, and keep a file for keepalived's `vrrp_track_file`: 0 if it may, else 1
     #[arg(long, value_name = "FILE")]
     pub(crate) track_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) form: Output,
+}
+
+/// What `diff` compares.
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// The peer's `ftfw flows external -o json`; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) peer: Option<PathBuf>,
+    /// Compare only one of so many flows, chosen by a hash
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) sample: u32,
     #[command(flatten)]
     pub(crate) form: Output,
 }

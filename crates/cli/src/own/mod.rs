@@ -3,9 +3,11 @@
 
 mod arguments;
 mod client;
+mod diff;
 mod doctor;
 mod keepalived;
 mod ready;
+mod row;
 mod rules;
 mod surroundings;
 mod text;
@@ -90,6 +92,7 @@ fn act(arguments: &Arguments) -> Result<Outcome, Failure> {
         }
         Action::Ready { ready } => ready::run(path, ready),
         Action::Keepalived { fifo } => keepalived::run(path, fifo),
+        Action::Diff { diff } => diff::run(path, diff),
         action => {
             let (task, form) = task(action)?;
             let call = Call::new(task, form == Form::Json);
@@ -212,7 +215,8 @@ fn task(action: &Action) -> Result<(Task, Form), Failure> {
         | Action::Ready { .. }
         | Action::Keepalived { .. }
         | Action::Rules(_)
-        | Action::Doctor(_) => Err(Failure::plain("this is not for the daemon")),
+        | Action::Doctor(_)
+        | Action::Diff { .. } => Err(Failure::plain("this is not for the daemon")),
     }
 }
 

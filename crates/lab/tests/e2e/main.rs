@@ -42,6 +42,7 @@ mod sources;
 mod statistics;
 mod tables;
 mod trouble;
+mod view;
 mod weak_points;
 mod windows;
 
@@ -97,6 +98,7 @@ fn scenarios() -> Vec<Scenario> {
         gate::SCENARIOS,
         ready::SCENARIOS,
         setups::SCENARIOS,
+        view::SCENARIOS,
     ]
     .concat()
 }
