@@ -148,8 +148,9 @@ impl Links {
             self.lines.extend(line);
             link.note_refusal(now);
         }
-        let has_others = self.list.len() > 1;
-        let is_usable = |l: &Link| l.is_usable(now) && !(has_others && l.refuses());
+        // One that has refused is better than others without a carrier.
+        let could_be_used = self.list.iter().filter(|l| l.is_usable(now)).count();
+        let is_usable = |l: &Link| l.is_usable(now) && !(could_be_used > 1 && l.refuses());
         let usable: Vec<bool> = self.list.iter().map(is_usable).collect();
         let told = std::mem::replace(&mut self.told, usable.clone());
         let all = usable.into_iter().zip(told).enumerate();

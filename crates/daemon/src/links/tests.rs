@@ -104,6 +104,22 @@ fn links_that_refuse_for_seconds_are_left_and_rest_before_they_are_chosen_again(
 }
 
 #[test]
+fn a_link_that_has_refused_is_chosen_at_once_when_no_other_has_a_carrier() {
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut links = links(vec![link(&peer, true), link(&peer, false)]);
+    links.list.iter_mut().for_each(|l| l.state = Some(RUNNING));
+    let now = Instant::now();
+    links.send(0, b"x", now);
+    let later = now + REFUSED_LONG;
+    links.send_waiting(0, later);
+    assert_eq!(links.go_on(later), [(0, false)]);
+    links.list[1].state = None;
+    assert_eq!(links.go_on(later), [(0, true), (1, false)]);
+    links.list[1].state = Some(RUNNING);
+    assert_eq!(links.go_on(later), [(0, false), (1, true)]);
+}
+
+#[test]
 fn a_single_link_that_refuses_is_kept() {
     let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut links = links(vec![link(&peer, true)]);
