@@ -57,6 +57,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         let kinds = [Kind::Ftfw, Kind::Conntrackd];
         paths::broken(w, kinds, 0, &["OUTPUT"], true)
     }),
+    ("links/failover_of_two_of_ours_that_a_rule_refuses", |w| {
+        paths::refused(w, paths::TWO_UDP)
+    }),
+    ("links/what_a_rule_refuses_on_the_only_link_waits", |w| {
+        paths::refused(w, paths::ONE_UDP)
+    }),
     (
         "links/failover_of_a_path_on_which_conntrackd_hears_nothing",
         |w| paths::broken(w, [Kind::Ftfw, Kind::Conntrackd], 1, &["INPUT"], true),

@@ -57,6 +57,15 @@ UDP {
     Interface eth5
 }";
 
+/// The control experiment: no second link.
+pub(super) const ONE_UDP: &str = "
+UDP {
+    IPv4_address 10.77.9.OWN
+    IPv4_Destination_Address 10.77.9.PEER
+    Port 3780
+    Interface eth2
+}";
+
 fn start(world: &World, kinds: [Kind; 2], blocks: &'static str) -> Result<Ends> {
     let lab = Lab::build(Options::default())?;
     lab.add_links(if blocks == FOUR { 4 } else { 2 })?;
@@ -140,6 +149,56 @@ pub(super) fn broken(
         }
     }
     Ok(())
+}
+
+/// Goal: while the system of FW1 refuses to send to the port of the first link, a pair of ours
+/// with a second link agrees over that one; a pair without loses nothing, and agrees as soon as
+/// the system sends again. Method: a rule in FW1's OUTPUT, under which flows begin and end.
+pub(super) fn refused(world: &World, blocks: &'static str) -> Result<()> {
+    let mut ends = start(world, [Kind::Ftfw; 2], blocks)?;
+    both_use(&ends, "eth2")?;
+    let rule = "OUTPUT -o eth2 -p udp --dport 3780 -j DROP";
+    ends.lab.fw[0].run(&format!("iptables -I {rule}"))?;
+    for n in 0..2 {
+        ends.make(n, 100)?;
+        ends.end(n, 0..30)?;
+    }
+    if blocks == ONE_UDP {
+        for _ in 0..50 {
+            std::thread::sleep(Duration::from_millis(100));
+            let known = ends.daemons[1].external("src=10.1.0.1 ")?.len();
+            ensure!(known == 100, "{known} instead of those of before");
+        }
+    } else {
+        both_use(&ends, "eth3")?;
+        ends.agree().context("over the second link")?;
+    }
+    ensure!(errors_sent(&ends.daemons[0])? > 0, "{}", ends.shown(0));
+    ends.lab.fw[0].run(&format!("iptables -D {rule}"))?;
+    ends.agree().context("without the rule")?;
+    for n in 0..2 {
+        ends.make(n, 50)?;
+        ends.end(n, 30..60)?;
+    }
+    ends.agree().context("after more flows")?;
+    if blocks == TWO_UDP {
+        // The first link is as good as before.
+        ends.lab.fw[0].run("ip link set eth3 down")?;
+        both_use(&ends, "eth2")?;
+        for n in 0..2 {
+            ends.make(n, 50)?;
+        }
+        ends.agree().context("over the first link again")?;
+    }
+    Ok(())
+}
+
+/// Datagrams that the system has refused to send over the first link.
+fn errors_sent(daemon: &Daemon) -> Result<u64> {
+    let text = daemon.ask(&["-s", "link"])?;
+    let line = text.lines().find(|l| l.contains("Error send"));
+    let number = line.and_then(|l| l.split_whitespace().next());
+    Ok(number.context("no line with errors")?.parse()?)
 }
 
 /// Goal: of four links one that has a carrier is used, the same by both, and the pair agrees
