@@ -18,8 +18,10 @@ use crate::Object;
 
 /// What stands in the place of a request code, native-endian like those.
 pub const CODE: i32 = i32::from_be_bytes(*b"ftfw");
-/// Version of this protocol.
-pub const PROTOCOL: u32 = 1;
+/// Version of this protocol. It is another one when a daemon of the version before would do
+/// something else than what is asked, because it does not know a field: since 2 expectations
+/// have filters, and flows and expectations can be counted.
+pub const PROTOCOL: u32 = 2;
 /// The longest line of a call in bytes.
 pub const CALL_MAX_BYTES: usize = 64 * 1024;
 
@@ -138,14 +140,19 @@ pub enum Task {
         table: Table,
         /// Words of a [`crate::Query`].
         filter: Vec<String>,
+        /// No rows: the tail has their number.
+        #[serde(default)]
+        count: bool,
     },
     /// Expectations of a table.
     Expectations {
         /// Which.
         table: Table,
         /// Words of a [`crate::Query`] for expectations.
-        #[serde(default)]
         filter: Vec<String>,
+        /// No rows: the tail has their number.
+        #[serde(default)]
+        count: bool,
     },
     /// Events of the kernel as they come, until the client closes the connection.
     Events {
@@ -344,6 +351,7 @@ mod tests {
             Task::Flows {
                 table: Table::External,
                 filter: vec!["proto=tcp".to_owned()],
+                count: true,
             },
             true,
         );
@@ -358,14 +366,27 @@ mod tests {
         assert_eq!(head.status, Outcome::Error);
         let error = head.error.unwrap();
         assert!(
-            error.contains("protocol 1") && error.contains("9.9) 7"),
+            error.contains("protocol 2") && error.contains("9.9) 7"),
             "{error}"
+        );
+    }
+
+    /// What a client of version 1 sent: a filter of expectations was not in its words.
+    #[test]
+    fn a_client_of_the_version_before_is_told_what_to_do() {
+        let line = br#"{"protocol":1,"version":"0.1.0","task":{"name":"expectations","table":"kernel"},"json":false}"#;
+        let head = Call::parse(line).unwrap_err();
+        assert_eq!(head.protocol, 2);
+        assert!(head.error.unwrap().contains("(ftfw 0.1.0) 1"));
+        assert_eq!(
+            head.help.as_deref(),
+            Some("use programs of the same version")
         );
     }
 
     #[test]
     fn an_unknown_task_is_an_error_with_help() {
-        let line = br#"{"protocol":1,"version":"1","json":true,"task":{"name":"dance"}}"#;
+        let line = br#"{"protocol":2,"version":"1","json":true,"task":{"name":"dance"}}"#;
         let head = Call::parse(line).unwrap_err();
         assert!(head.error.unwrap().contains("dance"));
         assert!(head.help.is_some());

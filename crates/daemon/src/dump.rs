@@ -6,7 +6,7 @@ use control::reply;
 use control::rows::Beside;
 use replica::{Age, Replica, Which};
 
-use crate::listing;
+use crate::listing::{self, Rows};
 
 /// Entries in one part of a dump, and parts for a client in one turn.
 const ENTRIES_PER_PART: usize = 64;
@@ -29,7 +29,7 @@ pub(crate) enum Form {
     /// The original's XML.
     Xml,
     /// Our rows, of what the query chooses.
-    Ours { json: bool, query: Query },
+    Ours { rows: Rows, query: Query },
 }
 
 /// How far a dump has come.
@@ -94,10 +94,10 @@ impl Dump {
                     (Form::Line, Which::External) => {
                         reply::external_line(&mut text, flow, age.active_secs, age.expires_secs);
                     }
-                    (Form::Ours { json, query }, _) => {
+                    (Form::Ours { rows: form, query }, _) => {
                         if query.holds(flow) {
                             *rows += 1;
-                            listing::flow_row(out, *json, flow, beside(which, age));
+                            listing::flow_row(out, *form, flow, || beside(which, age));
                         }
                     }
                 };
@@ -108,10 +108,10 @@ impl Dump {
                 let line = |e: &flow::Expectation, age: Age| match &*form {
                     Form::Xml => reply::expectation_element(&mut text, e),
                     Form::Line => reply::expectation_line(&mut text, e, age.active_secs),
-                    Form::Ours { json, query } => {
+                    Form::Ours { rows: form, query } => {
                         if query.holds_expectation(e) {
                             *rows += 1;
-                            listing::expectation_row(out, *json, e, beside(which, age));
+                            listing::expectation_row(out, *form, e, beside(which, age));
                         }
                     }
                 };

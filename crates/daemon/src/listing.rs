@@ -22,27 +22,57 @@ use sys::netlink::{Netlink, RECEIVE_BYTES};
 use crate::kernel::{DumpSocket, Dumped};
 use crate::session::STALL_LIMIT;
 
-/// Appends the row of a flow.
-pub(crate) fn flow_row(out: &mut Vec<u8>, json: bool, flow: &Flow, beside: Beside) {
-    if json {
-        json_line(out, &FlowRow::new(flow, beside));
-    } else {
-        let mut text = String::new();
-        // Writing to a string cannot fail.
-        let _ = flow.fmt_line(&mut text, flow::LineForm::WithTimeout);
-        out.extend_from_slice(text.as_bytes());
-        text_beside(out, &beside);
+/// What a client gets of each entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rows {
+    /// A line for people.
+    Text,
+    /// An object.
+    Json,
+    /// Nothing: it wants to know how many there are.
+    Count,
+}
+
+impl Rows {
+    pub(crate) fn new(json: bool, count: bool) -> Rows {
+        match (count, json) {
+            (true, _) => Rows::Count,
+            (false, true) => Rows::Json,
+            (false, false) => Rows::Text,
+        }
+    }
+}
+
+/// Appends the row of a flow. `beside` is asked only if there is one.
+pub(crate) fn flow_row(
+    out: &mut Vec<u8>,
+    rows: Rows,
+    flow: &Flow,
+    beside: impl FnOnce() -> Beside,
+) {
+    match rows {
+        Rows::Count => {}
+        Rows::Json => json_line(out, &FlowRow::new(flow, beside())),
+        Rows::Text => {
+            let mut text = String::new();
+            // Writing to a string cannot fail.
+            let _ = flow.fmt_line(&mut text, flow::LineForm::WithTimeout);
+            out.extend_from_slice(text.as_bytes());
+            text_beside(out, &beside());
+        }
     }
 }
 
 /// Appends the row of an expectation.
-pub(crate) fn expectation_row(out: &mut Vec<u8>, json: bool, e: &Expectation, beside: Beside) {
-    if json {
-        json_line(out, &ExpectationRow::new(e, beside));
-    } else {
-        let timeout = e.timeout.unwrap_or(0);
-        out.extend_from_slice(format!("{timeout} {e}").as_bytes());
-        text_beside(out, &beside);
+pub(crate) fn expectation_row(out: &mut Vec<u8>, rows: Rows, e: &Expectation, beside: Beside) {
+    match rows {
+        Rows::Count => {}
+        Rows::Json => json_line(out, &ExpectationRow::new(e, beside)),
+        Rows::Text => {
+            let timeout = e.timeout.unwrap_or(0);
+            out.extend_from_slice(format!("{timeout} {e}").as_bytes());
+            text_beside(out, &beside);
+        }
     }
 }
 
@@ -82,7 +112,7 @@ pub(crate) fn json_line(out: &mut Vec<u8>, row: &impl serde::Serialize) {
 #[derive(Debug)]
 pub(crate) struct Listing {
     pub(crate) is_expectations: bool,
-    pub(crate) json: bool,
+    pub(crate) rows: Rows,
     pub(crate) query: Query,
 }
 
@@ -128,13 +158,13 @@ impl Listing {
                 match decoded {
                     Message::Flow { flow, .. } if self.query.holds(&flow) => {
                         rows += 1;
-                        flow_row(&mut text, self.json, &flow, details(message.payload));
+                        flow_row(&mut text, self.rows, &flow, || details(message.payload));
                     }
                     Message::Expectation { expectation, .. }
                         if self.query.holds_expectation(&expectation) =>
                     {
                         rows += 1;
-                        expectation_row(&mut text, self.json, &expectation, Beside::default());
+                        expectation_row(&mut text, self.rows, &expectation, Beside::default());
                     }
                     Message::Done { error: 0, .. } => {
                         out.write_all(&text)?;

@@ -13,7 +13,7 @@ use crate::dump::{Dump, Form};
 use crate::follow::Follow;
 use crate::host::Cause;
 use crate::kernel::DumpSocket;
-use crate::listing::{self, Listing};
+use crate::listing::{self, Listing, Rows};
 use crate::session::{Asked, State};
 use crate::turn::Loop;
 
@@ -188,19 +188,27 @@ impl Loop<'_> {
                 }
                 return Ok(());
             }
-            Task::Flows { table, filter } => {
+            Task::Flows {
+                table,
+                filter,
+                count,
+            } => {
                 let list = Listing {
                     is_expectations: false,
-                    json,
+                    rows: Rows::new(json, count),
                     query: query(&filter)?,
                 };
                 return self.list(id, now, table, list);
             }
-            Task::Expectations { table, filter } => {
+            Task::Expectations {
+                table,
+                filter,
+                count,
+            } => {
                 let query = Query::parse_for_expectations(&filter);
                 let list = Listing {
                     is_expectations: true,
-                    json,
+                    rows: Rows::new(json, count),
                     query: query.map_err(bad_filter)?,
                 };
                 return self.list(id, now, table, list);
@@ -342,10 +350,10 @@ impl Loop<'_> {
         self.greet(id);
         let Listing {
             is_expectations,
-            json,
+            rows,
             query,
         } = list;
-        self.dump(id, which, is_expectations, Form::Ours { json, query });
+        self.dump(id, which, is_expectations, Form::Ours { rows, query });
         Ok(())
     }
 }

@@ -158,7 +158,7 @@ mod tests {
         Ok((rows, tail))
     }
 
-    const HEAD: &str = r#"{"protocol":1,"version":"0.1.0","status":"ok"}"#;
+    const HEAD: &str = r#"{"protocol":2,"version":"0.1.0","status":"ok"}"#;
 
     #[test]
     fn rows_come_between_head_and_tail() {
@@ -175,7 +175,7 @@ mod tests {
         assert!(error("hello\n").error.contains("unreadable"));
         let breaks = format!("{HEAD}\nrow\n");
         assert!(error(&breaks).error.contains("breaks off"));
-        let refused = r#"{"protocol":1,"version":"1","status":"error","error":"no","help":"do"}"#;
+        let refused = r#"{"protocol":2,"version":"1","status":"error","error":"no","help":"do"}"#;
         let refused = error(&format!("{refused}\n"));
         assert_eq!(
             (refused.error.as_str(), refused.help.as_deref()),

@@ -214,6 +214,7 @@ pub(super) fn list(
     let task = Task::Flows {
         table,
         filter: Vec::new(),
+        count: false,
     };
     let mut unreadable = None;
     client::ask(config, &Call::new(task, true), |line| {

@@ -153,26 +153,28 @@ fn task(action: &Action) -> Result<(Task, Form), Failure> {
         Action::Flows {
             table,
             filter,
+            count,
             form,
-            ..
         } => Ok((
             Task::Flows {
                 table: (*table).into(),
                 filter: good(filter)?,
+                count: *count,
             },
             form.output,
         )),
         Action::Expectations {
             table,
             filter,
+            count,
             form,
-            ..
         } => {
             let query = Query::parse_for_expectations(filter);
             query.map_err(|e| Failure::usage(e.to_string()))?;
             let task = Task::Expectations {
                 table: (*table).into(),
                 filter: filter.clone(),
+                count: *count,
             };
             Ok((task, form.output))
         }
@@ -281,6 +283,7 @@ mod tests {
         let flows = Task::Flows {
             table: Table::External,
             filter: vec!["proto=tcp".into(), "dport!=22".into()],
+            count: false,
         };
         assert_eq!(
             asked("ftfw flows external proto=tcp dport!=22 -o json"),

@@ -24,6 +24,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("command_line/what_cannot_be_done_is_explained", refusals),
     ("command_line/conntrackd_is_recognised", other_daemon),
     ("command_line/a_damaged_call_is_answered", damaged_calls),
+    (
+        "command_line/a_commit_of_nothing_prints_zeros",
+        commit_of_nothing,
+    ),
     ("command_line/check_touches_nothing", check),
     (
         "command_line/the_status_is_right_if_nobody_reads",
@@ -241,14 +245,16 @@ fn damaged_calls(world: &World) -> Result<()> {
         let _ = stream.read_to_string(&mut answer);
         Ok(answer)
     };
-    let good = br#"{"protocol":1,"version":"x","json":true,"task":{"name":"status"}}"#;
+    let good = br#"{"protocol":2,"version":"x","json":true,"task":{"name":"status"}}"#;
     ensure!(say(&[good, &b"\n"[..]].concat())?.lines().count() == 4);
     for bad in [
         &b"\n"[..],
         b"{}\n",
         b"\xff\xfe\n",
-        br#"{"protocol":2,"version":"9","json":true,"task":{"name":"status"}}"#,
-        br#"{"protocol":1,"version":"9","json":true,"task":{"name":"flows"}}"#,
+        // Of the version before, and of one to come.
+        br#"{"protocol":1,"version":"0.1.0","json":true,"task":{"name":"status"}}"#,
+        br#"{"protocol":3,"version":"9","json":true,"task":{"name":"status"}}"#,
+        br#"{"protocol":2,"version":"9","json":true,"task":{"name":"flows"}}"#,
     ] {
         let answer = say(&[bad, &b"\n"[..]].concat())?;
         let head: Value = serde_json::from_str(&answer)?;
@@ -263,6 +269,23 @@ fn damaged_calls(world: &World) -> Result<()> {
     silent.write_all(&CODE.to_ne_bytes())?;
     silent.write_all(b"{\"protocol\":")?;
     pair.fw1.own(&["status"])?;
+    Ok(())
+}
+
+/// With injection there is nothing to be committed, and a script still reads an object.
+fn commit_of_nothing(world: &World) -> Result<()> {
+    let settings = Settings {
+        mode_lines: "DisableExternalCache on".into(),
+        ..Settings::new(Mode::Ftfw)
+    };
+    let pair = Pair::start(world, settings, Options::default())?;
+    let said = rows(&pair.fw2, &["commit"])?;
+    ensure!(said.len() == 1, "{said:?}");
+    let numbers = ["created", "updated", "failed"].map(|name| said[0][name].as_u64());
+    ensure!(
+        numbers == [Some(0); 3] && said[0]["seconds"].is_number(),
+        "{said:?}"
+    );
     Ok(())
 }
 

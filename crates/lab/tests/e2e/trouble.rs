@@ -48,8 +48,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 const EVENTS: &str =
-    r#"{"protocol":1,"version":"x","json":true,"task":{"name":"events","filter":[]}}"#;
-const KERNEL_FLOWS: &str = r#"{"protocol":1,"version":"x","json":false,"task":{"name":"flows","table":"kernel","filter":[]}}"#;
+    r#"{"protocol":2,"version":"x","json":true,"task":{"name":"events","filter":[]}}"#;
+const KERNEL_FLOWS: &str = r#"{"protocol":2,"version":"x","json":false,"task":{"name":"flows","table":"kernel","filter":[]}}"#;
 /// `-i` of the original.
 const INTERNAL: i32 = 16;
 

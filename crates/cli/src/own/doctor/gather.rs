@@ -144,6 +144,7 @@ fn helpers_used(config: &Path) -> Vec<String> {
     let task = Task::Expectations {
         table: Table::Kernel,
         filter: Vec::new(),
+        count: false,
     };
     let rows = rows(config, task).unwrap_or_default();
     let mut used: Vec<String> = (rows.iter())
@@ -164,6 +165,7 @@ fn link_flows(config: &Path, links: &[LinkFacts]) -> Option<u64> {
         let task = Task::Flows {
             table: Table::Kernel,
             filter: vec![format!("dport={port}")],
+            count: false,
         };
         let is_of_link = |row: &Value| {
             let ends = [&row["orig"]["dst"], &row["orig"]["src"]];
