@@ -53,6 +53,12 @@ impl Ends {
         })
     }
 
+    /// Another program takes the place of the daemon of firewall `n`, which has been killed.
+    pub(crate) fn begin_as(&mut self, n: usize, kind: Kind) -> Result<()> {
+        self.kinds[n] = kind;
+        self.begin(n)
+    }
+
     pub(crate) fn restart(&mut self, n: usize) -> Result<()> {
         self.daemons[n].kill();
         self.begin(n)

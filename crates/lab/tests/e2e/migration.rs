@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::daemon::{Kind, Mode, Settings};
+use lab::topology::{Lab, Options};
 use lab::traffic::numbered::Connections;
 use lab::wait;
 use lab::world::World;
 
 use crate::Scenario;
+use crate::ends::Ends;
 use crate::pair::{PORT, SOON, known};
 use crate::site::{Site, pass_messages};
 
@@ -29,6 +31,17 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "migration/a_backup_that_asked_for_nothing_loses_connections",
         unasked,
     ),
+    (
+        "migration/ours_asks_an_original_that_is_not_recognised_yet",
+        |w| unrecognised(w, Asks::Ours),
+    ),
+    (
+        "migration/an_original_asks_that_is_not_recognised_yet",
+        |w| unrecognised(w, Asks::Original),
+    ),
+    ("migration/nobody_asks_a_new_original", |w| {
+        unrecognised(w, Asks::Nobody)
+    }),
 ];
 
 /// Connections that are opened before each failover.
@@ -133,4 +146,69 @@ fn unasked(world: &World) -> Result<()> {
     let survive = connections.round(SOON);
     ensure!(survive == 0, "{survive} of {COUNT} survive");
     Ok(())
+}
+
+/// Who sends `-n`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    Ours,
+    Original,
+    Nobody,
+}
+
+/// Goal: an original takes the place of one of ours, and a request is made before the other one
+/// has noticed that. The request is obeyed. Method: flows begin in both kernels while the daemon
+/// is away. The original announces its flows only when it is asked, as the run in which nobody
+/// asks shows. Ours sends its flows in each run, and logs whether it was asked.
+fn unrecognised(world: &World, asks: Asks) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    let mut ends = Ends::start(world, lab, [Kind::Ftfw; 2], Settings::new(Mode::Ftfw))?;
+    for n in 0..2 {
+        ends.make(n, 100)?;
+    }
+    ends.agree()?;
+    let is_peer = |ends: &Ends, what: &str| {
+        let network = ends.daemons[0].ask(&["-s", "network"]);
+        network.is_ok_and(|text| text.contains(&format!("peer: {what}")))
+    };
+    wait::until("ours is known", SETTLED, || is_peer(&ends, "ftfw"))?;
+    ends.daemons[1].kill();
+    for n in 0..2 {
+        ends.make(n, 50)?;
+    }
+    ends.begin_as(1, Kind::Conntrackd)?;
+    ensure!(is_peer(&ends, "ftfw"), "the original is recognised already");
+    match asks {
+        Asks::Ours => ends.daemons[0].ask(&["-n"]).map(drop)?,
+        Asks::Original => ends.daemons[1].ask(&["-n"]).map(drop)?,
+        Asks::Nobody => {}
+    }
+    ends.holds(1)?;
+    wait::until("the original is recognised", SETTLED, || {
+        is_peer(&ends, "without trailer")
+    })?;
+    let is_asked = || {
+        let log = ends.daemons[0].log();
+        log.contains("resync requested by other node")
+    };
+    if asks == Asks::Original {
+        wait::until("its request is obeyed", SETTLED, is_asked)?;
+    } else {
+        ensure!(!is_asked(), "the original has not asked");
+    }
+    if asks == Asks::Ours {
+        ends.holds(0)?;
+    } else {
+        // Longer than the request takes in the other run.
+        std::thread::sleep(Duration::from_secs(3));
+        let known = ends.daemons[0].external("src=10.2.0.1 ")?.len();
+        ensure!(known == 100, "{known} instead of those of before");
+        ends.daemons[0].ask(&["-n"])?;
+    }
+    ends.agree()?;
+    for n in 0..2 {
+        ends.make(n, 50)?;
+        ends.end(n, 0..30)?;
+    }
+    ends.agree().context("after more flows and ends")
 }
