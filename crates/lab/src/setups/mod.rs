@@ -12,6 +12,7 @@
 //! ```
 
 mod by_client;
+mod by_hash;
 mod machine;
 
 use std::fmt;
@@ -44,13 +45,29 @@ const WIRES: [(&str, &str); 3] = [("eth1", "in"), ("eth0", "out"), ("eth2", "syn
 pub enum Setup {
     /// Two gateways, the clients divided over them by their configuration
     Static,
+    /// Both firewalls receive every packet, and take their shares by a hash; nftables
+    Hash,
+    /// The same with the match `cluster` of iptables
+    HashIptables,
 }
 
 impl Setup {
-    /// Its folder in `packaging/examples`, and its chapter in `docs/setups`.
+    /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Setup::Static => "static",
+            Setup::Hash => "hash",
+            Setup::HashIptables => "hash-iptables",
+        }
+    }
+
+    /// Its folders in `packaging/examples`; a later one's files take the place of those of an
+    /// earlier one. The first one's name is that of the chapter.
+    fn folders(self) -> &'static [&'static str] {
+        match self {
+            Setup::Static => &["static"],
+            Setup::Hash => &["hash"],
+            Setup::HashIptables => &["hash", "hash/iptables"],
         }
     }
 
@@ -61,6 +78,7 @@ impl Setup {
     pub fn run(self, world: &World, with_daemon: bool) -> Result<Report> {
         match self {
             Setup::Static => by_client::run(world, with_daemon),
+            Setup::Hash | Setup::HashIptables => by_hash::run(world, self, with_daemon),
         }
     }
 }
@@ -73,7 +91,7 @@ pub fn folder() -> PathBuf {
 /// Firewalls with the files of a set-up, and the wires between the machines.
 #[derive(Debug)]
 pub struct Site {
-    files: PathBuf,
+    folders: Vec<PathBuf>,
     with_daemon: bool,
     /// Clients inside.
     pub clients: Vec<Node>,
@@ -112,7 +130,7 @@ impl Site {
         let server = host("b", "out", &format!("{SERVER}/24"), back)?;
         numbered::serve(&server, SocketAddr::new(SERVER.parse()?, PORT))?;
         Ok(Site {
-            files: folder().join(setup.name()),
+            folders: setup.folders().iter().map(|f| folder().join(f)).collect(),
             with_daemon,
             clients: inside,
             server,
@@ -127,9 +145,11 @@ impl Site {
         for (dev, bridge) in WIRES {
             wire(&node, dev, bridge)?;
         }
-        let folders = [self.files.clone(), self.files.join(&name)];
+        let mut folders = self.folders.clone();
+        folders.push(self.folders[0].join(&name));
         let machine = Machine::new(node, &folders)?;
-        machine.sh("nft -f /etc/conntrackd/rules.nft && /etc/conntrackd/network")?;
+        machine.sh("set -e; cd /etc/conntrackd; nft -f rules.nft; \
+             [ ! -f rules.v4 ] || iptables-restore rules.v4; ./network")?;
         if self.with_daemon {
             machine.sh("conntrackd -d")?;
         }

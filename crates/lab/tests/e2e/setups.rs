@@ -15,6 +15,18 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "setups/static_without_ftfw_loses_the_half_of_the_dead",
         |w| dies(w, Setup::Static, &[0, CONNECTIONS]),
     ),
+    ("setups/hash_keeps_both_shares", |w| lives(w, Setup::Hash)),
+    (
+        "setups/hash_without_ftfw_loses_the_share_of_the_dead",
+        |w| dies(w, Setup::Hash, &[0, CONNECTIONS]),
+    ),
+    ("setups/hash_with_iptables_keeps_both_shares", |w| {
+        lives(w, Setup::HashIptables)
+    }),
+    (
+        "setups/hash_with_iptables_without_ftfw_loses_the_share_of_the_dead",
+        |w| dies(w, Setup::HashIptables, &[0, CONNECTIONS]),
+    ),
 ];
 
 fn lives(world: &World, setup: Setup) -> Result<()> {
