@@ -21,8 +21,8 @@ fn blocks(text: &str) -> Vec<&str> {
 }
 
 /// The words of each call of ours in a line, without what a shell does with it.
-fn calls(line: &str) -> Vec<Vec<&str>> {
-    let line = line.split(" #").next().unwrap();
+fn calls(line: &str) -> Vec<Vec<String>> {
+    let line = line.split(" #").next().unwrap().replace("2>", ">");
     let parts = line.split(['|', ';', '>']).flat_map(|p| p.split("&&"));
     let words = parts.map(|part| part.split_whitespace().collect::<Vec<_>>());
     words
@@ -33,7 +33,8 @@ fn calls(line: &str) -> Vec<Vec<&str>> {
             let before = &words[..at];
             let is_call = before.is_empty() || before[0] == "ssh";
             // `systemctl enable ftfw`, and a picture, are no calls.
-            (is_call && words.len() > at + 1).then(|| words[at..].to_vec())
+            let owned = || words[at..].iter().map(|w| (*w).to_owned()).collect();
+            (is_call && words.len() > at + 1).then(owned)
         })
         .collect()
 }
@@ -50,8 +51,7 @@ fn the_commands_of_the_book_exist() {
             {
                 continue;
             }
-            let words = ["ftfw"].iter().chain(&call[1..]);
-            let words = words.map(|w| w.trim_matches(['"', '\'']));
+            let words = call.iter().map(|w| w.trim_matches(['"', '\'']));
             if let Err(e) = cli::own::command().try_get_matches_from(words)
                 && e.exit_code() != 0
             {
