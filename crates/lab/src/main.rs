@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use lab::bench::{self, Family, Plan};
 use lab::daemon::{Kind, Mode, Settings};
 use lab::loss;
-use lab::setups::Setup;
+use lab::setups::{Setup, asymmetric};
 use lab::topology::Options;
 use lab::world::{self, World};
 
@@ -73,6 +73,24 @@ enum Action {
         #[arg(long)]
         without: bool,
     },
+    /// Open connections through the set-up `asymmetric`, and print how they come up
+    Openings {
+        /// `asymmetric` or `asymmetric-notrack`
+        #[arg(value_enum)]
+        name: Setup,
+        /// Answers come back through FW1, too
+        #[arg(long)]
+        symmetric: bool,
+        /// Milliseconds that the ways to the server and to the client take, both together
+        #[arg(long, default_value_t = 0.0)]
+        round_trip: f64,
+        /// Connections
+        #[arg(long, default_value_t = 500)]
+        count: usize,
+        /// Connections a second
+        #[arg(long, default_value_t = 100)]
+        rate: u32,
+    },
     /// Measure ftfw beside conntrackd in one run
     Bench {
         /// What to measure
@@ -117,6 +135,8 @@ enum Measure {
     Gate,
     /// Bytes sent and logged because of forged datagrams, with 50 000 flows
     Hostile,
+    /// How connections come up whose two directions pass different firewalls
+    Asymmetric,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -166,15 +186,11 @@ fn run() -> Result<ExitCode> {
         if let Some(reason) = world::unavailable() {
             bail!("{reason}");
         }
-        if let Action::Bench { what, plan } = &arguments.action {
-            let alone = match what {
-                Measure::Loss => Some(bench::loss(plan)),
-                Measure::Gate => Some(bench::gate(plan)),
-                _ => None,
-            };
-            if let Some(done) = alone {
-                return done.map(|()| ExitCode::SUCCESS);
-            }
+        if let Action::Bench { what, plan } = &arguments.action
+            && let Some(measure) = outside(*what)
+        {
+            measure(plan)?;
+            return Ok(ExitCode::SUCCESS);
         }
         // Ctrl-C reaches the run too, whose end takes everything with it.
         let status = world::command(env::args_os().skip(1))?
@@ -220,6 +236,23 @@ fn run() -> Result<ExitCode> {
                 Some(after) => println!(" equal_after={:.3}", after.as_secs_f64()),
                 None => println!(),
             }
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Openings {
+            name,
+            symmetric,
+            round_trip,
+            count,
+            rate,
+        } => {
+            let openings = asymmetric::measure(&asymmetric::Course {
+                setup: name,
+                symmetric,
+                round_trip: Duration::from_secs_f64(round_trip / 1e3),
+                count,
+                rate,
+            })?;
+            println!("{}", bench::asymmetric::line(&openings, count));
             Ok(ExitCode::SUCCESS)
         }
         Action::Setup { name, without } => {
@@ -268,8 +301,19 @@ fn measure(world: &World, what: Measure, plan: &Plan) -> Result<()> {
         Measure::Memory => bench::memory(world, plan, Family::V4),
         Measure::Memory6 => bench::memory(world, plan, Family::V6),
         Measure::Listing => bench::listing(world, plan),
-        Measure::Gate => bail!("it has namespaces of its own"),
         Measure::Hostile => bench::hostile(world, plan),
-        Measure::Loss => bail!("each run of it wants namespaces of its own"),
+        Measure::Loss | Measure::Gate | Measure::Asymmetric => {
+            bail!("each run of it wants namespaces of its own")
+        }
+    }
+}
+
+/// Measurements each of whose runs has namespaces of its own.
+fn outside(what: Measure) -> Option<fn(&Plan) -> Result<()>> {
+    match what {
+        Measure::Loss => Some(bench::loss),
+        Measure::Gate => Some(bench::gate),
+        Measure::Asymmetric => Some(bench::asymmetric::asymmetric),
+        _ => None,
     }
 }

@@ -4,6 +4,7 @@
 //! contenders, its goals, and a function that measures one contender once. The machine may be
 //! shared: read the figures as ratios, and see the spread.
 
+pub mod asymmetric;
 mod bulk;
 mod commit;
 mod events;

@@ -11,6 +11,7 @@
 //!            +------ eth1  FW2  eth0 --------+
 //! ```
 
+pub mod asymmetric;
 mod by_client;
 mod by_hash;
 mod machine;
@@ -49,6 +50,10 @@ pub enum Setup {
     Hash,
     /// The same with the match `cluster` of iptables
     HashIptables,
+    /// Requests go through one firewall, answers through the other one; FT-FW
+    Asymmetric,
+    /// The same with NOTRACK and without caches
+    AsymmetricNotrack,
 }
 
 impl Setup {
@@ -58,6 +63,8 @@ impl Setup {
             Setup::Static => "static",
             Setup::Hash => "hash",
             Setup::HashIptables => "hash-iptables",
+            Setup::Asymmetric => "asymmetric",
+            Setup::AsymmetricNotrack => "asymmetric-notrack",
         }
     }
 
@@ -68,6 +75,8 @@ impl Setup {
             Setup::Static => &["static"],
             Setup::Hash => &["hash"],
             Setup::HashIptables => &["hash", "hash/iptables"],
+            Setup::Asymmetric => &["asymmetric"],
+            Setup::AsymmetricNotrack => &["asymmetric", "asymmetric/notrack"],
         }
     }
 
@@ -79,6 +88,9 @@ impl Setup {
         match self {
             Setup::Static => by_client::run(world, with_daemon),
             Setup::Hash | Setup::HashIptables => by_hash::run(world, self, with_daemon),
+            Setup::Asymmetric | Setup::AsymmetricNotrack => {
+                asymmetric::run(world, self, with_daemon)
+            }
         }
     }
 }
@@ -144,9 +156,16 @@ impl Site {
         let node = Node::new(&name)?;
         for (dev, bridge) in WIRES {
             wire(&node, dev, bridge)?;
+            // The same after each start, as those of a real one: neighbours remember it.
+            let port = &dev[dev.len() - 1..];
+            node.run(&format!(
+                "ip link set {dev} address 02:00:00:00:0{}:0{port}",
+                n + 1
+            ))?;
         }
-        let mut folders = self.folders.clone();
-        folders.push(self.folders[0].join(&name));
+        let own = self.folders.iter().map(|folder| folder.join(&name));
+        let own = own.filter(|folder| folder.is_dir());
+        let folders: Vec<_> = self.folders.iter().cloned().chain(own).collect();
         let machine = Machine::new(node, &folders)?;
         machine.sh("set -e; cd /etc/conntrackd; nft -f rules.nft; \
              [ ! -f rules.v4 ] || iptables-restore rules.v4; ./network")?;
@@ -264,13 +283,16 @@ impl Report {
                 scope.spawn(|| *alive = group.round(limit));
             }
         });
-        let row = Row {
+        self.add(what, alive, since.elapsed());
+        Ok(())
+    }
+
+    fn add(&mut self, what: &str, alive: Vec<usize>, after: Duration) {
+        self.rows.push(Row {
             what: what.to_owned(),
             alive,
-            after: since.elapsed(),
-        };
-        self.rows.push(row);
-        Ok(())
+            after,
+        });
     }
 
     /// Connections that were alive at the end, of each group.

@@ -6,4 +6,5 @@ pub mod datagrams;
 pub mod ftp;
 pub mod http;
 pub mod numbered;
+pub mod opening;
 pub mod push;

@@ -27,6 +27,15 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "setups/hash_with_iptables_without_ftfw_loses_the_share_of_the_dead",
         |w| dies(w, Setup::HashIptables, &[0, CONNECTIONS]),
     ),
+    ("setups/asymmetric_comes_up_and_lives_on", |w| {
+        lives(w, Setup::Asymmetric)
+    }),
+    ("setups/asymmetric_in_notrack_comes_up_and_lives_on", |w| {
+        lives(w, Setup::AsymmetricNotrack)
+    }),
+    ("setups/asymmetric_without_ftfw_opens_no_connection", |w| {
+        dies(w, Setup::Asymmetric, &[0])
+    }),
 ];
 
 fn lives(world: &World, setup: Setup) -> Result<()> {
