@@ -15,6 +15,7 @@ pub mod asymmetric;
 mod by_client;
 mod by_hash;
 mod machine;
+mod third_node;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -54,6 +55,8 @@ pub enum Setup {
     Asymmetric,
     /// The same with NOTRACK and without caches
     AsymmetricNotrack,
+    /// A third firewall on the dedicated link, a spare that is started when one has failed
+    ThirdNode,
 }
 
 impl Setup {
@@ -65,6 +68,7 @@ impl Setup {
             Setup::HashIptables => "hash-iptables",
             Setup::Asymmetric => "asymmetric",
             Setup::AsymmetricNotrack => "asymmetric-notrack",
+            Setup::ThirdNode => "third-node",
         }
     }
 
@@ -77,6 +81,7 @@ impl Setup {
             Setup::HashIptables => &["hash", "hash/iptables"],
             Setup::Asymmetric => &["asymmetric"],
             Setup::AsymmetricNotrack => &["asymmetric", "asymmetric/notrack"],
+            Setup::ThirdNode => &["third-node"],
         }
     }
 
@@ -91,6 +96,7 @@ impl Setup {
             Setup::Asymmetric | Setup::AsymmetricNotrack => {
                 asymmetric::run(world, self, with_daemon)
             }
+            Setup::ThirdNode => third_node::run(world, with_daemon),
         }
     }
 }

@@ -36,6 +36,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("setups/asymmetric_without_ftfw_opens_no_connection", |w| {
         dies(w, Setup::Asymmetric, &[0])
     }),
+    ("setups/third_node_takes_over_as_a_cold_spare", |w| {
+        lives(w, Setup::ThirdNode)
+    }),
+    ("setups/third_node_without_ftfw_saves_nothing", |w| {
+        dies(w, Setup::ThirdNode, &[0])
+    }),
 ];
 
 fn lives(world: &World, setup: Setup) -> Result<()> {
