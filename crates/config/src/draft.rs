@@ -326,6 +326,7 @@ fn config() -> Config {
         events_reliable: false,
         event_iteration_limit: None,
         conntrack_events: true,
+        gather_events: true,
         poll_secs: None,
         scheduler: None,
         systemd: None,

@@ -61,7 +61,7 @@ const FTFW: &[Part] = &[Do(|d| d.mode(Mode::Ftfw)), Block(ModeFtfw)];
 const CLOSE: &[Part] = &[Do(|d| d.state(TcpState::CLOSE))];
 
 /// Every reserved word of the language (configuration reference, section 2), and
-/// ours: `ConntrackEvents`, `AliveTrailer`, `Gate` with what stands in it, and `Metrics` with `File`
+/// ours: `ConntrackEvents`, `GatherEvents`, `AliveTrailer`, `Gate` with what stands in it, and `Metrics` with `File`
 /// and `Interval`.
 #[rustfmt::skip]
 pub(crate) static WORDS: &[Word] = &[
@@ -113,6 +113,7 @@ pub(crate) static WORDS: &[Word] = &[
     w("NetlinkEventsReliable", &[at(&[General], &[Switch(|d, on| d.config.events_reliable = on)])]),
     w("EventIterationLimit", &[at(&[General], &[Number(|d, n| d.config.event_iteration_limit = given(n))])]),
     w("ConntrackEvents", &[at(&[General], &[Switch(|d, on| d.config.conntrack_events = on)])]),
+    w("GatherEvents", &[at(&[General], &[Switch(|d, on| d.config.gather_events = on)])]),
     w("PollSecs", &[at(&[General], &[Number(Draft::poll_secs)])]),
     w("Nice", &[at(&[General], &[Text("-20", Draft::nice)])
         .note(Warning("`Nice` has no effect: set it from outside with nice(1)"))]),

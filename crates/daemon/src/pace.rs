@@ -15,22 +15,39 @@ const PERIOD: Duration = Duration::from_millis(2);
 const BURST: u32 = 8;
 
 /// A rate of wake-ups.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
+    period: Duration,
     /// Moves on by a period with each wake-up, and with time: how far it is ahead of now says
     /// how many wake-ups there have been lately.
     paid: Instant,
 }
 
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace::new(true)
+    }
+}
+
 impl Pace {
+    /// `gathers`: events that come fast are read together. Otherwise each is read at once: a
+    /// peer through which the answer comes back must know the flow before that.
+    pub(crate) fn new(gathers: bool) -> Pace {
+        Pace {
+            period: if gathers { PERIOD } else { Duration::ZERO },
+            paid: Instant::default(),
+        }
+    }
+
     /// Events have been read at `now`.
     pub(crate) fn woken(&mut self, now: Instant) {
-        self.paid = (self.paid.max(now) + PERIOD).min(now + PERIOD * (BURST + 1));
+        let period = self.period;
+        self.paid = (self.paid.max(now) + period).min(now + period * (BURST + 1));
     }
 
     /// How long events are to gather from `now` on before they are read.
     pub(crate) fn pause(&self, now: Instant) -> Duration {
-        self.paid.since(now).saturating_sub(PERIOD * BURST)
+        self.paid.since(now).saturating_sub(self.period * BURST)
     }
 }
 
@@ -67,6 +84,12 @@ mod tests {
             let times = [0, 100, 200, 5000].map(|t| begin + t);
             assert_eq!(read(&mut pace, times), times);
         }
+    }
+
+    #[test]
+    fn without_gathering_no_event_waits() {
+        let times: Vec<u64> = (0..1000).map(|n| n * 10).collect();
+        assert_eq!(read(&mut Pace::new(false), times.clone()), times);
     }
 
     #[test]

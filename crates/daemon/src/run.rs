@@ -32,6 +32,7 @@ use crate::kernel::{DumpSocket, EventSocket};
 use crate::links::Links;
 use crate::log::Log;
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::service::Service;
 use crate::settings::{self, settings};
 use crate::statistics::StatisticsLog;
@@ -310,6 +311,7 @@ fn core(
     );
     host.statistics = statistics;
     host.metrics = metrics;
+    host.pace = Pace::new(config.gather_events);
     Ok(Core {
         replica,
         host,
