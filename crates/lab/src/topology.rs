@@ -207,6 +207,19 @@ impl Lab {
         Ok(())
     }
 
+    /// Rules as most people have them: nothing is refused, nothing is dropped because it is
+    /// INVALID, and the kernel follows a connection from any segment on.
+    pub fn open_rules(&self) -> Result<()> {
+        for fw in &self.fw {
+            for chain in ["INPUT", "FORWARD"] {
+                fw.run(&format!("iptables -P {chain} ACCEPT"))?;
+                fw.run(&format!("iptables -F {chain}"))?;
+            }
+            fw.sysctl("net/netfilter/nf_conntrack_tcp_loose", "1")?;
+        }
+        Ok(())
+    }
+
     /// Number of entries in a firewall's kernel table for which the words of `filter` hold,
     /// as `conntrack -L` takes them, e.g. `-p tcp --dport 7`.
     pub fn count_flows(&self, n: usize, filter: &str) -> Result<usize> {

@@ -102,7 +102,7 @@ pub fn gate(plan: &Plan) -> Result<()> {
 /// If copies are left at the backup: it would take over into a table that is not empty.
 pub fn failovers(world: &World, contender: Contender, count: usize) -> Result<Survey> {
     let lab = Lab::build(Options::default())?;
-    open_rules(&lab)?;
+    lab.open_rules()?;
     lab.drop_addresses(0)?;
     let mut settings = Settings::new(Mode::Ftfw);
     settings.mode_lines = "PurgeTimeout 1".to_owned();
@@ -149,15 +149,4 @@ pub fn failovers(world: &World, contender: Contender, count: usize) -> Result<Su
     // TCP repeats after up to some seconds.
     thread::sleep(Duration::from_secs(8));
     pushes.finish(Duration::from_secs(5))
-}
-
-fn open_rules(lab: &Lab) -> Result<()> {
-    for fw in &lab.fw {
-        for chain in ["INPUT", "FORWARD"] {
-            fw.run(&format!("iptables -P {chain} ACCEPT"))?;
-            fw.run(&format!("iptables -F {chain}"))?;
-        }
-        fw.sysctl("net/netfilter/nf_conntrack_tcp_loose", "1")?;
-    }
-    Ok(())
 }

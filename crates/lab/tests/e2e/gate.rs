@@ -77,18 +77,6 @@ fn settings(gate: &str) -> Settings {
     }
 }
 
-/// Nothing is refused by a rule, and the kernel follows a connection from any segment on.
-fn open_rules(lab: &Lab) -> Result<()> {
-    for fw in &lab.fw {
-        for chain in ["INPUT", "FORWARD"] {
-            fw.run(&format!("iptables -P {chain} ACCEPT"))?;
-            fw.run(&format!("iptables -F {chain}"))?;
-        }
-        fw.sysctl("net/netfilter/nf_conntrack_tcp_loose", "1")?;
-    }
-    Ok(())
-}
-
 fn status(pair: &Pair) -> Result<Value> {
     let text = pair.fw2.own(&["status", "-o", "json"])?;
     Ok(serde_json::from_str(&text)?)
@@ -111,7 +99,7 @@ fn flows(lab: &Lab) -> Result<usize> {
 /// of the connections, and how many flows FW2's kernel had before the commit.
 fn late_commit(world: &World, gate: &str) -> Result<(Survey, usize)> {
     let mut pair = Pair::start(world, settings(gate), Options::default())?;
-    open_rules(&pair.lab)?;
+    pair.lab.open_rules()?;
     pair.fw1.own(&["primary"])?;
     pair.fw2.own(&["backup"])?;
     let every = Duration::from_millis(100);
