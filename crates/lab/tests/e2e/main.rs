@@ -107,7 +107,10 @@ fn main() -> ExitCode {
     if world::is_inside() {
         return inside();
     }
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // Most tests wait most of the time: one more than there are processors.
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    arguments.test_threads.get_or_insert(processors + 1);
     let reason = world::unavailable();
     if let Some(reason) = &reason {
         if env::var_os("FTFW_NO_SKIP").is_some() {

@@ -185,7 +185,11 @@ fn churn(world: &World) -> Result<()> {
     sender
         .join()
         .map_err(|_| anyhow::anyhow!("it panicked"))??;
-    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // On a busy machine one of thousands of flows of a second may be caught twice in a row. Without
+    // the second look hundreds are, each time.
+    ensure!(wrong.len() <= 2, "{}", wrong.join("\n"));
+    let is_small = |said: &String| said.lines().count() <= 4;
+    ensure!(wrong.iter().all(is_small), "{}", wrong.join("\n"));
     // Otherwise nothing has been shown.
     ensure!(looked_again > 0, "nothing changed while it looked");
     Ok(())
