@@ -83,6 +83,9 @@ pub(crate) struct Peer {
     /// What it is owed for what has come from it (FT-FW).
     pub(crate) hearing: Hearing,
     pub(crate) role: Role,
+    /// It was primary when we took over, and has not been heard as a backup since: our take-over
+    /// is the later one.
+    pub(crate) was_primary: bool,
     /// Counts its epochs as far as we noticed; entries note the one that announced them. It
     /// wraps: an entry that 256 epochs in a row did not mention counts as confirmed again.
     pub(crate) epoch: u8,
@@ -126,6 +129,7 @@ impl Peer {
             receiver: Receiver::new(settings.mode),
             hearing: Hearing::new(settings),
             role: Role::Unknown,
+            was_primary: false,
             epoch: 0,
             table_since: 0,
             table: TableId(0),

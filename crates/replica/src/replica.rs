@@ -72,6 +72,9 @@ pub struct Replica {
     commit_next: Option<(CommandId, Objects)>,
     /// When the HA manager last made us primary.
     took_over_at: Option<Instant>,
+    /// When the operator of a primary last had its kernel read, or that announced: all that is
+    /// there is ours.
+    claimed_at: Option<Instant>,
     /// When the last commit began, if the external cache has not been emptied since.
     commit_opened_at: Option<Instant>,
     bulk: BulkUpdate,
@@ -105,6 +108,7 @@ impl Replica {
             commit: None,
             commit_next: None,
             took_over_at: None,
+            claimed_at: None,
             commit_opened_at: None,
             bulk: BulkUpdate::default(),
             peers: vec![Peer::new(&settings)],
@@ -364,6 +368,9 @@ impl Replica {
                 Answer::NoControl
             }
             Command::Bulk => {
+                if self.is_claiming() {
+                    self.claimed_at = Some(now);
+                }
                 self.start_bulk();
                 Answer::Done
             }

@@ -16,8 +16,7 @@ use crate::time::Instant;
 impl Replica {
     pub(crate) fn start_commit(&mut self, id: CommandId, objects: Objects) {
         self.call_purge_off();
-        self.role = Role::Primary;
-        self.took_over_at = Some(self.now);
+        self.take_over();
         if self.is_committing_late() && self.commit_next.is_none() {
             self.commit_next = Some((id, objects));
             return;
@@ -51,6 +50,15 @@ impl Replica {
             failed: 0,
             began: self.now,
         });
+    }
+
+    fn take_over(&mut self) {
+        self.role = Role::Primary;
+        self.took_over_at = Some(self.now);
+        self.claimed_at = None;
+        for peer in &mut self.peers {
+            peer.was_primary = peer.role == Role::Primary;
+        }
     }
 
     /// Commits what was announced since the commit that the script has just ended, and

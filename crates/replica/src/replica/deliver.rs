@@ -184,16 +184,33 @@ impl Replica {
         self.protocol.expires() && self.role == Role::Primary
     }
 
-    /// True if the peer's announcement crosses a bulk update of ours with the same flow:
-    /// both replicas were made to take over at once. The higher epoch keeps the flow;
-    /// otherwise each would take the other one for its owner.
+    /// True if the peer's announcement crosses our take-over, and the flow stays ours: the peer
+    /// was primary before us, or both were made to take over at once. Then their bulk updates
+    /// cross, and the higher epoch keeps the flow; otherwise each would take the other one for
+    /// its owner.
     fn wins(&self, from: PeerId, own: Slot) -> bool {
         let note = self.ledger.note(own);
-        let is_crossing = note.is_in_bulk() && note.is_ours();
-        let just_now = |at: Instant| self.now.since(at) < CROSSING_MAX;
-        let is_crossing = is_crossing && self.took_over_at.is_some_and(just_now);
+        if self.was_primary_before_us(from) {
+            return note.is_ours() || note.is_found();
+        }
         let theirs = self.peer(from).receiver.epoch();
-        is_crossing && theirs.is_some_and(|theirs| theirs.0 < self.settings.epoch.0)
+        let is_higher = theirs.is_some_and(|theirs| theirs.0 < self.settings.epoch.0);
+        note.is_ours() && note.is_in_bulk() && is_higher && self.is_just_now(self.took_over_at)
+    }
+
+    /// True if a peer was primary when we took over, and we are claiming what it had: what it
+    /// sends now is late, in answer to an earlier request for instance.
+    pub(crate) fn was_primary_before_us(&self, peer: PeerId) -> bool {
+        self.is_claiming() && self.peer(peer).was_primary
+    }
+
+    /// True while a take-over reads the kernel and announces what is there.
+    pub(crate) fn is_claiming(&self) -> bool {
+        self.is_just_now(self.claimed_at)
+    }
+
+    fn is_just_now(&self, at: Option<Instant>) -> bool {
+        at.is_some_and(|at| self.now.since(at) < CROSSING_MAX)
     }
 
     /// What the peer announces of a flow that stays ours: it counts on the entry until it

@@ -84,6 +84,7 @@ impl Replica {
         self.role = Role::Backup;
         // A take-over of the peer that comes now is the later one, and crosses nothing.
         self.took_over_at = None;
+        self.claimed_at = None;
         self.commit_opened_at = None;
         if self.flush.purge_at.is_none() {
             let after = self.settings.purge_timeout;

@@ -282,6 +282,7 @@ impl Replica {
         let own_epoch = self.settings.epoch;
         let peer = self.peer_mut(from);
         peer.role = trailer.map_or(Role::Unknown, |t| t.role);
+        peer.was_primary &= peer.role == Role::Primary;
         let holdings = trailer.and_then(|t| t.holdings);
         let answers_us = |h: &Holdings| h.heard == Some(own_epoch);
         let answers_another = |h: &Holdings| h.heard.is_some() && !answers_us(h);

@@ -2,8 +2,8 @@
 
 use cache::{Position, Slot, Ticket};
 use flow::{Flow, Labels};
-use wire::StateKind;
 use wire::v1::check_carried;
+use wire::{Role, StateKind};
 
 use super::{REQUESTS_MAX, Replica};
 use crate::command::Objects;
@@ -21,6 +21,7 @@ impl Replica {
         }
         self.events.push_back(Event::Resync);
         if objects.has_flows() {
+            self.claimed_at = (self.role == Role::Primary).then_some(self.now);
             self.sweeps.owe(Reason::Resync, DumpScope::All);
         } else if self.settings.expectations.is_some() {
             self.sweeps.owe(Reason::Resync, DumpScope::Expectations);
@@ -118,7 +119,8 @@ impl Replica {
             && !note.is_held()
             && !note.is_ours()
         {
-            let is_newer = self.external.times(slot).updated >= self.sweeps.began.tick();
+            let is_newer = self.external.times(slot).updated >= self.sweeps.began.tick()
+                && !self.was_primary_before_us(note.peer);
             if reason == Reason::Start || is_newer || note.has_ended() {
                 // What the peer has announced since is a copy; what it has ended is about to go.
                 return;

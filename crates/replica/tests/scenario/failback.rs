@@ -317,3 +317,35 @@ fn a_take_over_after_the_peer_was_made_the_backup_crosses_nothing() {
     assert_eq!(w.nodes[FW1].announced(), FLOWS.into());
     assert_eq!(w.nodes[FW2].replica.len(Which::External), FLOWS.into());
 }
+
+/// Goal: FW2 takes over from a living FW1, and what FW1 sends late takes nothing back.
+/// Method: FW1 sends everything once more between two commands of FW2's script, as it does in
+/// answer to an earlier request; FW1 is made the backup only then.
+#[test]
+fn what_the_former_primary_sends_during_a_take_over_takes_nothing_back() {
+    let script = [
+        Command::Commit(Objects::All),
+        Command::FlushCaches,
+        Command::Resync(Objects::All),
+        Command::Bulk,
+    ];
+    for (external_cache, moment) in [(true, 2), (true, 3), (false, 2), (false, 3)] {
+        let mut w = pair(external_cache);
+        w.command(FW2, Command::ScheduleFlush);
+        w.command(FW1, Command::Commit(Objects::All));
+        w.run(3.0);
+        for (n, command) in script.iter().enumerate() {
+            if n == moment {
+                w.command(FW1, Command::Bulk);
+                w.run(0.05);
+            }
+            w.command(FW2, *command);
+            w.run(0.05);
+        }
+        w.command(FW1, Command::ScheduleFlush);
+        w.run(1.0);
+        let (first, second) = (w.nodes[FW1].announced(), w.nodes[FW2].announced());
+        let what = format!("cache {external_cache}, before command {moment}");
+        assert_eq!((first, second), (0, FLOWS.into()), "{what}");
+    }
+}
