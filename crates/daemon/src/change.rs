@@ -11,7 +11,7 @@ use crate::gate::Gate;
 use crate::host::Cause;
 use crate::limit::Kind;
 use crate::log::Level;
-use crate::roles::{Change, Next, Roles, Surroundings};
+use crate::roles::{Change, Course, Next, Roles, Surroundings};
 use crate::session::State;
 use crate::turn::Loop;
 
@@ -71,6 +71,10 @@ impl Loop<'_> {
             id,
             json,
         };
+        if role != Role::Primary {
+            // The HA manager's word counts, not the end of a commit from before it.
+            self.changes.commits.clear();
+        }
         if !self.changes.roles.ask(change) {
             return Err(Head::error(
                 "too many changes of role wait",
@@ -148,6 +152,7 @@ impl Loop<'_> {
             has_internal_cache: settings.internal_cache,
             has_control: settings.mode != Mode::Alarm,
             peer_is_primary: lives && role == replica::Role::Primary,
+            commit_runs: replica.is_committing(),
         }
     }
 
@@ -185,7 +190,7 @@ impl Loop<'_> {
             let line = format!("instance `{name}` becomes {role}: {text}");
             self.host.log.error(line);
         }
-        self.changes.roles.note(row.status);
+        self.changes.roles.note(row.step, row.status);
         for session in self.host.clients.all().filter(|s| s.waits_for(change.id)) {
             match change.json {
                 true => session.reply_json(row),
@@ -195,12 +200,18 @@ impl Loop<'_> {
     }
 
     fn change_over(&mut self, change: &Change) {
-        let (worst, rows, changed) = self.changes.roles.last();
+        let (worst, rows, course) = self.changes.roles.last();
         let name = self.changes.roles.name(change.instance).to_owned();
         let role = change.role.name();
-        let text = match changed {
-            true => format!("instance `{name}` is {role}"),
-            false => format!("instance `{name}` has been {role} before: nothing to do"),
+        let text = match course {
+            Course::New | Course::Owed => format!("instance `{name}` is {role}"),
+            Course::Again(step) => {
+                let step = short(step);
+                format!(
+                    "instance `{name}` has been {role} before, but the {step} failed: done again"
+                )
+            }
+            Course::Same => format!("instance `{name}` has been {role} before: nothing to do"),
         };
         self.host.log.notice(&text);
         for session in self.host.clients.all().filter(|s| s.waits_for(change.id)) {
@@ -226,7 +237,10 @@ impl Loop<'_> {
         let (closed, all_forwarded) = changes.roles.closed();
         // What is in the sets expires: it is written three times before that.
         changes.due = (!closed.is_empty()).then(|| now + changes.timeout / 3);
-        let error = gate.keep_out(&closed, all_forwarded).err()?;
+        let Err(error) = gate.keep_out(&closed, all_forwarded) else {
+            changes.roles.gate_moved();
+            return None;
+        };
         let text = format!("{error:#}");
         self.host.log.limited(Kind::Kernel, Level::Error, &text);
         Some(text)
@@ -249,6 +263,20 @@ impl Loop<'_> {
             ));
         }
         self.move_gate(now);
+    }
+}
+
+/// Name of a step in a sentence: `the commit failed`.
+pub(crate) fn short(step: Step) -> &'static str {
+    match step {
+        Step::Commit => "commit",
+        Step::OpenGate => "opening of the gate",
+        Step::FlushCaches => "flush of the caches",
+        Step::ReadKernel => "resync from the kernel",
+        Step::Bulk => "bulk update",
+        Step::CloseGate => "closing of the gate",
+        Step::ScheduleFlush => "scheduling of the flush",
+        Step::AskPeer => "resync from the peer",
     }
 }
 

@@ -6,8 +6,11 @@
 
 use std::time::Duration;
 
+use control::call::Step;
 use control::rows::{Attention, Readiness};
 use replica::{Instant, Reported, Role};
+
+use crate::change::short;
 
 /// Samples of which the least counts: a flow is announced within a second, and the peer
 /// reports a second later.
@@ -40,6 +43,8 @@ pub(crate) struct InstanceFacts {
     pub(crate) is_here: Option<bool>,
     /// The gate has opened by itself.
     pub(crate) opened_late: bool,
+    /// Of the change to that role: the first step that was not done.
+    pub(crate) failed: Option<Step>,
 }
 
 /// What the peer's protocol lets us know of its flows.
@@ -335,10 +340,24 @@ fn of_instance(instance: &InstanceFacts) -> Option<Attention> {
             "the HA manager must call `ftfw primary` when it has moved the addresses",
         ));
     }
+    if let (Some(step), Some(role)) = (instance.failed, instance.role) {
+        let (step, role) = (short(step), role.name());
+        return Some(say(
+            format!("instance `{name}` is {role}, but the {step} failed"),
+            &format!("the log says why; `ftfw {role} --instance {name}` does it again"),
+        ));
+    }
     if instance.since < CHANGING {
         return None;
     }
     match (instance.role, instance.is_here) {
+        (None, _) => Some(say(
+            format!("instance `{name}` has no role since the start, and its gate is open"),
+            &format!(
+                "`ftfw primary --instance {name}` where the virtual addresses are, `ftfw backup` \
+                 elsewhere; `ftfw keepalived` does this by itself"
+            ),
+        )),
         (Some(Role::Primary), Some(false)) => Some(say(
             format!("instance `{name}` is primary here, and its virtual addresses are not here"),
             "look at the HA manager, then `ftfw backup`",
@@ -532,6 +551,7 @@ mod tests {
             since: Duration::from_secs(60),
             is_here: Some(is_here),
             opened_late,
+            failed: None,
         };
         use control::call::Role as R;
         let of = |facts: Facts| {
@@ -603,6 +623,26 @@ mod tests {
                     ..facts()
                 },
                 "the gate of instance `A` has opened by itself",
+            ),
+            (
+                Facts {
+                    instances: vec![InstanceFacts {
+                        failed: Some(Step::Commit),
+                        ..instance(R::Primary, true, false)
+                    }],
+                    ..facts()
+                },
+                "instance `A` is primary, but the commit failed",
+            ),
+            (
+                Facts {
+                    instances: vec![InstanceFacts {
+                        role: None,
+                        ..instance(R::Backup, true, false)
+                    }],
+                    ..facts()
+                },
+                "instance `A` has no role since the start",
             ),
         ];
         for (facts, what) in cases {

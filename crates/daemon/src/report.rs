@@ -113,6 +113,7 @@ impl Loop<'_> {
             since: now.since(known.since),
             is_here: is_here(known),
             opened_late: known.opened_late,
+            failed: known.failed.first().copied(),
         });
         let theirs = match (epoch, replica.reported_by(PeerId::FIRST)) {
             (Some(_), Some(reported)) => Theirs::Reported(reported),

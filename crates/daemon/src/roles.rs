@@ -32,6 +32,8 @@ pub(crate) struct Known {
     pub(crate) since: Instant,
     /// How long the change to that role took.
     pub(crate) took: Option<Duration>,
+    /// The steps of that change that were not done.
+    pub(crate) failed: Vec<Step>,
     pub(crate) is_closed: bool,
     /// It has opened because it was closed for too long; until the next change.
     pub(crate) opened_late: bool,
@@ -51,12 +53,24 @@ pub(crate) struct Change {
     pub(crate) json: bool,
 }
 
+/// What the steps of a change are done for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Course {
+    /// The role becomes another one.
+    New,
+    /// The role is the same; the steps from this one on, which had failed, are done again.
+    Again(Step),
+    /// The role is the same, and all its steps were done: there are none.
+    Same,
+    /// An earlier change owes them, and nobody waits for them.
+    Owed,
+}
+
 /// A change that is under way.
 #[derive(Debug)]
 struct Running {
     change: Change,
-    /// It is what an earlier change owed, and nobody waits for it.
-    is_owed: bool,
+    course: Course,
     left: VecDeque<Step>,
     /// The step whose end is awaited, and since when.
     at: Option<(Step, CommandId, Instant)>,
@@ -86,6 +100,8 @@ pub(crate) struct Surroundings {
     pub(crate) has_control: bool,
     /// The peer lives and is primary for something.
     pub(crate) peer_is_primary: bool,
+    /// A commit runs, ours or one that somebody has asked for.
+    pub(crate) commit_runs: bool,
 }
 
 /// All instances, and the changes of their roles.
@@ -100,8 +116,8 @@ pub(crate) struct Roles {
     /// many there were.
     worst: Outcome,
     steps: u64,
-    /// It changed the role.
-    changed: bool,
+    /// What they were done for.
+    course: Course,
     /// A change to primary that left the peer's flows the peer's, because the peer was
     /// primary for something. They are claimed when it no longer is.
     owed: Option<Change>,
@@ -118,23 +134,34 @@ impl Roles {
             waiting: VecDeque::new(),
             worst: Outcome::Ok,
             steps: 0,
-            changed: false,
+            course: Course::Same,
             owed: None,
         }
     }
 
     /// A step of the change that is under way has come to this.
-    pub(crate) fn note(&mut self, outcome: Outcome) {
+    pub(crate) fn note(&mut self, step: Step, outcome: Outcome) {
         self.steps += 1;
         if outcome != Outcome::Ok && self.worst != Outcome::Error {
             self.worst = outcome;
         }
+        let Some(running) = self.running.as_mut() else {
+            return;
+        };
+        if outcome == Outcome::Error {
+            let failed = &mut self.list[running.change.instance].failed;
+            failed.push(step);
+            if step == Step::Commit {
+                // What is in no kernel stays in the cache.
+                running.left.retain(|step| *step != Step::FlushCaches);
+            }
+        }
     }
 
-    /// Of the last change: the worst outcome of its steps, their number, and whether it changed
-    /// the role at all.
-    pub(crate) fn last(&self) -> (Outcome, u64, bool) {
-        (self.worst, self.steps, self.changed)
+    /// Of the last change: the worst outcome of its steps, their number, and what they were
+    /// done for.
+    pub(crate) fn last(&self) -> (Outcome, u64, Course) {
+        (self.worst, self.steps, self.course)
     }
 
     /// The place of an instance.
@@ -197,24 +224,34 @@ impl Roles {
         if running.at.is_some() {
             return Next::Nothing;
         }
+        // A commit that somebody else has asked for is waited for, and followed by ours: it may
+        // have begun with fewer flows.
+        let waits = |step: &Step| matches!(step, Step::Commit | Step::FlushCaches);
+        if around.commit_runs && running.left.front().is_some_and(waits) {
+            return Next::Nothing;
+        }
+        let change = running.change;
         let Some(step) = running.left.pop_front() else {
-            let (change, is_owed) = (running.change, running.is_owed);
+            let course = running.course;
             self.running = None;
             let known = &mut self.list[change.instance];
-            known.took = Some(now.since(known.since));
-            return match is_owed {
-                true => Next::Claimed(change),
-                false => Next::Over(change),
+            if course == Course::New {
+                known.took = Some(now.since(known.since));
+            }
+            return match course {
+                Course::Owed => Next::Claimed(change),
+                _ => Next::Over(change),
             };
         };
-        let closes = match step {
-            Step::CloseGate => true,
-            Step::OpenGate => false,
-            _ => return Next::Start(step, command(step)),
-        };
-        let change = running.change;
-        self.list[change.instance].set_closed(closes);
-        Next::MoveGate(step)
+        match step {
+            Step::CloseGate | Step::OpenGate => {
+                // Somebody may have made it a backup by the original's commands meanwhile.
+                let known = &mut self.list[change.instance];
+                known.set_closed(known.role != Some(Role::Primary));
+                Next::MoveGate(step)
+            }
+            _ => Next::Start(step, command(step)),
+        }
     }
 
     /// Begins the next change, if it changes anything.
@@ -222,51 +259,66 @@ impl Roles {
         let Some(change) = self.waiting.pop_front() else {
             return self.claim(now, around);
         };
-        (self.worst, self.steps, self.changed) = (Outcome::Ok, 0, false);
-        let is_several = self.list.len() > 1;
-        let primary_beside = (self.list.iter().enumerate())
-            .any(|(n, k)| n != change.instance && k.role == Some(Role::Primary));
+        let mut left = self.steps(&change, around);
         let known = &mut self.list[change.instance];
-        if known.role == Some(change.role) {
-            return Next::Over(change);
-        }
-        known.role = Some(change.role);
-        known.since = now;
-        known.took = None;
-        self.changed = true;
-        let has_gate = !known.of.addresses.is_empty();
-        let mut steps = VecDeque::new();
-        let mut add = |step, is_wanted: bool| {
-            if is_wanted {
-                steps.push_back(step);
-            }
+        let failed = std::mem::take(&mut known.failed);
+        let course = match failed.first() {
+            _ if known.role != Some(change.role) => Course::New,
+            Some(step) => Course::Again(*step),
+            None => Course::Same,
         };
-        match change.role {
-            Role::Primary => {
-                // The peer's own flows are among ours; it must not take them for taken.
-                let is_alone = !(is_several && around.peer_is_primary);
-                add(Step::Commit, true);
-                add(Step::OpenGate, has_gate);
-                add(Step::FlushCaches, is_alone && !primary_beside);
-                add(Step::ReadKernel, is_alone && around.has_internal_cache);
-                add(Step::Bulk, is_alone && around.has_control);
-                self.owed = (!is_alone).then_some(change);
+        (self.worst, self.steps, self.course) = (Outcome::Ok, 0, course);
+        match course {
+            Course::New => {
+                known.role = Some(change.role);
+                known.since = now;
+                known.took = None;
+                let is_shared = change.role == Role::Primary && !self.is_alone(around);
+                self.owed = is_shared.then_some(change);
             }
-            Role::Backup | Role::Fault => {
-                add(Step::CloseGate, has_gate);
-                add(Step::ScheduleFlush, !primary_beside);
-                let asks = around.has_control && change.role == Role::Backup;
-                add(Step::AskPeer, asks);
-                self.owed = None;
-            }
+            // Those behind it rest on it.
+            Course::Again(first) => left = left.into_iter().skip_while(|s| *s != first).collect(),
+            _ => return Next::Over(change),
         }
         self.running = Some(Running {
             change,
-            is_owed: false,
-            left: steps,
+            course,
+            left,
             at: None,
         });
         self.next(now, around)
+    }
+
+    /// False if the peer's own flows are among ours; it must not take them for taken.
+    fn is_alone(&self, around: Surroundings) -> bool {
+        self.list.len() < 2 || !around.peer_is_primary
+    }
+
+    /// The steps of a change, in their order.
+    fn steps(&self, change: &Change, around: Surroundings) -> VecDeque<Step> {
+        let primary_beside = (self.list.iter().enumerate())
+            .any(|(n, k)| n != change.instance && k.role == Some(Role::Primary));
+        let has_gate = !self.list[change.instance].of.addresses.is_empty();
+        let is_alone = self.is_alone(around);
+        let steps = match change.role {
+            Role::Primary => vec![
+                (Step::Commit, true),
+                (Step::OpenGate, has_gate),
+                (Step::FlushCaches, is_alone && !primary_beside),
+                (Step::ReadKernel, is_alone && around.has_internal_cache),
+                (Step::Bulk, is_alone && around.has_control),
+            ],
+            Role::Backup | Role::Fault => {
+                let asks = around.has_control && change.role == Role::Backup;
+                vec![
+                    (Step::CloseGate, has_gate),
+                    (Step::ScheduleFlush, !primary_beside),
+                    (Step::AskPeer, asks),
+                ]
+            }
+        };
+        let wanted = steps.into_iter().filter(|(_, is_wanted)| *is_wanted);
+        wanted.map(|(step, _)| step).collect()
     }
 
     /// Claims the flows here, if a change owes that: this replica is primary for everything, and
@@ -287,7 +339,7 @@ impl Roles {
         }
         self.running = Some(Running {
             change,
-            is_owed: true,
+            course: Course::Owed,
             left,
             at: None,
         });
@@ -317,7 +369,16 @@ impl Roles {
                 known.since = now;
                 known.took = None;
             }
+            known.failed.clear();
             known.set_closed(role != Role::Primary);
+        }
+    }
+
+    /// The sets of the gate are as the roles want them: what failed before is done.
+    pub(crate) fn gate_moved(&mut self) {
+        let is_gate = |step: &Step| matches!(step, Step::CloseGate | Step::OpenGate);
+        for known in &mut self.list {
+            known.failed.retain(|step| !is_gate(step));
         }
     }
 
@@ -368,6 +429,7 @@ impl Known {
             role: None,
             since: Instant::START,
             took: None,
+            failed: Vec::new(),
             is_closed: false,
             opened_late: false,
             here_since: None,
@@ -403,6 +465,7 @@ mod tests {
         has_internal_cache: true,
         has_control: true,
         peer_is_primary: false,
+        commit_runs: false,
     };
 
     fn at(secs: u64) -> Instant {
@@ -543,7 +606,10 @@ mod tests {
         let steps = change(&mut roles, Role::Primary, "B", around);
         assert_eq!(steps, [Commit, OpenGate]);
         assert_eq!(idle(&mut roles, around), []);
+        let took = roles.list[1].took;
+        assert!(took.is_some());
         assert_eq!(idle(&mut roles, AROUND), [ReadKernel, Bulk]);
+        assert_eq!(roles.list[1].took, took, "that is no part of the failover");
         assert_eq!(idle(&mut roles, AROUND), [], "once");
         // A half that has gone back in the meantime is the peer's.
         change(&mut roles, Role::Backup, "B", around);
@@ -578,6 +644,127 @@ mod tests {
         assert_eq!(free.name(0), "default");
         assert_eq!(free.find(Some("B")), Ok(1));
         assert!(free.find(None).is_err(), "which of the two?");
+    }
+
+    #[test]
+    fn the_gate_stays_closed_until_a_commit_of_somebody_else_is_over_and_ours_has_followed() {
+        use Step::*;
+        let mut roles = Roles::new(&[instance("default", "10.0.0.1")]);
+        change(&mut roles, Role::Backup, "default", AROUND);
+        let ask = Change {
+            role: Role::Primary,
+            instance: 0,
+            id: CommandId(0),
+            json: false,
+        };
+        assert!(roles.ask(ask));
+        let commit_runs = true;
+        let around = Surroundings {
+            commit_runs,
+            ..AROUND
+        };
+        assert_eq!(roles.next(at(1), around), Next::Nothing);
+        assert_eq!(roles.closed().0.len(), 1);
+        let Next::Start(Commit, _) = roles.next(at(2), AROUND) else {
+            panic!("ours follows");
+        };
+        roles.started(Commit, CommandId(1), at(2));
+        roles.ended(CommandId(1), at(3));
+        assert_eq!(roles.next(at(3), around), Next::MoveGate(OpenGate));
+        assert!(roles.closed().0.is_empty());
+        assert_eq!(
+            roles.next(at(3), around),
+            Next::Nothing,
+            "it reads the cache"
+        );
+        assert!(matches!(
+            roles.next(at(4), AROUND),
+            Next::Start(FlushCaches, _)
+        ));
+    }
+
+    /// Becomes primary, and lets one step fail; returns the steps, and what they were for.
+    fn fail(roles: &mut Roles, which: Step) -> (Vec<Step>, Course) {
+        let ask = Change {
+            role: Role::Primary,
+            instance: 0,
+            id: CommandId(0),
+            json: false,
+        };
+        assert!(roles.ask(ask));
+        let mut steps = Vec::new();
+        for n in 1.. {
+            let step = match roles.next(at(n), AROUND) {
+                Next::Start(step, _) => {
+                    roles.started(step, CommandId(n), at(n));
+                    roles.ended(CommandId(n), at(n));
+                    step
+                }
+                Next::MoveGate(step) => step,
+                Next::Over(_) => break,
+                other => panic!("{other:?}"),
+            };
+            let outcome = match step == which {
+                true => Outcome::Error,
+                false => Outcome::Ok,
+            };
+            roles.note(step, outcome);
+            steps.push(step);
+        }
+        (steps, roles.last().2)
+    }
+
+    #[test]
+    fn the_same_command_again_repeats_what_has_failed() {
+        use Step::*;
+        let mut roles = Roles::new(&[instance("default", "10.0.0.1")]);
+        let (steps, course) = fail(&mut roles, Commit);
+        assert_eq!(
+            steps,
+            [Commit, OpenGate, ReadKernel, Bulk],
+            "nothing is forgotten"
+        );
+        assert_eq!(
+            (course, &roles.list[0].failed[..]),
+            (Course::New, &[Commit][..])
+        );
+        let took = roles.list[0].took;
+        let (steps, course) = fail(&mut roles, ReadKernel);
+        assert_eq!(steps, [Commit, OpenGate, FlushCaches, ReadKernel, Bulk]);
+        assert_eq!(course, Course::Again(Commit));
+        assert_eq!(roles.list[0].took, took, "the role is as old as before");
+        let (steps, _) = fail(&mut roles, CloseGate);
+        assert_eq!(steps, [ReadKernel, Bulk]);
+        assert!(roles.list[0].failed.is_empty());
+        assert_eq!(fail(&mut roles, CloseGate), (vec![], Course::Same));
+        change(&mut roles, Role::Backup, "default", AROUND);
+        fail(&mut roles, OpenGate);
+        roles.gate_moved();
+        assert!(
+            roles.list[0].failed.is_empty(),
+            "it is written again by itself"
+        );
+    }
+
+    #[test]
+    fn a_flush_by_the_original_meanwhile_leaves_the_gate_closed() {
+        let mut roles = Roles::new(&[instance("default", "10.0.0.1")]);
+        let ask = Change {
+            role: Role::Primary,
+            instance: 0,
+            id: CommandId(0),
+            json: false,
+        };
+        assert!(roles.ask(ask));
+        assert!(matches!(
+            roles.next(at(1), AROUND),
+            Next::Start(Step::Commit, _)
+        ));
+        roles.started(Step::Commit, CommandId(1), at(1));
+        roles.all_are(Role::Backup, at(2));
+        roles.ended(CommandId(1), at(3));
+        assert_eq!(roles.next(at(3), AROUND), Next::MoveGate(Step::OpenGate));
+        assert_eq!(roles.closed().0.len(), 1);
     }
 
     #[test]
