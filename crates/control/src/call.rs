@@ -187,6 +187,11 @@ pub enum Task {
         /// Of which instance; `None` for the only one.
         instance: Option<String>,
     },
+    /// Forget an instance that is known from a [`Task::Role`] alone.
+    Forget {
+        /// Its name.
+        instance: String,
+    },
     /// End the daemon.
     Stop,
 }

@@ -164,37 +164,73 @@ impl Roles {
         (self.worst, self.steps, self.course)
     }
 
-    /// The place of an instance.
+    /// The place of an instance; without a name that of the only one, or of `default`. If none is
+    /// configured, one that is not known is from now on.
     ///
     /// # Errors
     /// What is wrong with the name, and what helps.
     pub(crate) fn find(&mut self, name: Option<&str>) -> Result<usize, (String, String)> {
-        let list: Vec<&str> = self.list.iter().map(|k| k.of.name.as_str()).collect();
-        let place = match name {
-            Some(name) => list.iter().position(|known| *known == name),
-            None if list.len() > 1 => {
-                let error = "there are several instances".to_owned();
-                return Err((error, format!("--instance: one of {}", list.join(", "))));
-            }
-            None => (!list.is_empty()).then_some(0),
-        };
-        if let Some(place) = place {
+        if name.is_none() && self.list.len() == 1 {
+            return Ok(0);
+        }
+        let wanted = name.unwrap_or(DEFAULT);
+        if let Some(place) = self.list.iter().position(|known| known.of.name == wanted) {
             return Ok(place);
         }
-        let name = name.unwrap_or(DEFAULT);
         if self.are_configured {
-            let error = format!("no instance `{name}` in `Gate`");
-            return Err((error, format!("--instance: one of {}", list.join(", "))));
+            let error = match name {
+                Some(name) => format!("no instance `{name}` in `Gate`"),
+                None => "there are several instances".to_owned(),
+            };
+            return Err((error, self.names()));
         }
-        if list.len() >= WAITING_MAX {
+        if self.list.len() >= WAITING_MAX {
             let error = format!("{WAITING_MAX} instances are known already");
-            return Err((error, "use the names of the HA manager".to_owned()));
+            let help = "use the names of the HA manager; `ftfw forget` removes others";
+            return Err((error, help.to_owned()));
         }
         self.list.push(Known::new(Instance {
-            name: name.to_owned(),
+            name: wanted.to_owned(),
             addresses: Vec::new(),
         }));
         Ok(self.list.len() - 1)
+    }
+
+    /// Forgets an instance that is known from a call alone.
+    ///
+    /// # Errors
+    /// Why it is not forgotten, and what helps.
+    pub(crate) fn forget(&mut self, name: &str) -> Result<(), (String, String)> {
+        if self.are_configured {
+            let error = "the instances stand in `Gate`".to_owned();
+            let help = "remove it from the configuration file, and start the daemon again";
+            return Err((error, help.to_owned()));
+        }
+        let Some(place) = self.list.iter().position(|known| known.of.name == name) else {
+            return Err((format!("no instance `{name}` is known"), self.names()));
+        };
+        // These name instances by their places.
+        if self.running.is_some() || !self.waiting.is_empty() {
+            let error = "a change of role is under way".to_owned();
+            return Err((error, "wait for its end".to_owned()));
+        }
+        self.list.remove(place);
+        self.owed = self.owed.filter(|change| change.instance != place);
+        if let Some(change) = &mut self.owed
+            && change.instance > place
+        {
+            change.instance -= 1;
+        }
+        Ok(())
+    }
+
+    /// Which names are accepted.
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.list.iter().map(|k| k.of.name.as_str()).collect();
+        match names.is_empty() {
+            true => "none is known before the first change of role".to_owned(),
+            false => format!("--instance: one of {}", names.join(", ")),
+        }
     }
 
     /// Takes a change on, after those that wait. False if too many do.
@@ -643,7 +679,40 @@ mod tests {
         assert_eq!(free.find(None), Ok(0));
         assert_eq!(free.name(0), "default");
         assert_eq!(free.find(Some("B")), Ok(1));
-        assert!(free.find(None).is_err(), "which of the two?");
+        assert_eq!(
+            free.find(None),
+            Ok(0),
+            "a slip breaks no call without a name"
+        );
+        let mixed = [instance("A", "10.0.0.1"), instance("default", "10.0.0.2")];
+        assert_eq!(Roles::new(&mixed).find(None), Ok(1));
+    }
+
+    #[test]
+    fn a_name_that_was_a_slip_is_forgotten() {
+        let mut roles = Roles::new(&[]);
+        change(&mut roles, Role::Backup, "VI_11", AROUND);
+        assert_eq!(roles.find(None), Ok(0), "it is the only one");
+        let around = Surroundings {
+            peer_is_primary: true,
+            ..AROUND
+        };
+        change(&mut roles, Role::Primary, "VI_1", around);
+        assert_eq!(idle(&mut roles, AROUND), [], "the other one is a backup");
+        assert!(roles.forget("VI_2").unwrap_err().1.contains("VI_11, VI_1"));
+        roles.forget("VI_11").unwrap();
+        assert_eq!(roles.name(0), "VI_1");
+        use Step::*;
+        assert_eq!(idle(&mut roles, AROUND), [ReadKernel, Bulk], "it was owed");
+        assert!(two().forget("A").unwrap_err().1.contains("configuration"));
+        let ask = Change {
+            role: Role::Backup,
+            instance: 0,
+            id: CommandId(0),
+            json: false,
+        };
+        assert!(roles.ask(ask));
+        assert!(roles.forget("VI_1").unwrap_err().0.contains("under way"));
     }
 
     #[test]

@@ -237,6 +237,15 @@ impl Loop<'_> {
                 return self.ask_role(id, role, instance.as_deref(), json);
             }
             Task::Bulk => Command::Bulk,
+            Task::Forget { instance } => {
+                let forgotten = self.changes.roles.forget(&instance);
+                forgotten.map_err(|(error, help)| Head::error(error, help))?;
+                self.greet(id);
+                if let Some(session) = self.host.clients.get(id) {
+                    session.reply_tail(&Tail::ok(0));
+                }
+                return Ok(());
+            }
             Task::Stop => {
                 self.greet(id);
                 if let Some(session) = self.host.clients.get(id) {

@@ -80,8 +80,11 @@ Examples:
   ftfw backup --instance VI_2
 
 Does what the original's failover script does, in its order, waits for the end of each step and
-prints how long it took. A second call with the same role does nothing. Exit status 3: the role
-has changed, and a step was not done or the kernel refused a part; the log says why.";
+prints how long it took. A second call with the same role does nothing, unless a step has failed:
+then it is done again, and those behind it. Exit status 3: the role has changed, and a step was
+not done or the kernel refused a part; the log says why.
+
+Without --instance the only instance is meant, or that with the name `default`.";
 
 const KEEPALIVED: &str = "\
 In keepalived.conf, in place of notify scripts:
@@ -199,6 +202,13 @@ pub(crate) enum Action {
     Fault {
         #[command(flatten)]
         of: Of,
+    },
+    /// Forget an instance that a slip in `--instance` has made known; `Gate` in the configuration
+    /// has none of these
+    Forget {
+        /// Its name
+        #[arg(short, long, value_name = "NAME")]
+        instance: String,
     },
     /// Follow keepalived: change roles as it writes them to a notify FIFO
     #[command(after_help = KEEPALIVED)]

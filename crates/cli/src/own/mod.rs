@@ -1,4 +1,4 @@
-//! `ftfw run | check | status | flows | expectations | commit | flush | resync | bulk | events | stop`;
+//! `ftfw run | check | status | flows | expectations | commit | flush | resync | bulk | events | forget | stop`;
 //! `ftfw rules` asks no daemon, and `ftfw doctor` does without one.
 
 mod arguments;
@@ -209,6 +209,9 @@ fn task(action: &Action) -> Result<(Task, Form), Failure> {
         Action::Primary { of } => role(Role::Primary, of),
         Action::Backup { of } => role(Role::Backup, of),
         Action::Fault { of } => role(Role::Fault, of),
+        Action::Forget { instance } => plain(Task::Forget {
+            instance: instance.clone(),
+        }),
         Action::Bulk => plain(Task::Bulk),
         Action::Stop => plain(Task::Stop),
         Action::Run { .. }
