@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::daemon::{self, Daemon, Kind};
 use crate::node::Process;
@@ -209,6 +210,23 @@ impl Keepalived {
         Ok(())
     }
 
+    /// Makes it read its configuration again.
+    pub fn reload(&self) -> Result<()> {
+        self.signal(Signal::HUP)
+    }
+
+    /// Ends it in good order: the other firewall takes over at once.
+    pub fn stop(mut self) -> Result<()> {
+        self.signal(Signal::TERM)?;
+        self.process.0.wait()?;
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_child(&self.process.0);
+        Ok(kill_process(pid, signal)?)
+    }
+
     /// Ends it with SIGKILL; its child, which sends VRRP, then ends itself.
     pub fn kill(&mut self) {
         self.process.kill();
@@ -232,6 +250,7 @@ fn configuration(n: usize, dir: &str, ftfw: Option<(&str, Calls)>, advert: &str)
         Some((ftfw, Calls::Fifo)) => format!(
             "    vrrp_notify_fifo {dir}/fifo
     vrrp_notify_fifo_script \"{ftfw} keepalived\"
+    fifo_write_vrrp_states_on_reload
 "
         ),
         _ => String::new(),
@@ -276,6 +295,7 @@ vrrp_track_file lose {{
     notify_master \"/bin/sh {dir}/notify primary\"
     notify_backup \"/bin/sh {dir}/notify backup\"
     notify_fault \"/bin/sh {dir}/notify fault\"
+    notify_stop \"/bin/sh {dir}/notify backup\"
 }}
 "
     );

@@ -91,10 +91,13 @@ In keepalived.conf, in place of notify scripts:
   global_defs {
       vrrp_notify_fifo /run/keepalived.ftfw
       vrrp_notify_fifo_script \"/usr/sbin/ftfw keepalived\"
+      fifo_write_vrrp_states_on_reload
   }
 
 Changes stay in order. With `Gate { Instance NAME }` in the configuration each instance or group
-of that name is followed, otherwise all as one. A daemon that is started again learns its role.";
+of that name is followed, otherwise all as one. Addresses of `Gate` itself beside named instances
+follow all others. A daemon that is started again learns its role, and a keepalived that stops
+makes this firewall a backup.";
 
 const DIFF: &str = "\
 Examples:

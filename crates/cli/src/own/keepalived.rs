@@ -5,18 +5,29 @@
 //! by side, the changes stay in order, and of several that wait only the last one counts.
 //! Once a second the daemon's roles are compared with keepalived's, so a daemon that was
 //! started again learns its role.
+//!
+//! keepalived sends SIGTERM when it stops, and writes the lines with STOP some milliseconds
+//! later. It also sends it when it reads its configuration again, and has then started the next
+//! reader on the same FIFO. So after SIGTERM the lines are only looked at, and taken if there is
+//! a STOP among them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use control::call::{Call, Role, Task};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, tee};
+use rustix::process::getppid;
 use serde_json::Value;
+use sys::signal::{Signal, Signals};
 
 use super::client::{self, Failure};
 use super::{ask_status, print};
@@ -24,81 +35,181 @@ use crate::Outcome;
 use crate::load::load;
 
 /// How often the daemon's roles are compared with keepalived's.
-const PERIOD: Duration = Duration::from_secs(1);
+const PERIOD: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
+/// So long after SIGTERM the lines with STOP are waited for.
+const STOP_MAX: Duration = Duration::from_secs(1);
+/// Between two looks for them.
+const PAUSE: Duration = Duration::from_millis(10);
+/// The longest line in bytes: names of keepalived are far shorter.
+const LINE_MAX: usize = 4096;
+/// So much of a line that is passed over is shown, in bytes.
+const SHOWN_MAX: usize = 80;
+/// What the kernel's pipes hold, unless somebody has changed it.
+const PIPE_BYTES: usize = 65_536;
 /// Name of the daemon's only instance.
 const DEFAULT: &str = "default";
 
 /// What keepalived has last written of each instance that is followed.
 type Wanted = BTreeMap<String, Role>;
 
-/// Follows the FIFO until keepalived ends this program.
+/// Follows the FIFO until keepalived ends this program, or is gone.
 pub(super) fn run(config: &Path, fifo: &Path) -> Result<Outcome, Failure> {
-    let followed = followed(config)?;
+    let followed = Followed::of(config)?;
+    let plain = |e: io::Error| Failure::plain(format!("{}: {e}", fifo.display()));
+    let signals = Signals::open().map_err(plain)?;
+    let keepalived = getppid();
     // Also open for writing: while keepalived starts again there is no end of file.
-    let file = File::options().read(true).write(true).open(fifo);
-    let file = file.map_err(|e| Failure::plain(format!("{}: {e}", fifo.display())))?;
-    let lines = lines_of(file);
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(fifo)
+        .map_err(plain)?;
+    let mut lines = Lines::default();
     let mut wanted = Wanted::new();
     let mut trouble = String::new();
     loop {
-        match lines.recv_timeout(PERIOD) {
-            Ok(line) => {
-                note(&mut wanted, &followed, &line);
-                for line in lines.try_iter() {
-                    note(&mut wanted, &followed, &line);
-                }
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(Failure::plain(format!(
-                    "{}: cannot be read",
-                    fifo.display()
-                )));
-            }
+        wait(&signals, &file);
+        let is_told = std::iter::from_fn(|| signals.next()).any(|s| s == Signal::Terminate);
+        let ends = is_told || getppid() != keepalived;
+        if !ends || has_stop(&file).map_err(plain)? {
+            let see = |line: Result<&str, &[u8]>| match line {
+                Ok(line) => note(&mut wanted, &followed, line),
+                Err(bytes) => say(&format!("passed over: {}", bytes.escape_ascii())),
+            };
+            lines.read(&mut file, see).map_err(plain)?;
         }
-        let met = reconcile(config, &wanted).err().unwrap_or_default();
+        let met = reconcile(config, &wanted);
         if met != trouble {
             say(match met.is_empty() {
-                true => "the daemon answers again",
+                true => "the daemon has the roles of keepalived again",
                 false => &met,
             });
             trouble = met;
         }
+        if ends {
+            return Ok(Outcome::Exit(0));
+        }
     }
 }
 
-/// Names of the instances of the configuration; none if there is one without a name.
-fn followed(config: &Path) -> Result<Vec<String>, Failure> {
-    let loaded = load(config).map_err(Failure::plain)?;
-    let gate = loaded.config.sync.and_then(|sync| sync.gate);
-    let instances = gate.map_or_else(Vec::new, |gate| gate.instances);
-    let names = instances.into_iter().map(|i| i.name);
-    Ok(names.filter(|name| name != DEFAULT).collect())
+/// Waits for a line or a signal, for at most a second.
+fn wait(signals: &Signals, file: &File) {
+    let mut both =
+        [signals.as_fd(), file.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    // An interruption is as good as an event.
+    let _ = poll(&mut both, Some(&PERIOD));
 }
 
-/// The lines of the FIFO as they come.
-fn lines_of(file: File) -> Receiver<String> {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        for line in BufReader::new(file).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
+/// Waits for lines with STOP; false if there are none: what is in the FIFO is then for the next
+/// reader.
+fn has_stop(file: &File) -> io::Result<bool> {
+    let until = Instant::now() + STOP_MAX;
+    loop {
+        let is_stop = |line: &[u8]| {
+            let text = str::from_utf8(line);
+            text.is_ok_and(|line| line.contains("\" STOP"))
+        };
+        if peek(file)?.split(|byte| *byte == b'\n').any(is_stop) {
+            return Ok(true);
+        }
+        if Instant::now() >= until {
+            return Ok(false);
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// What is in a FIFO, which stays there.
+fn peek(file: &File) -> io::Result<Vec<u8>> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    match tee(file, &writer, PIPE_BYTES, SpliceFlags::NONBLOCK) {
+        Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
+        Err(e) => return Err(e.into()),
+    }
+    drop(writer);
+    let mut bytes = Vec::new();
+    File::from(reader).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Which instances of keepalived's are followed.
+#[derive(Debug)]
+struct Followed {
+    /// Those that the configuration names.
+    names: Vec<String>,
+    /// Every other one is the instance without a name.
+    has_default: bool,
+}
+
+impl Followed {
+    fn of(config: &Path) -> Result<Followed, Failure> {
+        let loaded = load(config).map_err(Failure::plain)?;
+        let gate = loaded.config.sync.and_then(|sync| sync.gate);
+        let instances = gate.map_or_else(Vec::new, |gate| gate.instances);
+        let (default, names): (Vec<_>, Vec<_>) =
+            (instances.into_iter().map(|i| i.name)).partition(|name| name == DEFAULT);
+        Ok(Followed {
+            has_default: !default.is_empty() || names.is_empty(),
+            names,
+        })
+    }
+}
+
+/// Bytes become lines.
+#[derive(Debug, Default)]
+struct Lines {
+    /// The beginning of a line.
+    begun: Vec<u8>,
+}
+
+impl Lines {
+    /// Reads what is there. A line that cannot be one of keepalived's is an error: it is no
+    /// text, or has more than [`LINE_MAX`] bytes.
+    fn read(
+        &mut self,
+        from: &mut impl Read,
+        mut see: impl FnMut(Result<&str, &[u8]>),
+    ) -> io::Result<()> {
+        let mut buffer = [0; LINE_MAX];
+        loop {
+            let read = match from.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(read) => read,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            };
+            for part in buffer[..read].split_inclusive(|byte| *byte == b'\n') {
+                self.begun.extend_from_slice(part);
+                let is_whole = part.ends_with(b"\n");
+                if !is_whole && self.begun.len() < LINE_MAX {
+                    continue;
+                }
+                let line = std::mem::take(&mut self.begun);
+                match str::from_utf8(&line) {
+                    Ok(text) if is_whole => see(Ok(text.trim_end_matches('\n'))),
+                    _ => see(Err(&line[..line.len().min(SHOWN_MAX)])),
+                }
             }
         }
-    });
-    receiver
+    }
 }
 
-/// Takes a line of keepalived's. Without names in the configuration every line is about the
-/// only instance: the members of a group change together, and a repetition changes nothing.
-fn note(wanted: &mut Wanted, followed: &[String], line: &str) {
+/// Takes a line of keepalived's. Every line about an instance that the configuration does not
+/// name is about the one without a name, if there is one: the members of a group change
+/// together, and a repetition changes nothing.
+fn note(wanted: &mut Wanted, followed: &Followed, line: &str) {
     let Some((name, role)) = parse(line) else {
         return;
     };
-    if followed.is_empty() {
-        wanted.insert(DEFAULT.to_owned(), role);
-    } else if followed.iter().any(|followed| followed == name) {
+    if followed.names.iter().any(|followed| followed == name) {
         wanted.insert(name.to_owned(), role);
+    } else if followed.has_default {
+        wanted.insert(DEFAULT.to_owned(), role);
     }
 }
 
@@ -110,8 +221,8 @@ fn parse(line: &str) -> Option<(&str, Role)> {
     let (name, rest) = rest.split_once("\" ")?;
     let role = match rest.split(' ').next()? {
         "MASTER" => Role::Primary,
-        // When keepalived ends, the other firewall takes over.
-        "BACKUP" | "STOP" => Role::Backup,
+        // When keepalived ends, or does not know it any more, the other firewall takes over.
+        "BACKUP" | "STOP" | "DELETED" => Role::Backup,
         "FAULT" => Role::Fault,
         // Priorities, and what only a master hears.
         _ => return None,
@@ -119,33 +230,58 @@ fn parse(line: &str) -> Option<(&str, Role)> {
     Some((name, role))
 }
 
-/// Makes the daemon's roles those of keepalived.
-fn reconcile(config: &Path, wanted: &Wanted) -> Result<(), String> {
+/// Makes the daemon's roles those of keepalived. Returns what is wrong; each instance is tried,
+/// whatever becomes of the others.
+fn reconcile(config: &Path, wanted: &Wanted) -> String {
     if wanted.is_empty() {
-        return Ok(());
+        return String::new();
     }
-    let status = ask_status(config).map_err(|failure| failure.error)?;
-    for (name, role) in wanted {
-        if role_of(&status, name) == Some(role.name()) {
-            continue;
-        }
-        let task = Task::Role {
-            role: *role,
-            instance: (name != DEFAULT).then(|| name.clone()),
-        };
-        let done = client::ask(config, &Call::new(task, false), |line| {
+    let status = match ask_status(config) {
+        Ok(status) => status,
+        Err(failure) => return failure.error,
+    };
+    let ask = |name: &str, role: Role| {
+        let instance = (name != DEFAULT).then(|| name.to_owned());
+        let call = Call::new(Task::Role { role, instance }, false);
+        let done = client::ask(config, &call, |line| {
             print::out(format_args!("{line}\n"));
             true
         });
-        done.map_err(|failure| failure.error)?;
-    }
-    Ok(())
+        done.map(drop).map_err(|failure| failure.error)
+    };
+    each(&status, wanted, ask)
 }
 
-/// What the daemon takes itself for.
+/// Asks for each role that the daemon does not have. Returns what is wrong.
+fn each(
+    status: &Value,
+    wanted: &Wanted,
+    mut ask: impl FnMut(&str, Role) -> Result<(), String>,
+) -> String {
+    let mut wrong = Vec::new();
+    for (name, role) in wanted {
+        if role_of(status, name) == Some(role.name()) {
+            continue;
+        }
+        if let Err(error) = ask(name, *role) {
+            wrong.push(format!(
+                "instance `{name}` becomes {}: {error}",
+                role.name()
+            ));
+        }
+    }
+    wrong.join("; ")
+}
+
+/// What the daemon takes itself for. A call without a name is about its only instance, or about
+/// `default`.
 fn role_of<'a>(status: &'a Value, name: &str) -> Option<&'a str> {
     let list = status["instances"].as_array()?;
-    list.iter().find(|i| i["name"] == name)?["role"].as_str()
+    let instance = match &list[..] {
+        [only] if name == DEFAULT => only,
+        _ => list.iter().find(|i| i["name"] == name)?,
+    };
+    instance["role"].as_str()
 }
 
 /// Tells the system's log, and standard error: keepalived may show neither.
@@ -161,6 +297,10 @@ fn say(text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -195,7 +335,10 @@ mod tests {
     #[test]
     fn the_last_line_of_each_followed_instance_counts() {
         let mut wanted = Wanted::new();
-        let followed = ["A".to_owned(), "B".to_owned()];
+        let mut followed = Followed {
+            names: vec!["A".to_owned(), "B".to_owned()],
+            has_default: false,
+        };
         for line in [
             "INSTANCE \"A\" BACKUP 1",
             "INSTANCE \"C\" MASTER 1",
@@ -206,8 +349,72 @@ mod tests {
         }
         let all: Vec<_> = wanted.iter().map(|(n, r)| (n.as_str(), *r)).collect();
         assert_eq!(all, [("A", Role::Primary), ("B", Role::Backup)]);
-        let mut one = Wanted::new();
-        note(&mut one, &[], "GROUP \"G\" MASTER 1");
-        assert_eq!(one.get(DEFAULT), Some(&Role::Primary));
+        // Addresses of `Gate` itself beside named instances.
+        followed.has_default = true;
+        note(&mut wanted, &followed, "GROUP \"G\" MASTER 1");
+        let all: Vec<_> = wanted.iter().map(|(n, r)| (n.as_str(), *r)).collect();
+        let default = (DEFAULT, Role::Primary);
+        assert_eq!(all, [("A", Role::Primary), ("B", Role::Backup), default]);
+    }
+
+    #[test]
+    fn a_line_that_is_none_of_keepalived_is_passed_over() {
+        let mut lines = Lines::default();
+        let (mut seen, mut passed_over) = (Vec::new(), Vec::new());
+        let mut take = |mut bytes: &[u8]| {
+            let see = |line: Result<&str, &[u8]>| match line {
+                Ok(line) => seen.push(line.to_owned()),
+                Err(bytes) => passed_over.push(bytes.len()),
+            };
+            lines.read(&mut bytes, see).unwrap();
+        };
+        take(b"one\nINSTANCE \"\xff\" MASTER 1\ntw");
+        take(b"o\n");
+        take(&[b'x'; LINE_MAX + 5]);
+        take(b"\nfour\n");
+        assert_eq!(seen, ["one", "two", "xxxxx", "four"]);
+        assert_eq!(passed_over, [22, SHOWN_MAX]);
+    }
+
+    #[test]
+    fn one_instance_that_fails_does_not_stop_the_next() {
+        let list = [("A", "backup"), ("B", "backup"), ("C", "primary")];
+        let list = list.map(|(name, role)| json!({ "name": name, "role": role }));
+        let status = json!({ "instances": list });
+        let names = ["A", "B", "C"].map(|name| (name.to_owned(), Role::Primary));
+        let mut asked = Vec::new();
+        let wrong = each(&status, &Wanted::from(names), |name, _| {
+            asked.push(name.to_owned());
+            match name {
+                "A" => Err("no".to_owned()),
+                _ => Ok(()),
+            }
+        });
+        assert_eq!(asked, ["A", "B"]);
+        assert_eq!(wrong, "instance `A` becomes primary: no");
+    }
+
+    #[test]
+    fn the_instance_without_a_name_is_the_only_one_or_default() {
+        let status = |names: &[&str]| {
+            let list: Vec<_> =
+                (names.iter().map(|n| json!({ "name": n, "role": "fault" }))).collect();
+            json!({ "instances": list })
+        };
+        let role = |names: &[&str], name| role_of(&status(names), name).is_some();
+        assert!(role(&["slip"], DEFAULT) && role(&["slip", DEFAULT], DEFAULT));
+        assert!(!role(&["slip", "A"], DEFAULT) && !role(&[], DEFAULT) && !role(&["slip"], "A"));
+    }
+
+    #[test]
+    fn lines_are_looked_at_and_stay_unless_there_is_a_stop() {
+        let (reader, writer) = pipe_with(PipeFlags::NONBLOCK).unwrap();
+        let (reader, mut writer) = (File::from(reader), File::from(writer));
+        assert_eq!(peek(&reader).unwrap(), b"");
+        writer.write_all(b"INSTANCE \"A\" MASTER 1\n").unwrap();
+        assert!(!has_stop(&reader).unwrap());
+        writer.write_all(b"INSTANCE \"A\" STOP 1\n").unwrap();
+        assert!(has_stop(&reader).unwrap());
+        assert_eq!(peek(&reader).unwrap().len(), 42);
     }
 }

@@ -5,12 +5,15 @@
 //! firewalls without a rule against what is INVALID; the addresses move half a second before
 //! the state is committed, as with a slow script. Without the gate connections are reset.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lab::daemon::{Daemon, Mode, Settings};
 use lab::keepalived::{Calls, Keepalived, State};
+use lab::node::Process;
 use lab::topology::{Lab, Options, SERVER};
+use lab::traffic::datagrams;
 use lab::traffic::push::{Pushes, Survey};
 use lab::wait;
 use lab::world::World;
@@ -44,9 +47,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("roles/instances_are_kept_apart", instances),
     ("roles/a_wrong_instance_is_refused", wrong),
     ("roles/the_fifo_of_keepalived_is_followed", fifo),
+    ("roles/a_stopped_keepalived_leaves_a_backup", stopped),
+    (
+        "roles/primary_waits_for_a_commit_that_runs",
+        beside_a_commit,
+    ),
 ];
 
 const CONNECTIONS: usize = 200;
+/// A commit of these takes a few tenths of a second.
+const FLOWS: usize = 50_000;
 const PORT: u16 = 5007;
 
 /// The addresses of the laboratory, of both families.
@@ -236,6 +246,41 @@ fn ritual(world: &World) -> Result<()> {
     // The flush that `backup` has scheduled is called off by `primary`, as by `-c`.
     pair.fw2.own(&["primary"])?;
     ensure!(pair.lab.count_flows(1, "-p tcp --orig-port-dst 7")? == 20);
+    // A slip does not make calls without a name ambiguous.
+    pair.fw2.own(&["backup", "--instance", "SLIP"])?;
+    let again = pair.fw2.own(&["primary"])?;
+    ensure!(
+        again.contains("`default` has been primary before"),
+        "{again}"
+    );
+    pair.fw2.own(&["forget", "--instance", "SLIP"])?;
+    ensure!(standing(&pair, "SLIP").is_err(), "it is forgotten");
+    let error = pair.fw2.own(&["forget", "--instance", "SLIP"]).unwrap_err();
+    ensure!(format!("{error:#}").contains("one of default"), "{error:#}");
+    Ok(())
+}
+
+/// An operator commits, and the HA manager calls in the middle of it.
+fn beside_a_commit(world: &World) -> Result<()> {
+    let pair = Pair::start(world, settings(GATE), Options::default())?;
+    pair.fw2.own(&["backup"])?;
+    datagrams::create(&pair.lab.fw[0], world.dir(), FLOWS)?;
+    wait::until("FW2 has them", 4 * SOON, || {
+        let held = pair.fw2.own(&["flows", "external", "--count"]);
+        held.is_ok_and(|n| n.trim().parse() == Ok(FLOWS))
+    })?;
+    let mut by_hand = pair.fw2.own_command(&["commit"])?;
+    let mut by_hand = Process(by_hand.stdout(Stdio::null()).spawn()?);
+    let committed = || -> Result<usize> { Ok(pair.lab.fw[1].run("conntrack -C")?.trim().parse()?) };
+    wait::until("the commit runs", SOON, || {
+        committed().is_ok_and(|n| n > FLOWS / 100)
+    })?;
+    let said = pair.fw2.own(&["primary"])?;
+    ensure!(!said.contains("NOT DONE"), "{said}");
+    ensure!(by_hand.0.wait()?.success(), "the operator's commit");
+    ensure!(committed()? >= FLOWS, "all are in the kernel");
+    let again = pair.fw2.own(&["primary"])?;
+    ensure!(again.contains("nothing to do"), "{again}");
     Ok(())
 }
 
@@ -298,6 +343,23 @@ fn wrong(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// keepalived runs no notify_backup when it stops.
+fn stopped(world: &World) -> Result<()> {
+    let pair = Pair::start(world, settings(GATE), Options::default())?;
+    pair.lab.drop_addresses(0)?;
+    for calls in [Calls::Roles, Calls::Fifo] {
+        let first = Keepalived::start_with(&pair.lab, 1, Some(&pair.fw2), State::Primary, calls)?;
+        let role = || standing(&pair, "default").unwrap_or_default();
+        wait::until("FW2 is primary", SOON, || role().0 == "primary")?;
+        first.stop()?;
+        wait::until("FW2 is a backup", SOON, || {
+            role() == ("backup".into(), "closed".into())
+        })
+        .with_context(|| format!("{calls:?}"))?;
+    }
+    Ok(())
+}
+
 /// Roles come by keepalived's FIFO, also to a daemon that is started again, and the last one
 /// counts after changes in quick succession.
 fn fifo(world: &World) -> Result<()> {
@@ -321,8 +383,13 @@ fn fifo(world: &World) -> Result<()> {
     both(&pair, ["primary", "backup"])?;
     first.lose(true)?;
     both(&pair, ["backup", "primary"])?;
+    // A new daemon knows no role.
     pair.restart(1)?;
-    ensure!(!is(&pair.fw2, "primary"), "a new daemon knows no role");
+    both(&pair, ["backup", "primary"])?;
+    // The reader that a reload starts knows what the one before knew.
+    first.reload()?;
+    std::thread::sleep(Duration::from_secs(2));
+    pair.restart(0)?;
     both(&pair, ["backup", "primary"])?;
     for loses in [false, true, false, true, false] {
         first.lose(loses)?;
