@@ -60,7 +60,7 @@ pub(crate) fn chapters() -> Result<()> {
 }
 
 /// All files of a folder and of the folders in it.
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lab::daemon::{Daemon, Kind, Mode, Settings};
 use lab::node::Node;
+use lab::setups;
 use lab::topology::{Lab, Options, SERVER};
 use lab::traffic::numbered::{self, Connections};
 use lab::wait;
@@ -17,6 +18,7 @@ use lab::world::World;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Scenario;
+use crate::documents;
 use crate::pair::{PORT, SOON, address};
 
 const COUNT: usize = 50;
@@ -46,6 +48,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         Ok(())
     }),
     ("managers/our_agent_reports_true_roles", our_agent),
+    ("managers/keepalived_takes_our_examples", examples),
     ("managers/neutron_finds_and_stops_it", neutron),
     ("managers/vyos_calls_are_answered_as_by_conntrackd", vyos),
     ("managers/cloudstack_file_starts_with_a_warning", |w| {
@@ -317,6 +320,42 @@ fn our_agent(world: &World) -> Result<()> {
     fw2.must("monitor", SUCCESS)?;
     fw2.must("stop", SUCCESS)?;
     fw2.must("monitor", NOT_RUNNING)
+}
+
+/// Goal: keepalived has nothing to say about any example of ours, and each one makes a backup
+/// of a firewall whose keepalived stops.
+fn examples(world: &World) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    let is_keepalived = |file: &PathBuf| {
+        let name = file.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with("keepalived"))
+    };
+    let files = documents::files(&setups::folder())?;
+    let files: Vec<_> = files.into_iter().filter(is_keepalived).collect();
+    ensure!(files.len() >= 9, "{files:?}");
+    for file in files {
+        // The programs are not where the package installs them.
+        let text = fs::read_to_string(&file)?
+            .replace("/usr/sbin/ftfw", "/bin/true")
+            .replace("/etc/conntrackd/notify", "/bin/true");
+        let count = |word: &str| text.matches(word).count();
+        ensure!(
+            count("notify_stop") == count("notify_backup"),
+            "{}: no `notify_stop`",
+            file.display()
+        );
+        let copy = world.dir().join("keepalived.conf");
+        fs::write(&copy, &text)?;
+        let mut c = lab.fw[0].command("keepalived");
+        let out = c.arg("-t").arg("-f").arg(&copy).output()?;
+        let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+        ensure!(
+            out.status.success() && said.is_empty(),
+            "{}: {said}",
+            file.display()
+        );
+    }
+    Ok(())
 }
 
 /// Statuses of monitor and stop after `kill -9`; a start must work afterwards if the agent has
