@@ -24,6 +24,12 @@ pub(crate) fn note(lock: &Path, socket: &Path, error: &io::Error) -> Option<Stri
     Some(text)
 }
 
+/// True if a daemon holds the lock: it lives, whether it answers or not.
+pub(crate) fn is_locked(lock: &Path) -> bool {
+    let held = |file| flock(file, FlockOperation::NonBlockingLockShared).is_err();
+    fs::File::open(lock).is_ok_and(held)
+}
+
 /// Removes the socket of a dead daemon, which refuses connections: false if it may belong to
 /// a living one.
 ///
@@ -57,9 +63,11 @@ mod tests {
             .open(&lock)
             .unwrap();
         flock(&held, FlockOperation::LockExclusive).unwrap();
+        assert!(is_locked(&lock) && !is_locked(&socket));
         assert!(!remove_socket(&lock, &socket).unwrap());
         assert!(socket.exists());
         drop(held);
+        assert!(!is_locked(&lock));
         assert!(remove_socket(&lock, &socket).unwrap());
         assert!(!socket.exists());
         fs::remove_dir_all(&dir).unwrap();

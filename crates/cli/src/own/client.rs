@@ -9,6 +9,9 @@ use control::call::{CODE, Call, Head, Outcome, PROTOCOL, Tail, Task};
 use crate::load::load;
 use crate::remains;
 
+/// What the agent for Pacemaker tells a daemon by that lives and does not answer.
+const HOLDS_LOCK: &str = "a daemon holds the lock: it starts or ends; if not, look at its log";
+
 /// Why a command was not done, and what to do about it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
@@ -61,6 +64,7 @@ pub(crate) fn ask(
     let mut stream = UnixStream::connect(&path).map_err(|e| {
         let help = match e.kind() {
             std::io::ErrorKind::PermissionDenied => "be root",
+            _ if remains::is_locked(&loaded.config.lock_file) => HOLDS_LOCK,
             _ => "is it running? `ftfw run` starts it, its log says why it ended",
         };
         let mut error = format!("no daemon at {}: {e}", path.display());

@@ -15,6 +15,7 @@ use lab::topology::{Lab, Options, SERVER};
 use lab::traffic::numbered::{self, Connections};
 use lab::wait;
 use lab::world::World;
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Scenario;
@@ -95,10 +96,12 @@ impl Managed {
             _ => symlink("/usr/sbin/conntrackd", &program)?,
         }
         fs::create_dir(dir.join("sbin"))?;
-        let stub = dir.join("sbin/crm_master");
-        let text = format!("#!/bin/sh\necho \"$@\" >> {}/scores\n", dir.display());
-        fs::write(&stub, text)?;
-        lab.fw[n].run(&format!("chmod 755 {}", stub.display()))?;
+        for stub in ["sbin/crm_master", "sbin/crm_attribute"] {
+            let stub = dir.join(stub);
+            let text = format!("#!/bin/sh\necho \"$@\" >> {}/scores\n", dir.display());
+            fs::write(&stub, text)?;
+            lab.fw[n].run(&format!("chmod 755 {}", stub.display()))?;
+        }
         Ok(Managed {
             node,
             dir,
@@ -155,6 +158,16 @@ impl Managed {
     fn ask(&self, arguments: &[&str]) -> Result<Output> {
         let mut c = self.node.command(&self.program);
         Ok(c.arg("-C").arg(&self.config).args(arguments).output()?)
+    }
+
+    /// What our command line prints; its status may be that of an unsafe pair.
+    fn own(&self, words: &[&str]) -> Result<String> {
+        let out = self.ask(words)?;
+        ensure!(
+            matches!(out.status.code(), Some(0 | 4)),
+            "{words:?}: {out:?}"
+        );
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     }
 
     /// Ends the daemon with SIGKILL.
@@ -271,25 +284,41 @@ fn our_agent(world: &World) -> Result<()> {
         .env("OCF_ROOT", "/usr/lib/ocf")
         .output()?;
     ensure!(String::from_utf8_lossy(&meta.stdout).contains("<resource-agent name=\"ftfw\""));
+    fw1.must("monitor", NOT_RUNNING)?;
+    // A process has the lock, and does not answer.
+    let lock = fs::File::create(fw1.dir.join("lock"))?;
+    flock(&lock, FlockOperation::LockExclusive)?;
+    fw1.must("monitor", ERR_GENERIC)?;
+    fw1.must("start", ERR_GENERIC)?;
+    drop(lock);
+    // One that somebody else has started knows no role.
+    let said = fw1.own(&["run", "-d"])?;
+    ensure!(!fw1.own(&["status"])?.contains("instance "), "{said}");
     for fw in [&fw1, &fw2] {
-        fw.must("monitor", NOT_RUNNING)?;
         fw.must("start", SUCCESS)?;
         fw.must("start", SUCCESS)?;
         fw.must("monitor", SUCCESS)?;
+        let status = fw.own(&["status"])?;
+        ensure!(status.contains("default: backup for"), "{status}");
     }
     fw1.must("promote", SUCCESS)?;
+    fw1.must("start", SUCCESS)?;
     fw1.must("monitor", RUNNING_PROMOTED)?;
     // An operator changes the role by hand, and monitor tells.
-    let by_hand = |role: &str| -> Result<()> {
-        let mut c = fw1.node.command(&fw1.program);
-        let out = c.arg("-C").arg(&fw1.config).arg(role).output()?;
-        ensure!(out.status.success(), "{out:?}");
-        Ok(())
-    };
-    by_hand("backup")?;
+    fw1.own(&["backup"])?;
     fw1.must("monitor", SUCCESS)?;
-    by_hand("primary")?;
+    fw1.own(&["primary"])?;
     fw1.must("monitor", RUNNING_PROMOTED)?;
+    // A name is no pattern.
+    fw2.own(&["backup", "--instance", "VX1"])?;
+    fw2.own(&["primary", "--instance", "V.1"])?;
+    for (name, wanted) in [("V.1", RUNNING_PROMOTED), ("VX1", SUCCESS), ("", SUCCESS)] {
+        let status = fw2.act_with("monitor", &[("OCF_RESKEY_instance", name)])?;
+        ensure!(status == wanted, "`{name}`: {status}");
+    }
+    for slip in ["VX1", "V.1"] {
+        fw2.own(&["forget", "--instance", slip])?;
+    }
 
     numbered::serve(&lab.b, address(SERVER, PORT))?;
     let mut open = Connections::open(&lab.a, address(SERVER, PORT), COUNT)?;
@@ -319,7 +348,11 @@ fn our_agent(world: &World) -> Result<()> {
     fw2.must("demote", SUCCESS)?;
     fw2.must("monitor", SUCCESS)?;
     fw2.must("stop", SUCCESS)?;
-    fw2.must("monitor", NOT_RUNNING)
+    fw2.must("monitor", NOT_RUNNING)?;
+    let scores = fs::read_to_string(fw2.dir.join("scores"))?;
+    ensure!(scores.contains("-p -v 1000"), "{scores}");
+    ensure!(scores.lines().last() == Some("-p -D"), "{scores}");
+    Ok(())
 }
 
 /// Goal: keepalived has nothing to say about any example of ours, and each one makes a backup
