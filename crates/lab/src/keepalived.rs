@@ -124,6 +124,7 @@ impl Keepalived {
             dir = dir.display()
         );
         fs::write(dir.join("notify"), notify)?;
+        let _ = fs::remove_file(dir.join("notify-stop"));
         fs::write(dir.join("states"), "")?;
         fs::write(
             dir.join("conf"),
@@ -217,6 +218,8 @@ impl Keepalived {
 
     /// Ends it in good order: the other firewall takes over at once.
     pub fn stop(mut self) -> Result<()> {
+        // Otherwise there is none: after a SIGKILL its child calls it, too.
+        fs::copy(self.dir.join("notify"), self.dir.join("notify-stop"))?;
         self.signal(Signal::TERM)?;
         self.process.0.wait()?;
         Ok(())
@@ -295,7 +298,7 @@ vrrp_track_file lose {{
     notify_master \"/bin/sh {dir}/notify primary\"
     notify_backup \"/bin/sh {dir}/notify backup\"
     notify_fault \"/bin/sh {dir}/notify fault\"
-    notify_stop \"/bin/sh {dir}/notify backup\"
+    notify_stop \"/bin/sh {dir}/notify-stop backup\"
 }}
 "
     );
