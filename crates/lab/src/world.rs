@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 const INSIDE: &str = "FTFW_LAB_INSIDE";
 const PRIVILEGED: &str = "FTFW_LAB_PRIVILEGED";
@@ -91,6 +92,14 @@ pub fn unavailable() -> Option<String> {
     }
 }
 
+/// Raises the limit of open files to what the system allows: a thousand connections of a run do
+/// not fit into the 1024 descriptors that a login shell has.
+fn allow_open_files() -> rustix::io::Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit)
+}
+
 /// Exit code of a child as a shell gives it: 128 plus the signal if one ended it.
 pub fn exit_code(status: ExitStatus) -> i32 {
     status
@@ -113,6 +122,7 @@ impl World {
         if !is_inside() {
             bail!("a laboratory must be started in namespaces of its own");
         }
+        allow_open_files().context("limit of open files")?;
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"])
             .status()
