@@ -162,7 +162,10 @@ impl Clients {
             Err(e) => {
                 // The client is still in the backlog, and is accepted at the next turn.
                 let has_room = is_exhausted(&e) && (self.make_room(now) || self.use_spare());
-                self.fail_accept(&e.to_string());
+                self.fail_accept(&match is_exhausted(&e) {
+                    true => format!("{e}: raise LimitNOFILE= of the unit"),
+                    false => e.to_string(),
+                });
                 if !has_room {
                     self.pause(now, "it is tried again ten times a second");
                 }

@@ -62,7 +62,10 @@ impl Gate {
             }
         }
         match refusal {
-            Some(error) => bail!("the kernel refuses the sets of the gate: {error}"),
+            Some(error) => bail!(
+                "the kernel refuses the sets of the gate: {error}; it is as before, see \
+                 `nft list table inet {TABLE}`"
+            ),
             None => Ok(()),
         }
     }

@@ -100,7 +100,7 @@ impl EventSocket {
         let warning = (!forced && buffer_bytes < wanted).then(|| {
             format!(
                 "netlink event socket buffer is {buffer_bytes} instead of {wanted} bytes: \
-                 forcing it needs root outside user namespaces"
+                 raise net.core.rmem_max, or start the daemon as root outside user namespaces"
             )
         });
         Ok((

@@ -68,7 +68,10 @@ impl Log {
     pub(crate) fn reopen_after_hangup(&mut self) {
         match self.reopen() {
             Ok(()) => self.notice("SIGHUP: log file opened again"),
-            Err(e) => self.error(format!("log file: {e}")),
+            Err(e) => self.error(format!(
+                "the log file cannot be opened again: {e}: the lines go on into the old one until \
+                 the next SIGHUP"
+            )),
         }
     }
 

@@ -176,7 +176,7 @@ fn log_panics(config: &Config) {
     std::panic::set_hook(Box::new(move |info| {
         print(info);
         if let Ok(mut log) = Log::open(false, log_file.as_deref(), syslog) {
-            log.error(format!("this is a bug: {info}"));
+            log.error(format!("this is a bug, please report it: {info}"));
         }
     }));
 }
@@ -270,7 +270,11 @@ fn core(
     };
     for link in &links.list {
         if !link.buffers_granted() {
-            log.warning("socket buffers are smaller than configured: forcing them needs root");
+            log.warning(format!(
+                "link {}: socket buffers are smaller than configured: start the daemon with \
+                 CAP_NET_ADMIN, or raise net.core.rmem_max and net.core.wmem_max",
+                link.device()
+            ));
         }
     }
     let events = open_events(config, &writer, &mut log, guards)?;
@@ -378,7 +382,8 @@ fn set_scheduler(config: &Config, log: &mut Log) {
     };
     if let Err(e) = sys::process::set_real_time(class, priority) {
         log.warning(format!(
-            "scheduler configuration failed: {e}. Going on under the normal scheduler."
+            "scheduler configuration failed: {e}. Going on under the normal scheduler: another one \
+             needs CAP_SYS_NICE."
         ));
     }
 }

@@ -57,7 +57,7 @@ impl EventsSetting {
         match fs::write(format!("{BASE}{}", Self::NAME), "1") {
             Ok(()) => Ok(EventsSetting { before }),
             Err(e) => Err(format!(
-                "{} stays {}: {e}; flows older than this daemon may stay silent",
+                "{} stays {}: {e}; flows older than this daemon may stay silent: set it to 1",
                 Self::NAME,
                 before.map_or("unknown".to_owned(), |n| n.to_string())
             )),

@@ -314,7 +314,10 @@ impl Loop<'_> {
                         if let Some(statistics) = &mut host.statistics
                             && let Err(e) = statistics.reopen()
                         {
-                            host.log.error(format!("statistics log: {e}"));
+                            host.log.error(format!(
+                                "the statistics log cannot be opened again: {e}: the lines go \
+                                 on into the old one until the next SIGHUP"
+                            ));
                         }
                     });
                 }

@@ -3,6 +3,8 @@
 //! Where the original logs the same thing, the words are the original's, because monitoring
 //! rules match them. The control clients get their answers elsewhere (`serve::tail_of`).
 
+use std::io;
+
 use replica::{Answer, Caches, Event, KernelError, LinkReason, Shortfall};
 
 use crate::log::Level::{self, Error, Notice, Warning};
@@ -16,18 +18,27 @@ pub(crate) fn of(event: &Event) -> Option<(Level, String)> {
         Event::CommitStarted => (Notice, "committing all external caches".into()),
         Event::WithoutHelper(flow) => (
             Warning,
-            format!("this kernel lacks the helper of {flow}: created without"),
+            format!(
+                "this kernel lacks the helper of {flow}: created without; load the helper's module"
+            ),
         ),
         Event::Clash(flow) => (
             Warning,
-            format!("another flow holds the reply tuple of {flow}: not created"),
+            format!(
+                "another flow holds the reply tuple of {flow}: not created; do the NAT rules of both \
+                 firewalls agree (`ftfw doctor`)?"
+            ),
         ),
-        Event::Refused { flow, error } => (Warning, format!("kernel refuses {flow}: {error:?}")),
+        Event::Refused { flow, error } => {
+            (Warning, format!("kernel refuses {flow}: {}", why(*error)))
+        }
         Event::ExpectationRefused { expectation, error } => {
             let why = match error {
                 KernelError::NotFound => "its master is not there".into(),
-                KernelError::Unsupported => "its helper is not there".into(),
-                error => format!("{error:?}"),
+                KernelError::Unsupported => {
+                    "its helper is not there: load the helper's module".into()
+                }
+                error => why(*error),
             };
             let text = format!("kernel refuses the expectation {expectation}: {why}");
             (Warning, text)
@@ -76,23 +87,31 @@ pub(crate) fn of(event: &Event) -> Option<(Level, String)> {
         Event::Overrun(Some(after)) => (
             Warning,
             format!(
-                "the kernel dropped events (ENOBUFS): resync in {} s",
+                "the kernel dropped events (ENOBUFS): resync in {} s. If this comes again, raise \
+                 NetlinkBufferSize",
                 after.as_secs()
             ),
         ),
         Event::Overrun(None) => (
             Warning,
-            "the kernel dropped events (ENOBUFS), and NetlinkOverrunResync is off".into(),
+            "the kernel dropped events (ENOBUFS), and NetlinkOverrunResync is off: \
+             `ftfw resync kernel` repairs what was missed"
+                .into(),
         ),
         Event::Repaired { found, gone } => (
             Notice,
             format!("resync after overrun: {found} flows had been missed, {gone} were gone"),
         ),
-        Event::DumpFailed => (Error, "dump of the kernel conntrack table failed".into()),
+        Event::DumpFailed => (
+            Error,
+            "dump of the kernel conntrack table failed: `ftfw resync kernel` reads it again".into(),
+        ),
         Event::PeerHeard => (Notice, "the peer is there".into()),
         Event::PeerLost => (
             Warning,
-            "the peer is lost: nothing has come from it for 5 s".into(),
+            "the peer is lost: nothing has come from it for 5 s. Look at its daemon, and at the \
+             dedicated link at both ends"
+                .into(),
         ),
         Event::PeerBack { silence } => (
             Notice,
@@ -151,12 +170,25 @@ fn of_answer(answer: Answer) -> Option<(Level, String)> {
 fn incomplete(shortfall: Shortfall) -> String {
     match shortfall {
         Shortfall::DumpFailed => {
-            "kernel flush incomplete: the table could not be read to its end".into()
+            "kernel flush incomplete: the table could not be read to its end. Flush it again".into()
         }
         Shortfall::Refused(deletes) => {
-            format!("kernel flush incomplete: the kernel refused {deletes} deletes")
+            format!("kernel flush incomplete: the kernel refused {deletes} deletes. Flush it again")
         }
     }
+}
+
+/// Why the kernel refuses something, and what helps.
+fn why(error: KernelError) -> String {
+    let text = match error {
+        KernelError::Exists => "one of its tuples is taken",
+        KernelError::NotFound => "there is no such entry",
+        KernelError::Unsupported => "this kernel lacks what it needs, mostly a helper's module",
+        KernelError::Busy => "it would change a status bit that cannot change",
+        KernelError::TableFull => "the table is full: raise nf_conntrack_max",
+        KernelError::Os(number) => return io::Error::from_raw_os_error(number).to_string(),
+    };
+    text.to_owned()
 }
 
 #[cfg(test)]
@@ -262,8 +294,9 @@ mod tests {
 
     #[test]
     fn an_incomplete_flush_is_an_error_whoever_asked_for_it() {
-        let read = "kernel flush incomplete: the table could not be read to its end";
-        let refused = "kernel flush incomplete: the kernel refused 3 deletes";
+        let read =
+            "kernel flush incomplete: the table could not be read to its end. Flush it again";
+        let refused = "kernel flush incomplete: the kernel refused 3 deletes. Flush it again";
         for (shortfall, text) in [
             (Shortfall::DumpFailed, read),
             (Shortfall::Refused(3), refused),
