@@ -10,7 +10,7 @@ use crate::clients::ClientId;
 use crate::gate::Gate;
 use crate::host::Cause;
 use crate::limit::Kind;
-use crate::log::Level;
+use crate::line::{Field, Fields, Level, Line, Occasion};
 use crate::roles::{Change, Course, Next, Roles, Surroundings};
 use crate::session::State;
 use crate::turn::Loop;
@@ -93,11 +93,42 @@ impl Loop<'_> {
         match command {
             Command::Commit(objects) if objects.has_flows() => self.changes.commits.push(id),
             Command::ScheduleFlush => {
-                self.changes.roles.all_are(Role::Backup, now);
-                self.move_gate(now);
+                self.all_are(Role::Backup, now);
             }
             _ => {}
         }
+    }
+
+    fn all_are(&mut self, role: Role, now: Instant) {
+        for name in self.changes.roles.all_are(role, now) {
+            self.log_role(&name, role, Course::New);
+        }
+        self.move_gate(now);
+    }
+
+    /// Logs the role of an instance, and what the change came to. Returns the text.
+    fn log_role(&mut self, name: &str, role: Role, course: Course) -> String {
+        let role = role.name();
+        let (text, fields): (_, Fields) = match course {
+            Course::New | Course::Owed => (
+                format!("instance `{name}` is {role}"),
+                Occasion::RoleChanged.into(),
+            ),
+            Course::Again(step) => (
+                format!(
+                    "instance `{name}` has been {role} before, but the {} failed: done again",
+                    short(step)
+                ),
+                Fields::default(),
+            ),
+            Course::Same => (
+                format!("instance `{name}` has been {role} before: nothing to do"),
+                Fields::default(),
+            ),
+        };
+        let fields = (fields.with(Field::Instance, name)).with(Field::Role, role);
+        (self.host.log).write(Line::new(Level::Notice, text.as_str(), fields));
+        text
     }
 
     /// Goes on with the changes of role, as far as nothing has to be waited for.
@@ -133,10 +164,12 @@ impl Loop<'_> {
                 Next::Over(change) => self.change_over(&change),
                 Next::Claimed(change) => {
                     let name = self.changes.roles.name(change.instance);
-                    self.host.log.notice(format!(
+                    let text = format!(
                         "the peer is primary for nothing: its flows are ours since instance \
                          `{name}` is primary"
-                    ));
+                    );
+                    let fields = Fields::from(Occasion::FlowsClaimed).with(Field::Instance, name);
+                    self.host.log.write(Line::new(Level::Notice, text, fields));
                 }
                 Next::Nothing => return,
             }
@@ -161,8 +194,7 @@ impl Loop<'_> {
         if let Some(at) = commits.iter().position(|commit| *commit == id) {
             commits.swap_remove(at);
             if tail.status != Outcome::Error {
-                self.changes.roles.all_are(Role::Primary, now);
-                self.move_gate(now);
+                self.all_are(Role::Primary, now);
             }
         }
         let Some(change) = self.changes.roles.current() else {
@@ -188,7 +220,11 @@ impl Loop<'_> {
         if row.status != Outcome::Ok {
             let name = self.changes.roles.name(change.instance).to_owned();
             let line = format!("instance `{name}` becomes {role}: {text}");
-            self.host.log.error(line);
+            let fields = Fields::from(Occasion::StepFailed)
+                .with(Field::Instance, name)
+                .with(Field::Role, role)
+                .with(Field::Seconds, format_args!("{:.3}", row.seconds));
+            self.host.log.write(Line::new(Level::Error, line, fields));
         }
         self.changes.roles.note(row.step, row.status);
         for session in self.host.clients.all().filter(|s| s.waits_for(change.id)) {
@@ -202,18 +238,7 @@ impl Loop<'_> {
     fn change_over(&mut self, change: &Change) {
         let (worst, rows, course) = self.changes.roles.last();
         let name = self.changes.roles.name(change.instance).to_owned();
-        let role = change.role.name();
-        let text = match course {
-            Course::New | Course::Owed => format!("instance `{name}` is {role}"),
-            Course::Again(step) => {
-                let step = short(step);
-                format!(
-                    "instance `{name}` has been {role} before, but the {step} failed: done again"
-                )
-            }
-            Course::Same => format!("instance `{name}` has been {role} before: nothing to do"),
-        };
-        self.host.log.notice(&text);
+        let text = self.log_role(&name, change.role, course);
         for session in self.host.clients.all().filter(|s| s.waits_for(change.id)) {
             if !change.json {
                 session.reply(format!("{text}\n").as_bytes());
@@ -242,7 +267,8 @@ impl Loop<'_> {
             return None;
         };
         let text = format!("{error:#}");
-        self.host.log.limited(Kind::Kernel, Level::Error, &text);
+        let line = Line::new(Level::Error, text.as_str(), Occasion::GateFailed.into());
+        self.host.log.limited(Kind::Kernel, line);
         Some(text)
     }
 
@@ -257,10 +283,14 @@ impl Loop<'_> {
         let opened = changes.roles.open_overdue(now, changes.timeout, &here);
         for name in opened {
             let secs = changes.timeout.as_secs();
-            self.host.log.error(format!(
+            let text = format!(
                 "the gate of instance `{name}` opens: its virtual address has been here for \
                  {secs} s, and no commit has ended. Does the HA manager call `ftfw primary`?"
-            ));
+            );
+            let fields = Fields::from(Occasion::GateOpenedLate)
+                .with(Field::Instance, name)
+                .with(Field::Seconds, secs);
+            self.host.log.write(Line::new(Level::Error, text, fields));
         }
         self.move_gate(now);
     }

@@ -20,8 +20,8 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 
 use crate::door::{Door, is_exhausted};
 use crate::limit::Kind;
+use crate::line::Level;
 use crate::listing::{Listings, Reserved};
-use crate::log::Level;
 use crate::session::{End, STALL_LIMIT, STALLED, Session, Standing};
 
 /// Clients at a time.

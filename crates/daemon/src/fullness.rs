@@ -2,7 +2,7 @@
 
 use replica::Instant;
 
-use crate::log::Level;
+use crate::line::{Field, Fields, Level, Line, Occasion};
 
 /// Watches one cache.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ impl Fullness {
         failed: u64,
         entries: usize,
         limit: usize,
-    ) -> Option<(Level, String)> {
+    ) -> Option<Line> {
         let name = self.name;
         let before = std::mem::replace(&mut self.failed, failed);
         match self.since {
@@ -44,7 +44,7 @@ impl Fullness {
                 let line = format!(
                     "{name} is full: new flows are not kept ({limit} are its limit, see HashLimit)"
                 );
-                Some((Level::Warning, line))
+                Some(Line::new(Level::Warning, line, Occasion::CacheFull.into()))
             }
             Some((since, first)) if failed == before && entries < limit - limit / 16 => {
                 self.since = None;
@@ -53,7 +53,10 @@ impl Fullness {
                 let line = format!(
                     "{name} has room again after {secs} s: {count} times a flow was not kept"
                 );
-                Some((Level::Notice, line))
+                let fields = Fields::from(Occasion::CacheHasRoom)
+                    .with(Field::Flows, count)
+                    .with(Field::Seconds, secs);
+                Some(Line::new(Level::Notice, line, fields))
             }
             _ => None,
         }
@@ -74,19 +77,20 @@ mod tests {
     fn a_full_cache_is_said_once_and_so_is_its_end() {
         let mut cache = Fullness::new("internal cache");
         assert_eq!(cache.look(at(0), 0, 100, 100), None);
-        let (level, line) = cache.look(at(1), 7, 100, 100).unwrap();
-        assert_eq!(level, Level::Warning);
-        assert!(line.starts_with("internal cache is full"), "{line}");
+        let line = cache.look(at(1), 7, 100, 100).unwrap();
+        assert_eq!(line.level, Level::Warning);
+        assert!(line.text.starts_with("internal cache is full"), "{line:?}");
         assert_eq!(cache.look(at(2), 9, 100, 100), None);
         // It takes nothing because nothing comes.
         assert_eq!(cache.look(at(3), 9, 100, 100), None);
         // It has room, but has refused one a moment ago.
         assert_eq!(cache.look(at(4), 10, 90, 100), None);
-        let (level, line) = cache.look(at(5), 10, 90, 100).unwrap();
-        assert_eq!(level, Level::Notice);
+        let line = cache.look(at(5), 10, 90, 100).unwrap();
+        assert_eq!(line.level, Level::Notice);
         assert!(
-            line.ends_with("after 4 s: 10 times a flow was not kept"),
-            "{line}"
+            line.text
+                .ends_with("after 4 s: 10 times a flow was not kept"),
+            "{line:?}"
         );
         assert_eq!(cache.look(at(6), 10, 90, 100), None);
         assert!(cache.look(at(7), 11, 100, 100).is_some());

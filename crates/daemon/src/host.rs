@@ -13,8 +13,9 @@ use sys::netlink::RECEIVE_BYTES;
 use crate::clients::Clients;
 use crate::kernel::{DumpSocket, Dumped, EventSocket, Events, Read, Run};
 use crate::limit::Kind;
+use crate::line::{Fields, Level, Line};
 use crate::links::Links;
-use crate::log::{Level, Log};
+use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::serve::tail_of;
@@ -153,9 +154,10 @@ impl Host {
     pub(crate) fn report_event(&mut self, event: Event, cause: Cause) {
         // The core has no link each time that it is asked; `links` logs it once.
         if let Some((level, text)) = wording::of(&event).filter(|_| event != Event::NoLink) {
+            let line = Line::new(level, text, Fields::of(&event, self.links.peer));
             match Kind::of(&event).filter(|_| cause == Cause::Anybody) {
-                Some(kind) => self.log.limited(kind, level, text),
-                None => self.log.line(level, &text),
+                Some(kind) => self.log.limited(kind, line),
+                None => self.log.write(line),
             }
         }
         match event {
@@ -309,8 +311,8 @@ impl driver::Host for Host {
         let is_followed = self.clients.follow();
         let chosen = [events.hear_new(joins), events.hear_injections(is_followed)];
         for error in chosen.into_iter().filter_map(Result::err) {
-            let text = format!("choice of events: {error}");
-            self.log.limited(Kind::Kernel, Level::Error, text);
+            let text = format!("the kernel refuses a choice of events: {error}: it is tried again");
+            self.log.limited(Kind::Kernel, (Level::Error, text));
         }
     }
 

@@ -43,7 +43,7 @@ pub(crate) fn run(
         }
         clients.settle(now);
         for (kind, level, line) in clients.lines() {
-            log.limited(kind, level, line);
+            log.limited(kind, (level, line));
         }
         log.report_left_out();
         while let Some(signal) = signals.next() {
@@ -58,7 +58,7 @@ pub(crate) fn run(
         }
     }
     log.report_all_left_out();
-    log.notice("---- shutdown received ----");
+    log.stopping();
     Ok(())
 }
 

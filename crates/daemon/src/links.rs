@@ -9,7 +9,7 @@ mod sources;
 pub(crate) mod tcp;
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use sys::udp::{Options, Path};
 use self::link::{Link, Place};
 use self::ready::Ready;
 use self::sources::Sources;
-use crate::log::Level;
+use crate::line::{Field, Fields, Level, Line, Occasion};
 use crate::wording;
 
 /// Headers of UDP over IPv4 and IPv6; for the latter the original allows 28, too, and relies
@@ -58,7 +58,9 @@ pub(crate) struct Links {
     told: Vec<bool>,
     /// That no link is usable is logged.
     none_logged: bool,
-    lines: Vec<(Level, String)>,
+    lines: Vec<Line>,
+    /// The address from which the first peer was last heard.
+    pub(crate) peer: Option<IpAddr>,
 }
 
 impl Links {
@@ -91,7 +93,7 @@ impl Links {
                     let place = link.place.describe();
                     let device = &link.place.device;
                     let line = format!("link {device}: {place}: {e}: it is tried again");
-                    lines.push((Level::Warning, line));
+                    lines.push(line_about(&link, (Level::Warning, line)));
                 }
                 opened => {
                     opened.with_context(|| format!("{}: {}", context(), link.place.describe()))?
@@ -111,6 +113,7 @@ impl Links {
             opened: now,
             none_logged: false,
             lines,
+            peer: None,
         };
         Ok((links, settings))
     }
@@ -127,6 +130,7 @@ impl Links {
             opened: Instant::now(),
             none_logged: false,
             lines: Vec::new(),
+            peer: None,
         })
     }
 
@@ -145,7 +149,7 @@ impl Links {
             let sources = &mut self.sources;
             let admits = |from: SocketAddr, is_served| sources.admits(n, from.ip(), is_served, now);
             let line = link.go_on(&self.ready, admits, now);
-            self.lines.extend(line);
+            self.lines.extend(line.map(|line| line_about(link, line)));
             link.note_refusal(now);
         }
         // One that has refused is better than others without a carrier.
@@ -160,7 +164,7 @@ impl Links {
     }
 
     /// What is to be logged about the links since the last call.
-    pub(crate) fn lines(&mut self) -> Vec<(Level, String)> {
+    pub(crate) fn lines(&mut self) -> Vec<Line> {
         let now = Instant::now();
         if now.duration_since(self.opened) >= START_PAUSE {
             self.look_at_interfaces(now);
@@ -170,13 +174,22 @@ impl Links {
 
     fn look_at_interfaces(&mut self, now: Instant) {
         for link in &mut self.list {
-            self.lines.extend(link.line_about_carrier(now));
+            let line = link.line_about_carrier(now);
+            self.lines.extend(line.map(|line| line_about(link, line)));
         }
         let has_carrier = self.list.is_empty() || self.list.iter().any(Link::has_carrier);
         if !has_carrier && !self.none_logged {
-            self.lines.extend(wording::of(&Event::NoLink));
+            let fields = Fields::of(&Event::NoLink, None);
+            let line = wording::of(&Event::NoLink);
+            self.lines
+                .extend(line.map(|(level, text)| Line::new(level, text, fields)));
         }
         self.none_logged = !has_carrier;
+    }
+
+    fn log(&mut self, n: usize, line: Option<(Level, String)>) {
+        let line = line.map(|line| line_about(&self.list[n], line));
+        self.lines.extend(line);
     }
 
     /// Sends a datagram over link `n`, or keeps it until the system takes it: what
@@ -187,7 +200,7 @@ impl Links {
             other.failing = None;
         }
         let line = self.list[n].send(datagram, now);
-        self.lines.extend(line);
+        self.log(n, line);
     }
 
     /// When link `n` is looked at again; `None` if it takes a datagram now.
@@ -203,7 +216,7 @@ impl Links {
     /// Sends what waits at link `n` and is due, or at a link that is not used any more.
     pub(crate) fn send_waiting(&mut self, n: usize, now: Instant) {
         let line = self.list[n].send_waiting(now);
-        self.lines.extend(line);
+        self.log(n, line);
         for m in (0..self.list.len()).filter(|m| *m != n) {
             if self.again_at(n).is_none()
                 && let Some(datagram) = self.list[m].take_waiting(now)
@@ -220,6 +233,9 @@ impl Links {
         let (length, from) = link.receive(buffer)?;
         let bytes = link.arrived(length, buffer);
         let peer = self.sources.peer(n, from.ip(), bytes, Instant::now());
+        if peer == Some(PeerId::FIRST) {
+            self.peer = Some(from.ip());
+        }
         Some(Arrived { peer, length })
     }
 
@@ -245,6 +261,16 @@ impl AsFd for Links {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ready.as_fd()
     }
+}
+
+/// A line about a link: a warning when trouble begins, otherwise a notice of its end.
+fn line_about(link: &Link, (level, text): (Level, String)) -> Line {
+    let occasion = match level {
+        Level::Notice => Occasion::LinkWorks,
+        Level::Warning | Level::Error => Occasion::LinkFailed,
+    };
+    let fields = Fields::from(occasion).with(Field::Link, link.device());
+    Line::new(level, text, fields)
 }
 
 fn place(

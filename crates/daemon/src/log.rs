@@ -1,33 +1,46 @@
-//! Log lines in the original's form, to console, file and syslog.
+//! Log lines in the original's form, to console, file and syslog; and to systemd's journal, with
+//! fields, in place of the console or of syslog if these lead there.
 //!
 //! Lines that strangers can cause go through [`Log::limited`].
 
-use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use config::Facility;
 
+use crate::journal::{self, Journal};
 use crate::limit::{Kind, Limiter};
+use crate::line::{Level, Line, Occasion};
 use crate::syslog::Syslog;
 
-/// How important a line is.
+/// Where the lines for one of the standard streams go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Level {
-    /// Ordinary.
-    Notice,
-    /// Something an operator should know.
-    Warning,
-    /// Something went wrong.
-    Error,
+enum Console {
+    /// Nowhere: in the background.
+    Off,
+    Stream,
+    /// The journal reads the stream: the stream has only what the journal's socket refuses.
+    Journal,
+}
+
+impl Console {
+    fn of(stream: impl AsFd) -> Console {
+        match journal::reads(stream) {
+            true => Console::Journal,
+            false => Console::Stream,
+        }
+    }
 }
 
 #[derive(Debug)]
 pub(crate) struct Log {
-    console: bool,
+    /// What is written to standard output and standard error.
+    console: [Console; 2],
+    journal: Option<Journal>,
     path: Option<PathBuf>,
     file: Option<File>,
     syslog: Option<Syslog>,
@@ -47,8 +60,15 @@ impl Log {
         path: Option<&Path>,
         syslog: Option<Facility>,
     ) -> io::Result<Log> {
+        let console = match console {
+            true => [Console::of(io::stdout()), Console::of(io::stderr())],
+            false => [Console::Off; 2],
+        };
+        let leads_there = syslog.is_some() || console.contains(&Console::Journal);
+        let journal = leads_there.then(|| Journal::open(syslog)).transpose()?;
         let mut log = Log {
             console,
+            journal: journal.flatten(),
             path: path.map(Path::to_owned),
             file: None,
             syslog: syslog.map(Syslog::open).transpose()?,
@@ -75,22 +95,34 @@ impl Log {
         }
     }
 
-    pub(crate) fn notice(&mut self, text: impl AsRef<str>) {
-        self.line(Level::Notice, text.as_ref());
+    pub(crate) fn notice(&mut self, text: impl Into<String>) {
+        self.write((Level::Notice, text.into()));
     }
 
-    pub(crate) fn warning(&mut self, text: impl AsRef<str>) {
-        self.line(Level::Warning, text.as_ref());
+    pub(crate) fn warning(&mut self, text: impl Into<String>) {
+        self.write((Level::Warning, text.into()));
     }
 
-    pub(crate) fn error(&mut self, text: impl AsRef<str>) {
-        self.line(Level::Error, text.as_ref());
+    pub(crate) fn error(&mut self, text: impl Into<String>) {
+        self.write((Level::Error, text.into()));
+    }
+
+    /// The daemon has started, and serves.
+    pub(crate) fn started(&mut self) {
+        let text = "initialization completed";
+        self.write(Line::new(Level::Notice, text, Occasion::Started.into()));
+    }
+
+    /// The daemon ends, because it was told to.
+    pub(crate) fn stopping(&mut self) {
+        let text = "---- shutdown received ----";
+        self.write(Line::new(Level::Notice, text, Occasion::Stopping.into()));
     }
 
     /// A line that a client, a peer, a packet or the kernel can cause as often as it likes.
-    pub(crate) fn limited(&mut self, kind: Kind, level: Level, text: impl Display) {
+    pub(crate) fn limited(&mut self, kind: Kind, line: impl Into<Line>) {
         if self.limiter.admits(kind, Instant::now()) {
-            self.line(level, &text.to_string());
+            self.write(line);
         }
     }
 
@@ -108,32 +140,58 @@ impl Log {
         }
     }
 
-    pub(crate) fn line(&mut self, level: Level, text: &str) {
-        let (word, priority) = match level {
-            Level::Notice => ("notice", 5),
-            Level::Warning => ("warning", 4),
-            Level::Error => ("ERROR", 3),
+    pub(crate) fn write(&mut self, line: impl Into<Line>) {
+        let line = line.into();
+        let is_taken = self.journal.as_ref().is_some_and(|j| j.send(&line));
+        let [stdout, stderr] = self.console;
+        let console = match line.level {
+            Level::Notice => stdout,
+            Level::Warning | Level::Error => stderr,
         };
-        let pid = std::process::id();
-        for text in text.lines() {
-            if self.console || self.file.is_some() {
-                let now = sys::time::local_now();
-                let line = format!("[{now}] (pid={pid}) [{word}] {text}\n");
-                // A log that cannot be written must not stop replication.
-                if let Some(file) = &mut self.file {
-                    let _ = file.write_all(line.as_bytes());
-                }
-                if self.console {
-                    let _ = if level == Level::Notice {
-                        io::stdout().write_all(line.as_bytes())
-                    } else {
-                        io::stderr().write_all(line.as_bytes())
-                    };
-                }
-            }
-            if let Some(syslog) = &self.syslog {
-                syslog.send(priority, text);
+        let to_console = match console {
+            Console::Off => false,
+            Console::Stream => true,
+            Console::Journal => !is_taken,
+        };
+        if to_console || self.file.is_some() {
+            self.write_text(&line, to_console);
+        }
+        if let Some(syslog) = self.syslog.as_ref().filter(|_| !is_taken) {
+            for text in line.text.lines() {
+                syslog.send(priority(line.level), text);
             }
         }
+    }
+
+    /// Writes it in the original's form to the file and perhaps to the console. A log that
+    /// cannot be written must not stop replication.
+    fn write_text(&mut self, line: &Line, to_console: bool) {
+        let (now, pid) = (sys::time::local_now(), std::process::id());
+        let word = match line.level {
+            Level::Notice => "notice",
+            Level::Warning => "warning",
+            Level::Error => "ERROR",
+        };
+        for text in line.text.lines() {
+            let text = format!("[{now}] (pid={pid}) [{word}] {text}\n");
+            if let Some(file) = &mut self.file {
+                let _ = file.write_all(text.as_bytes());
+            }
+            if to_console {
+                let _ = match line.level {
+                    Level::Notice => io::stdout().write_all(text.as_bytes()),
+                    Level::Warning | Level::Error => io::stderr().write_all(text.as_bytes()),
+                };
+            }
+        }
+    }
+}
+
+/// The priority of syslog: `LOG_NOTICE`, `LOG_WARNING`, `LOG_ERR`.
+pub(crate) fn priority(level: Level) -> u8 {
+    match level {
+        Level::Notice => 5,
+        Level::Warning => 4,
+        Level::Error => 3,
     }
 }

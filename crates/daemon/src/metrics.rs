@@ -96,12 +96,12 @@ impl Loop<'_> {
             if let Some(file) = metrics.file.as_mut().filter(|_| is_due)
                 && let Some((level, line)) = file.write(&page(&state, Format::Text), now)
             {
-                self.host.log.limited(Kind::Metrics, level, line);
+                self.host.log.limited(Kind::Metrics, (level, line));
             }
         }
         metrics.server.settle(now);
         for (level, line) in metrics.server.lines.drain(..) {
-            self.host.log.limited(Kind::Metrics, level, line);
+            self.host.log.limited(Kind::Metrics, (level, line));
         }
     }
 

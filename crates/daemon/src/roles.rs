@@ -396,18 +396,22 @@ impl Roles {
         Some((step, now.since(began)))
     }
 
-    /// Somebody has used the original's commands: they are about all instances.
-    pub(crate) fn all_are(&mut self, role: Role, now: Instant) {
+    /// Somebody has used the original's commands: they are about all instances. Returns the names
+    /// of those that had another role.
+    pub(crate) fn all_are(&mut self, role: Role, now: Instant) -> Vec<String> {
         self.owed = None;
+        let mut changed = Vec::new();
         for known in &mut self.list {
             if known.role != Some(role) {
                 known.role = Some(role);
                 known.since = now;
                 known.took = None;
+                changed.push(known.of.name.clone());
             }
             known.failed.clear();
             known.set_closed(role != Role::Primary);
         }
+        changed
     }
 
     /// The sets of the gate are as the roles want them: what failed before is done.
@@ -657,7 +661,8 @@ mod tests {
     #[test]
     fn a_gate_opens_late_only_where_a_virtual_address_is() {
         let mut roles = two();
-        roles.all_are(Role::Backup, at(0));
+        assert_eq!(roles.all_are(Role::Backup, at(0)), ["A", "B"]);
+        assert!(roles.all_are(Role::Backup, at(0)).is_empty());
         let limit = Duration::from_secs(3);
         let here = ["10.0.0.2".parse().unwrap()];
         assert!(roles.open_overdue(at(10), limit, &[]).is_empty());

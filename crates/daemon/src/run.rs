@@ -204,14 +204,14 @@ enum Started {
     /// It replicates, or keeps statistics.
     Core(Box<Core>),
     /// It has nothing to do.
-    Idle(Log, Clients, Signals),
+    Idle(Box<Log>, Clients, Signals),
 }
 
 impl Started {
     fn run(self, service: &mut Service) -> Result<()> {
         match self {
             Started::Core(core) => turn::run(*core, service),
-            Started::Idle(log, clients, signals) => idle::run(log, clients, &signals, service),
+            Started::Idle(log, clients, signals) => idle::run(*log, clients, &signals, service),
         }
     }
 }
@@ -236,7 +236,7 @@ fn start(config: &Config, mut log: Log, background: bool) -> Result<(Started, Gu
         App::Idle => {
             let clients = open_control(config, &mut guards)?;
             log.notice("neither `Sync` nor `Stats` is configured: nothing to do");
-            Started::Idle(log, clients, signals)
+            Started::Idle(Box::new(log), clients, signals)
         }
         App::Sync(_) | App::Statistics(_) => {
             Started::Core(Box::new(core(config, app, log, signals, &mut guards)?))
@@ -303,7 +303,7 @@ fn core(
     let changes = Changes::new(gate, loaded.transpose()?);
     let metrics = config.metrics.as_ref();
     let metrics = metrics.map(|m| Metrics::open(m, &mut log)).transpose()?;
-    log.notice("initialization completed");
+    log.started();
     let mut host = Host::new(
         log,
         links,

@@ -5,6 +5,8 @@ use std::os::unix::net::UnixDatagram;
 
 use config::Facility;
 
+use crate::journal::SYSLOG_IDENTIFIER;
+
 /// `LOG_INFO`
 pub(crate) const INFO: u8 = 6;
 
@@ -28,7 +30,7 @@ impl Syslog {
         let Facility(facility) = self.facility;
         let pid = std::process::id();
         let line = format!(
-            "<{}>conntrack-tools[{pid}]: {text}",
+            "<{}>{SYSLOG_IDENTIFIER}[{pid}]: {text}",
             facility * 8 + priority
         );
         let _ = self.socket.send_to(line.as_bytes(), "/dev/log");

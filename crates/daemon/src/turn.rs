@@ -138,7 +138,7 @@ pub(crate) fn run(core: Core, service: &mut Service) -> Result<()> {
         busy = l.turn(busy)?;
     }
     l.host.log.report_all_left_out();
-    l.host.log.notice("---- shutdown received ----");
+    l.host.log.stopping();
     Ok(())
 }
 
@@ -339,13 +339,13 @@ impl Loop<'_> {
 
     fn log_what_clients_met(&mut self) {
         for (kind, level, line) in self.host.clients.lines() {
-            self.host.log.limited(kind, level, line);
+            self.host.log.limited(kind, (level, line));
         }
     }
 
     fn report_links(&mut self) {
-        for (level, line) in self.host.links.lines() {
-            self.host.log.limited(Kind::Link, level, line);
+        for line in self.host.links.lines() {
+            self.host.log.limited(Kind::Link, line);
         }
     }
 
@@ -372,8 +372,8 @@ impl Loop<'_> {
                 replica.len(which),
                 settings.limit,
             );
-            if let Some((level, line)) = line {
-                self.host.log.limited(Kind::Cache, level, line);
+            if let Some(line) = line {
+                self.host.log.limited(Kind::Cache, line);
             }
         }
     }

@@ -7,7 +7,7 @@ use std::io;
 
 use replica::{Answer, Caches, Event, KernelError, LinkReason, Shortfall};
 
-use crate::log::Level::{self, Error, Notice, Warning};
+use crate::line::Level::{self, Error, Notice, Warning};
 
 /// The log lines of an event; `None` if it has none, as the end of most commands.
 pub(crate) fn of(event: &Event) -> Option<(Level, String)> {

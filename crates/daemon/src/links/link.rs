@@ -13,7 +13,7 @@ use super::is_would_block;
 use super::ready::Ready;
 use super::tcp::{Tcp, Troubles};
 use crate::channel::Channel;
-use crate::log::Level;
+use crate::line::Level;
 
 /// Pause before a datagram is tried again that did not fit into a full socket.
 const FULL_PAUSE: Duration = Duration::from_millis(1);

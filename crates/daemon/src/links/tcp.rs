@@ -18,7 +18,7 @@ use sys::udp::{Options, Path};
 use wire::v1::Stream;
 
 use super::ready::Ready;
-use crate::log::Level;
+use crate::line::Level;
 
 /// Pause before the first new attempt to connect; it doubles.
 const PAUSE_MIN: Duration = Duration::from_millis(100);

@@ -49,6 +49,7 @@ fn links(list: Vec<Link>) -> Links {
         opened: Instant::now(),
         none_logged: false,
         lines: Vec::new(),
+        peer: None,
     }
 }
 

@@ -20,7 +20,8 @@ use sys::udp::{Options, Path};
 
 use super::Counted;
 use super::http::{self, Asked, REQUEST_MAX};
-use crate::log::{Level, Log};
+use crate::line::Level;
+use crate::log::Log;
 
 /// Clients at a time.
 const CLIENTS_MAX: usize = 16;

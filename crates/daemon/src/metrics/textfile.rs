@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use replica::Instant;
 
-use crate::log::Level;
+use crate::line::Level;
 
 /// The collector runs as another user.
 const MODE: u32 = 0o644;

@@ -21,6 +21,7 @@ mod filters;
 mod ftfw;
 mod gate;
 mod hostile;
+mod journal;
 mod kernel_facts;
 mod kinds;
 mod large;
@@ -92,6 +93,7 @@ fn scenarios() -> Vec<Scenario> {
         statistics::SCENARIOS,
         filters::SCENARIOS,
         service::SCENARIOS,
+        journal::SCENARIOS,
         sources::SCENARIOS,
         weak_points::SCENARIOS,
         windows::SCENARIOS,
