@@ -10,6 +10,7 @@ pub(super) const OTHERS: &[&str] = &["up", "node_textfile_mtime_seconds"];
 const WORDS: &[&str] = &[
     "and",
     "by",
+    "clamp_max",
     "count",
     "group_left",
     "increase",
