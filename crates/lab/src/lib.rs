@@ -8,6 +8,7 @@
 
 pub mod bench;
 pub mod daemon;
+pub mod dashboard;
 pub mod delay;
 pub mod demo;
 pub mod hostile;

@@ -1,6 +1,8 @@
 //! Command line of the laboratory.
 
 use std::env;
+use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,10 +10,14 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use lab::bench::{self, Family, Plan};
 use lab::daemon::{Kind, Mode, Settings};
+use lab::dashboard::{self, Board};
 use lab::loss;
 use lab::setups::{Setup, asymmetric};
 use lab::topology::Options;
 use lab::world::{self, World};
+
+/// The dashboard of the package.
+const DASHBOARD: &str = include_str!("../../../packaging/grafana/ftfw.json");
 
 #[derive(Parser)]
 #[command(about = "A laboratory for firewall pairs in network namespaces")]
@@ -90,6 +96,14 @@ enum Action {
         /// Connections a second
         #[arg(long, default_value_t = 100)]
         rate: u32,
+    },
+    /// Draw the dashboard for Grafana, with what Prometheus has of a pair that fails over
+    Dashboard {
+        /// Where the picture goes, an SVG
+        to: PathBuf,
+        /// Seconds
+        #[arg(long, default_value_t = 120)]
+        length: u64,
     },
     /// Measure ftfw beside conntrackd in one run
     Bench {
@@ -202,6 +216,16 @@ fn run() -> Result<ExitCode> {
     match arguments.action {
         Action::Bench { what, plan } => {
             measure(&world, what, &plan)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Dashboard { to, length } => {
+            let board = Board::parse(DASHBOARD)?;
+            let watch = dashboard::Watch {
+                length: Duration::from_secs(length),
+                scrape: Duration::from_secs(1),
+            };
+            let shown = dashboard::watch(&world, &board, watch)?;
+            fs::write(&to, dashboard::svg(&board, &shown)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Action::Failovers {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::daemon::{Mode, Settings};
+use lab::dashboard::{self, Board, Shown};
 use lab::node::Node;
 use lab::topology::{Options, SERVER};
 use lab::wait;
@@ -27,6 +28,10 @@ mod names;
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("metrics/values_are_those_of_the_status", values),
     ("metrics/rules_and_dashboard_name_what_is_exported", named),
+    (
+        "metrics/every_panel_of_the_dashboard_shows_something",
+        panels,
+    ),
     ("metrics/hostile_clients_delay_nobody", hostile),
     ("metrics/the_file_is_whole_at_any_time", file),
     ("metrics/nothing_is_exported_unless_configured", off),
@@ -375,6 +380,38 @@ fn named(world: &World) -> Result<()> {
         &["check", "config", "--syntax-only", &path("prometheus.yml")],
         None,
     )
+}
+
+/// Goal: the dashboard shows a pair as it is. Method: Prometheus scrapes a pair through a takeover,
+/// and evaluates the expressions of each panel.
+fn panels(world: &World) -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/grafana/ftfw.json");
+    let board = Board::parse(&fs::read_to_string(path)?)?;
+    ensure!(board.panels.len() > 15 && board.rows.len() > 3);
+    let watch = dashboard::Watch {
+        length: Duration::from_secs(2),
+        scrape: Duration::from_millis(100),
+    };
+    let shown = dashboard::watch(world, &board, watch)?;
+    let picture = dashboard::svg(&board, &shown)?;
+    for Shown { panel, series } in &shown {
+        let title = &panel.title;
+        let has_points = series.iter().any(|line| !line.points.is_empty());
+        ensure!(has_points, "`{title}` shows nothing");
+        ensure!(picture.contains(title.split(['\'', '&']).next().unwrap_or(title)));
+    }
+    // Half of the time the flows are FW2's own, as the curve shows.
+    let curve = |title: &str, legend: &str| {
+        let panel = shown.iter().find(|s| s.panel.title == title);
+        let line = panel.and_then(|s| s.series.iter().find(|line| line.legend == legend));
+        line.map(|line| line.points.iter().map(|p| p.1).collect::<Vec<_>>())
+    };
+    let own = curve("Flows in caches", "fw2 internal").context("no such curve")?;
+    let most = own.iter().copied().fold(0.0, f64::max);
+    ensure!(own[0] == 0.0 && most >= 500.0, "{own:?}");
+    let roles = curve("Role", "fw2 default primary").context("FW2 has no role")?;
+    ensure!(roles == [1.0], "{roles:?}");
+    Ok(())
 }
 
 /// Goal: clients that misbehave delay neither commands nor scrapes, and what they cost is bounded.
