@@ -1,7 +1,7 @@
 # ftfw. `make demo` and `make test` install what is missing (as root, saying what)
 # and remove everything that a run made.
 
-.PHONY: all check test test-full demo bench manual deb test-package clean
+.PHONY: all check test test-full demo bench manual book deb test-package clean
 
 # none: no daemon, the control experiment; conntrackd: Debian's; ftfw: ours.
 DAEMON ?= all
@@ -38,6 +38,13 @@ demo:
 manual:
 	cargo run -q -p ftfw-cli --example manual -- target/manual
 	@echo "see target/manual"
+
+# docs/ as a book for a browser.
+book: export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+book:
+	scripts/need mdbook
+	mdbook build docs
+	@echo "see target/book/index.html"
 
 # A Debian package of what is committed, in target/deb.
 deb:
