@@ -108,8 +108,7 @@ impl Log {
     }
 
     /// The daemon has started, and serves.
-    pub(crate) fn started(&mut self) {
-        let text = "initialization completed";
+    pub(crate) fn started(&mut self, text: &str) {
         self.write(Line::new(Level::Notice, text, Occasion::Started.into()));
     }
 

@@ -235,7 +235,7 @@ fn start(config: &Config, mut log: Log, background: bool) -> Result<(Started, Gu
     let started = match app {
         App::Idle => {
             let clients = open_control(config, &mut guards)?;
-            log.notice("neither `Sync` nor `Stats` is configured: nothing to do");
+            log.started("neither `Sync` nor `Stats` is configured: nothing to do");
             Started::Idle(Box::new(log), clients, signals)
         }
         App::Sync(_) | App::Statistics(_) => {
@@ -303,7 +303,7 @@ fn core(
     let changes = Changes::new(gate, loaded.transpose()?);
     let metrics = config.metrics.as_ref();
     let metrics = metrics.map(|m| Metrics::open(m, &mut log)).transpose()?;
-    log.started();
+    log.started("initialization completed");
     let mut host = Host::new(
         log,
         links,
