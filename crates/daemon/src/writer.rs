@@ -9,7 +9,6 @@
 //! There are two sockets, because the kernel names with every change the port id of
 //! the socket that caused it: one for commits and flushes, one for injections.
 
-use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,18 +16,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use ctnetlink::{Message, Request, TcpOptions};
-use replica::{KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose};
+use ctnetlink::TcpOptions;
+use exchange::{Exchange, SEND};
+use replica::{KernelRequest, KernelResult, Purpose};
 use rustix::event::{EventfdFlags, eventfd};
-use sys::netlink::{Netlink, RECEIVE_BYTES, is_overrun};
+use sys::netlink::Netlink;
 
 /// Requests that the core hands over at once.
 pub(crate) const BATCH: usize = 256;
 /// Batches under way: one is executed while the next ones wait, so that the writer
 /// never idles; more would only delay what comes after them.
 const BATCHES_MAX: usize = 4;
-/// Requests in one `send`; more gain nothing.
-const SEND: usize = 64;
 /// Most requests that the core executes itself at a time: they take it 0.3 ms.
 const FEW: usize = 64;
 /// A few requests that take this long have waited for somebody else's, such as a flush of
@@ -36,8 +34,6 @@ const FEW: usize = 64;
 const SLOW: Duration = Duration::from_millis(2);
 /// So long the thread then takes all of them.
 const SLOW_PAUSE: Duration = Duration::from_secs(1);
-/// Room for the answers to one `send`, all of them failures.
-const ANSWER_BYTES: usize = 1 << 20;
 
 /// The core's end.
 #[derive(Debug)]
@@ -56,6 +52,7 @@ pub(crate) struct Writer {
 impl Writer {
     /// Starts the thread.
     pub(crate) fn start(tcp: TcpOptions) -> Result<Writer> {
+        let open = || exchange::open().context("netlink socket for requests");
         let commit = open()?;
         let inject = open()?;
         let (commit_port, inject_port) = (commit.port(), inject.port());
@@ -66,10 +63,7 @@ impl Writer {
         let conversation = Arc::new(Mutex::new(Conversation {
             commit,
             inject,
-            tcp,
-            seq: 0,
-            out: Vec::new(),
-            buffer: vec![0; RECEIVE_BYTES],
+            exchange: Exchange::new(tcp),
         }));
         let shared = Arc::clone(&conversation);
         thread::Builder::new()
@@ -137,13 +131,6 @@ impl AsFd for Writer {
     }
 }
 
-fn open() -> Result<Netlink> {
-    let socket = Netlink::open(true).context("netlink socket for requests")?;
-    socket.set_short_answers()?;
-    socket.set_receive_buffer(ANSWER_BYTES)?;
-    Ok(socket)
-}
-
 fn work(
     requests: &Receiver<Vec<KernelRequest>>,
     results: &Sender<Vec<KernelResult>>,
@@ -164,8 +151,14 @@ fn execute(conversation: &Mutex<Conversation>, batch: &[KernelRequest]) -> Vec<K
     let mut conversation = conversation.lock().unwrap_or_else(PoisonError::into_inner);
     let mut done = Vec::with_capacity(batch.len());
     for run in batch.chunk_by(|a, b| socket_of(a) == socket_of(b)) {
+        let Conversation {
+            commit,
+            inject,
+            exchange,
+        } = &mut *conversation;
+        let socket = if socket_of(&run[0]) { inject } else { commit };
         for part in run.chunks(SEND) {
-            conversation.hold(part, &mut done);
+            exchange.hold(socket, part, &mut done);
         }
     }
     done
@@ -176,113 +169,10 @@ fn socket_of(request: &KernelRequest) -> bool {
     request.purpose == Purpose::Inject
 }
 
+/// The two sockets, and what is said on either.
 #[derive(Debug)]
 struct Conversation {
     commit: Netlink,
     inject: Netlink,
-    tcp: TcpOptions,
-    seq: u32,
-    out: Vec<u8>,
-    buffer: Vec<u8>,
-}
-
-impl Conversation {
-    /// Sends requests in one go and appends one result for each.
-    fn hold(&mut self, requests: &[KernelRequest], results: &mut Vec<KernelResult>) {
-        let first = self.seq;
-        self.out.clear();
-        for (n, request) in requests.iter().enumerate() {
-            let last = n + 1 == requests.len();
-            let writer = Request::new(&mut self.out, first.wrapping_add(n as u32), last);
-            match &request.op {
-                Op::Create(flow) => writer.create(flow, self.tcp),
-                Op::Update(flow) => writer.update(flow, self.tcp),
-                Op::Delete(key, id) => writer.delete(key, *id),
-                Op::Get(key) => writer.get(key),
-                Op::CreateExpectation(e) => writer.create_expectation(e),
-                Op::UpdateExpectation(e) => writer.update_expectation(e),
-                Op::DeleteExpectation(key) => writer.delete_expectation(key, None),
-                Op::FlushExpectations => writer.flush_expectations(),
-            }
-        }
-        self.seq = first.wrapping_add(requests.len() as u32);
-        let begin = results.len();
-        results.extend(requests.iter().map(|&request| KernelResult {
-            request,
-            // Only failures answer, and gets: the others have succeeded by silence.
-            outcome: match request.op {
-                Op::Get(_) => Outcome::Failed(KernelError::NotFound),
-                _ => Outcome::Done,
-            },
-        }));
-        let results = &mut results[begin..];
-        let socket = if socket_of(&requests[0]) {
-            &self.inject
-        } else {
-            &self.commit
-        };
-        if let Err(e) = socket.send(&self.out) {
-            let error = kernel_error(e.raw_os_error().unwrap_or(0));
-            for result in results {
-                result.outcome = Outcome::Failed(error);
-            }
-            return;
-        }
-        read_answers(socket, &mut self.buffer, first, results);
-    }
-}
-
-/// The kernel has executed everything when `send` returns, so all answers are there.
-fn read_answers(socket: &Netlink, buffer: &mut [u8], first: u32, results: &mut [KernelResult]) {
-    let mut ended = false;
-    // The answer to the last request is the last one.
-    while !ended {
-        let bytes = match socket.receive(buffer) {
-            Ok(bytes) => bytes,
-            // After an overrun there may still be answers.
-            Err(e) if is_overrun(&e) || e.kind() == ErrorKind::InvalidData => continue,
-            Err(_) => break,
-        };
-        for message in ctnetlink::messages(bytes).flatten() {
-            let n = message.seq.wrapping_sub(first) as usize;
-            let last = n + 1 == results.len();
-            let Some(result) = results.get_mut(n) else {
-                continue;
-            };
-            match ctnetlink::decode(&message) {
-                Ok(Message::Flow { flow, .. }) => result.outcome = Outcome::Found(Box::new(flow)),
-                Ok(Message::Ack { error: 0 }) => ended |= last,
-                Ok(Message::Ack { error }) => {
-                    result.outcome = Outcome::Failed(kernel_error(-error));
-                    ended |= last;
-                }
-                _ => {}
-            }
-        }
-    }
-    if !ended {
-        // Answers were lost, which the size of the buffer should exclude: nothing is known.
-        for result in results {
-            result.outcome = Outcome::Failed(KernelError::Os(ENOBUFS));
-        }
-    }
-}
-
-const ENOENT: i32 = 2;
-const ENOMEM: i32 = 12;
-const EBUSY: i32 = 16;
-const EEXIST: i32 = 17;
-const ENOSPC: i32 = 28;
-const EOPNOTSUPP: i32 = 95;
-const ENOBUFS: i32 = 105;
-
-fn kernel_error(number: i32) -> KernelError {
-    match number {
-        ENOENT => KernelError::NotFound,
-        EEXIST => KernelError::Exists,
-        EBUSY => KernelError::Busy,
-        EOPNOTSUPP => KernelError::Unsupported,
-        ENOMEM | ENOSPC => KernelError::TableFull,
-        other => KernelError::Os(other),
-    }
+    exchange: Exchange,
 }
