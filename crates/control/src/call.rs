@@ -164,6 +164,9 @@ pub enum Task {
         /// Of which objects.
         objects: Object,
     },
+    /// Flows that a commit would now put into the kernel, with the timeout that they would get.
+    /// Nothing changes.
+    Rehearse,
     /// Empty something.
     Flush {
         /// What.

@@ -53,3 +53,65 @@ pub struct FieldRow {
     /// Its value in the kernel, or at the peer.
     pub there: String,
 }
+
+/// What a commit would come to, as `ftfw rehearse` foretells it.
+#[derive(Debug, Serialize)]
+pub struct RehearsalRow {
+    /// The kernel would refuse no flow.
+    pub good: bool,
+    /// Flows that a commit would put into the kernel.
+    pub flows: u64,
+    /// Those that would be created.
+    pub created: u64,
+    /// Those that are there already.
+    pub updated: u64,
+    /// Those that the kernel would refuse.
+    pub refused: u64,
+    /// Of those created: without their helper or their master.
+    pub lessened: u64,
+    /// Entries that the kernel's table can take; `None` if that is not known.
+    pub room: Option<u64>,
+    /// Expectations of the external cache, which are not rehearsed.
+    pub expectations: u64,
+    /// Flows of this kernel that could not be considered.
+    pub not_considered: u64,
+    /// Why flows would be refused, or created without a part.
+    pub reasons: Vec<ReasonRow>,
+    /// How long the rehearsal took.
+    pub seconds: f64,
+}
+
+/// Why some flows would be refused, or created without a part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WhyRow {
+    /// A name that does not change.
+    pub reason: &'static str,
+    /// False if they are created.
+    pub refused: bool,
+    /// How many.
+    pub count: u64,
+    /// The reason in words.
+    pub why: String,
+    /// What to do.
+    pub help: String,
+}
+
+/// A reason with some of its flows.
+#[derive(Debug, Serialize)]
+pub struct ReasonRow {
+    /// The reason.
+    #[serde(flatten)]
+    pub why: WhyRow,
+    /// Some of the flows.
+    pub examples: Vec<RefusedRow>,
+}
+
+/// A flow that would be refused, or created without a part.
+#[derive(Debug, Serialize)]
+pub struct RefusedRow {
+    /// The flow, as a commit would ask for it.
+    pub flow: FlowRow,
+    /// The flow that has one of its tuples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holder: Option<FlowRow>,
+}

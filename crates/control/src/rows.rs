@@ -82,6 +82,10 @@ pub struct Beside {
     /// External cache: the peer has announced it in its current epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confirmed: Option<bool>,
+    /// What a commit would put into the kernel: the peer has announced the flow since our
+    /// kernel last saw traffic of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub taken: Option<bool>,
     /// Kernel: what has passed in the original direction, if it accounts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counters: Option<CountersRow>,

@@ -8,7 +8,9 @@ use control::facts::{
     ConfigFacts, Facts, Fate, Finding, InterfaceFacts, Level, LinkFacts, ProcessFacts, RulesFacts,
     SocketsFacts,
 };
-use control::findings::{DiffRow, DifferenceRow, FieldRow};
+use control::findings::{
+    DiffRow, DifferenceRow, FieldRow, ReasonRow, RefusedRow, RehearsalRow, WhyRow,
+};
 use control::reply::{CacheReport, Connected, LinkReport, PeerReport};
 use control::rows::{
     Attention, Beside, CountersRow, EventRow, ExpectationRow, FlowRow, InstanceRow, StatusRow,
@@ -134,6 +136,7 @@ fn all_beside() -> Beside {
         expires: Some(2),
         announced: Some(true),
         confirmed: Some(false),
+        taken: Some(false),
         counters: Some(counters),
         reply_counters: Some(counters),
         began: Some(1),
@@ -281,6 +284,48 @@ fn what_diff_finds() {
         ("Diff", &row),
         ("Difference", example),
         ("Field", &example["fields"][0]),
+    ] {
+        let seen = check(&tables, section, value);
+        assert!(seen.iter().eq(tables[section].keys()), "{section}");
+    }
+}
+
+#[test]
+fn what_rehearse_foretells() {
+    let tables = documented();
+    let flow = || FlowRow::new(&full(Proto::TCP, ports()), Beside::default());
+    let why = WhyRow {
+        reason: "taken-here",
+        refused: true,
+        count: 1,
+        why: "a reason".to_owned(),
+        help: "what to do".to_owned(),
+    };
+    let row = RehearsalRow {
+        good: false,
+        flows: 2,
+        created: 1,
+        updated: 0,
+        refused: 1,
+        lessened: 0,
+        room: Some(7),
+        expectations: 0,
+        not_considered: 0,
+        reasons: vec![ReasonRow {
+            why,
+            examples: vec![RefusedRow {
+                flow: flow(),
+                holder: Some(flow()),
+            }],
+        }],
+        seconds: 0.5,
+    };
+    let row = to_json(&row);
+    let reason = &row["reasons"][0];
+    for (section, value) in [
+        ("Rehearsal", &row),
+        ("Reason", reason),
+        ("Refused", &reason["examples"][0]),
     ] {
         let seen = check(&tables, section, value);
         assert!(seen.iter().eq(tables[section].keys()), "{section}");

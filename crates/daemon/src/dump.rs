@@ -36,6 +36,8 @@ pub(crate) enum Form {
 #[derive(Clone, Copy, Debug)]
 enum At {
     Flows(cache::Position),
+    /// Flows that a commit would put into the kernel.
+    ToCommit(cache::Position),
     /// Behind this one.
     Expectations(Option<flow::ExpectKey>),
 }
@@ -52,6 +54,14 @@ impl Dump {
             form,
             at,
             rows: 0,
+        }
+    }
+
+    /// Rows of what a commit would put into the kernel, as it would ask for it.
+    pub(crate) fn to_commit(rows: Rows, query: Query) -> Dump {
+        Dump {
+            at: At::ToCommit(cache::Position::default()),
+            ..Dump::new(Which::External, false, Form::Ours { rows, query })
         }
     }
 
@@ -103,6 +113,21 @@ impl Dump {
                 };
                 let next = replica.walk(which, position, ENTRIES_PER_PART, line);
                 next.map(At::Flows)
+            }
+            At::ToCommit(position) => {
+                let line = |flow: &flow::Flow, is_taken| match &*form {
+                    Form::Ours { rows: form, query } if query.holds(flow) => {
+                        *rows += 1;
+                        let beside = || Beside {
+                            taken: Some(is_taken),
+                            ..Beside::default()
+                        };
+                        listing::flow_row(out, *form, flow, beside);
+                    }
+                    _ => {}
+                };
+                let next = replica.walk_to_commit(position, ENTRIES_PER_PART, line);
+                next.map(At::ToCommit)
             }
             At::Expectations(behind) => {
                 let line = |e: &flow::Expectation, age: Age| match &*form {

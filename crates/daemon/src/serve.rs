@@ -213,6 +213,16 @@ impl Loop<'_> {
                 };
                 return self.list(id, now, table, list);
             }
+            Task::Rehearse => {
+                let query = query(&[])?;
+                self.host.clients.admit_reader(id, now)?;
+                self.greet(id);
+                if let Some(session) = self.host.clients.get(id) {
+                    let dump = Dump::to_commit(Rows::new(json, false), query);
+                    session.state = State::Dumping(dump);
+                }
+                return Ok(());
+            }
             Task::Events { filter } => {
                 let query = query(&filter)?;
                 let everything = filter.is_empty();
@@ -267,6 +277,7 @@ impl Loop<'_> {
         let no = |error: &str, help: &str| Err(Head::error(error, help));
         match task {
             Task::Commit { .. }
+            | Task::Rehearse
             | Task::Flush {
                 what: Flush::External | Flush::KernelLater,
                 ..

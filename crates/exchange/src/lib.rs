@@ -1,6 +1,9 @@
 //! Requests of `replica` put to the kernel over a netlink socket, and their results.
 //!
-//! The daemon's writer holds such an exchange with the kernel's table.
+//! The daemon's writer holds such an exchange with the kernel's table. [`rehearsal`] holds it
+//! with the empty table of a new network namespace, to learn what a commit would come to.
+
+pub mod rehearsal;
 
 use std::io::{self, ErrorKind};
 

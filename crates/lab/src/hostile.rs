@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use flow::Proto;
+use flow::{Flow, Proto};
 use wire::v1::{
     Bulk, BulkState, Control, Flags, FlowOptions, Trailer, encode_alive, encode_control,
     encode_flow,
@@ -183,12 +183,7 @@ fn trailer(epoch: Epoch) -> Trailer {
 /// State messages about `count` new flows, half of them TCP, without their timeouts, as a peer
 /// with a `CommitTimeout` sends them: one a datagram.
 pub fn flows_without_timeout(count: u32) -> Result<Vec<Vec<u8>>> {
-    let first = first_number()?;
-    let options = FlowOptions {
-        timeout: false,
-        window_scale: false,
-    };
-    let datagram = |n: u32| {
+    let flow = |n: u32| {
         let mut flow = bench::flow(n);
         if n.is_multiple_of(2) {
             for tuple in [&mut flow.orig, &mut flow.reply] {
@@ -196,10 +191,26 @@ pub fn flows_without_timeout(count: u32) -> Result<Vec<Vec<u8>>> {
             }
             flow.proto_info = None;
         }
+        flow
+    };
+    let options = FlowOptions {
+        timeout: false,
+        window_scale: false,
+    };
+    announcements((0..count).map(flow), options)
+}
+
+/// State messages about new flows: one a datagram.
+pub fn announcements(
+    flows: impl IntoIterator<Item = Flow>,
+    options: FlowOptions,
+) -> Result<Vec<Vec<u8>>> {
+    let first = first_number()?;
+    let datagram = |(n, flow)| {
         let mut out = Vec::new();
         let seq = Seq(first.wrapping_add(n));
         encode_flow(&mut out, StateKind::New, Flags::NONE, seq, &flow, options);
         out
     };
-    Ok((0..count).map(datagram).collect())
+    Ok((0..).zip(flows).map(datagram).collect())
 }

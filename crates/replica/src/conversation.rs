@@ -29,21 +29,21 @@ pub(crate) const STEPS_MAX: u8 = 8;
 
 /// What the kernel is to hold, and what is known beside.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Attempt {
+pub struct Attempt {
     /// The flow as the peer announced it, with the timeout that it is to get.
-    pub(crate) wanted: Flow,
+    pub wanted: Flow,
     /// Requests about it before the one that has been answered.
-    pub(crate) step: u8,
+    pub step: u8,
     /// The peer has announced the flow since our kernel last saw traffic of it.
-    pub(crate) is_taken: bool,
+    pub is_taken: bool,
     /// What the kernel has under this tuple is what we once wrote there.
-    pub(crate) is_our_copy: bool,
+    pub is_our_copy: bool,
 }
 
 /// What follows an outcome.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(clippy::large_enum_variant, reason = "lives for one call")]
-pub(crate) enum Next {
+pub enum Next {
     /// Another request about the same flow.
     Ask(Op),
     /// The same, without what made the kernel refuse it.
@@ -63,7 +63,7 @@ pub(crate) enum Next {
 }
 
 /// What follows the outcome of a request that was to write a flow.
-pub(crate) fn next(attempt: &Attempt, asked: &Op, outcome: &Outcome) -> Next {
+pub fn next(attempt: &Attempt, asked: &Op, outcome: &Outcome) -> Next {
     let wanted = attempt.wanted;
     let key = wanted.key();
     let next = match (asked, outcome) {

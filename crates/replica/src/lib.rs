@@ -34,7 +34,7 @@ mod alarm;
 mod bulk;
 mod command;
 mod commit;
-mod conversation;
+pub mod conversation;
 pub mod driver;
 mod entry;
 mod event;

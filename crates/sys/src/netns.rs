@@ -1,8 +1,12 @@
-//! Which network namespace this is, and so which table of flows the kernel keeps for it.
+//! Which network namespace this is, and so which table of flows the kernel keeps for it; and
+//! a new one, with an empty table.
 
 use std::fs;
+use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsRawFd;
+
+use rustix::thread::UnshareFlags;
 
 /// A number that names this namespace in this boot of this machine, never 0: equal for
 /// two processes exactly if they read and write the same table of flows. `None` if the
@@ -10,6 +14,18 @@ use std::os::fd::AsRawFd;
 pub fn table_id() -> Option<u32> {
     let boot = fs::read("/proc/sys/kernel/random/boot_id").ok()?;
     Some(fnv1a(&[boot.as_slice(), &cookie()?.to_ne_bytes()].concat()).max(1))
+}
+
+/// Moves the calling thread into a new network namespace, which ends with it and with the
+/// sockets that it opens. Sockets that are open stay where they are.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN`, `ENOSPC` if there may be no more namespaces.
+pub fn enter_new() -> io::Result<()> {
+    // SAFETY: only the network namespace is unshared; the thread goes on sharing the table of
+    // descriptors with the others.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
+    Ok(())
 }
 
 /// FNV-1a of 32 bits (Fowler, Noll, Vo): the same in every build, as two versions of the

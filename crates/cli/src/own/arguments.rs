@@ -108,6 +108,15 @@ Examples:
 Timeouts are not compared. What differs is looked at again before it counts.
 Exit status: 0 equal, 1 not equal, or not done.";
 
+const REHEARSE: &str = "\
+Examples:
+  ftfw rehearse              on the backup, before a planned failover
+  ftfw rehearse -o json      for monitoring
+
+Needs root: it tries the flows in a network namespace of its own, and the kernel's table does not
+change. Expectations are not rehearsed. Whether the virtual addresses are here does not count.
+Exit status: 0 no flow would be refused, 3 some would, 1 not done.";
+
 const FLUSH: &str = "\
 Examples:
   ftfw flush external        forget what the peer has said, after a commit
@@ -224,6 +233,12 @@ pub(crate) enum Action {
     Diff {
         #[command(flatten)]
         diff: Diff,
+    },
+    /// Foretell a commit: which flows would the kernel refuse, and why; changes nothing
+    #[command(after_help = REHEARSE)]
+    Rehearse {
+        #[command(flatten)]
+        form: Output,
     },
     /// Empty a cache, or the kernel's table
     #[command(after_help = FLUSH)]

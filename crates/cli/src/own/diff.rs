@@ -15,14 +15,15 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use config::{Config, Sync};
-use control::call::{Call, Table, Task};
+use control::call::Table;
 use control::findings::{DiffRow, DifferenceRow};
 use control::rows::{Beside, FlowRow};
 use flow::{Filter, Flow};
 
 use super::arguments::{Diff, Form};
-use super::client::{self, Failure};
-use super::row::{self, Notes};
+use super::client::Failure;
+use super::listing::list;
+use super::row;
 use super::{FAILED, ask_status};
 use crate::load::load;
 use crate::{Outcome, print};
@@ -202,31 +203,6 @@ fn of_peer(what: &str) -> Failure {
     Failure {
         help: Some("the listing is that of `ftfw flows external -o json` on the peer".to_owned()),
         ..Failure::plain(format!("the peer's listing: {what}"))
-    }
-}
-
-/// Reads a table of our daemon.
-pub(super) fn list(
-    config: &Path,
-    table: Table,
-    mut see: impl FnMut(Flow, Notes),
-) -> Result<(), Failure> {
-    let task = Task::Flows {
-        table,
-        filter: Vec::new(),
-        count: false,
-    };
-    let mut unreadable = None;
-    client::ask(config, &Call::new(task, true), |line| {
-        match row::read(line) {
-            Ok((flow, notes)) => see(flow, notes),
-            Err(e) => unreadable = Some(e),
-        }
-        unreadable.is_none()
-    })?;
-    match unreadable {
-        None => Ok(()),
-        Some(e) => Err(Failure::plain(format!("unreadable answer: {e}"))),
     }
 }
 

@@ -6,7 +6,9 @@ mod client;
 mod diff;
 mod doctor;
 mod keepalived;
+mod listing;
 mod ready;
+mod rehearse;
 mod row;
 mod rules;
 mod surroundings;
@@ -93,6 +95,7 @@ fn act(arguments: &Arguments) -> Result<Outcome, Failure> {
         Action::Ready { ready } => ready::run(path, ready),
         Action::Keepalived { fifo } => keepalived::run(path, fifo),
         Action::Diff { diff } => diff::run(path, diff),
+        Action::Rehearse { form } => rehearse::run(path, *form),
         action => {
             let (task, form) = task(action)?;
             let call = Call::new(task, form == Form::Json);
@@ -221,7 +224,8 @@ fn task(action: &Action) -> Result<(Task, Form), Failure> {
         | Action::Keepalived { .. }
         | Action::Rules(_)
         | Action::Doctor(_)
-        | Action::Diff { .. } => Err(Failure::plain("this is not for the daemon")),
+        | Action::Diff { .. }
+        | Action::Rehearse { .. } => Err(Failure::plain("this is not for the daemon")),
     }
 }
 

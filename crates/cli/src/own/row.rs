@@ -1,10 +1,11 @@
-//! Rows of a listing in JSON, read back into flows. Of each flow is read what commands compare.
+//! Rows of a listing in JSON, read back into flows: all that a commit sends of one, but for DCCP's
+//! role, of which the kernel refuses none.
 
 use std::net::IpAddr;
 
 use flow::{
-    Addrs, DccpInfo, Flow, L4, Labels, Mark, Name, Proto, ProtoInfo, SctpInfo, Status, TcpInfo,
-    TcpState, Tuple, Zone,
+    Addrs, DccpInfo, Flow, L4, Labels, Mark, Name, Proto, ProtoInfo, SctpInfo, SeqAdj, SeqAdjPair,
+    Status, SynProxy, TcpInfo, TcpState, Tuple, Zone,
 };
 use serde::Deserialize;
 
@@ -17,6 +18,9 @@ pub(super) struct Notes {
     pub(super) announced: Option<bool>,
     /// External cache: the peer has announced it in its current epoch.
     pub(super) confirmed: Option<bool>,
+    /// Of what a commit would put into the kernel: the peer has announced it since our kernel
+    /// last saw traffic of it.
+    pub(super) taken: Option<bool>,
     /// Kernel: bytes of both directions, if it accounts.
     pub(super) bytes: Option<u64>,
 }
@@ -47,6 +51,11 @@ struct Row {
     age: Option<u32>,
     announced: Option<bool>,
     confirmed: Option<bool>,
+    taken: Option<bool>,
+    window_scale: Option<(u8, u8)>,
+    sctp_vtags: Option<(u32, u32)>,
+    seq_adj: Option<(SeqAdjOf, SeqAdjOf)>,
+    synproxy: Option<SynProxyOf>,
     counters: Option<Counters>,
     reply_counters: Option<Counters>,
 }
@@ -63,6 +72,20 @@ struct TupleOf {
     icmp_id: Option<u16>,
     srckey: Option<u16>,
     dstkey: Option<u16>,
+}
+
+#[derive(Deserialize)]
+struct SeqAdjOf {
+    position: u32,
+    before: i32,
+    after: i32,
+}
+
+#[derive(Deserialize)]
+struct SynProxyOf {
+    isn: u32,
+    its: u32,
+    tsoff: u32,
 }
 
 #[derive(Deserialize)]
@@ -91,6 +114,16 @@ impl TupleOf {
     }
 }
 
+impl SeqAdjOf {
+    fn seq_adj(&self) -> SeqAdj {
+        SeqAdj {
+            correction_pos: self.position,
+            offset_before: self.before.cast_unsigned(),
+            offset_after: self.after.cast_unsigned(),
+        }
+    }
+}
+
 impl Row {
     fn flow(&self) -> Option<(Flow, Notes)> {
         let proto = Proto(self.proto);
@@ -114,21 +147,34 @@ impl Row {
         flow.proto_info = self.state_number.and_then(|state| match proto {
             Proto::TCP => Some(ProtoInfo::Tcp(TcpInfo {
                 state: TcpState(state),
-                window_scale: None,
+                window_scale: self.window_scale,
             })),
-            Proto::SCTP => Some(ProtoInfo::Sctp(SctpInfo {
-                state,
-                vtag_orig: 0,
-                vtag_reply: 0,
-            })),
+            Proto::SCTP => {
+                let (vtag_orig, vtag_reply) = self.sctp_vtags.unwrap_or_default();
+                Some(ProtoInfo::Sctp(SctpInfo {
+                    state,
+                    vtag_orig,
+                    vtag_reply,
+                }))
+            }
             Proto::DCCP => Some(ProtoInfo::Dccp(DccpInfo { state, role: 0 })),
             _ => None,
+        });
+        flow.seq_adj = self.seq_adj.as_ref().map(|(orig, reply)| SeqAdjPair {
+            orig: orig.seq_adj(),
+            reply: reply.seq_adj(),
+        });
+        flow.synproxy = self.synproxy.as_ref().map(|s| SynProxy {
+            isn: s.isn,
+            its: s.its,
+            tsoff: s.tsoff,
         });
         let bytes = |c: &Option<Counters>| c.as_ref().map(|c| c.bytes);
         let notes = Notes {
             age: self.age,
             announced: self.announced,
             confirmed: self.confirmed,
+            taken: self.taken,
             bytes: bytes(&self.counters).map(|b| b + bytes(&self.reply_counters).unwrap_or(0)),
         };
         Some((flow, notes))
@@ -164,6 +210,7 @@ mod tests {
         };
         for orig in [
             tuple(Proto::TCP, L4::Ports { src: 1, dst: 0 }),
+            tuple(Proto::SCTP, L4::Ports { src: 1, dst: 2 }),
             tuple(Proto::ICMPV6, icmp),
             tuple(Proto::GRE, gre),
             tuple(Proto(50), L4::None),
@@ -177,10 +224,32 @@ mod tests {
             flow.labels = Some(Labels([1, 0, 0, 1 << 31]));
             flow.helper = Name::new(b"ftp");
             flow.master = Some(orig.inverted());
-            flow.proto_info = (orig.proto == Proto::TCP).then_some(ProtoInfo::Tcp(TcpInfo {
-                state: TcpState::ESTABLISHED,
-                window_scale: None,
-            }));
+            flow.proto_info = match orig.proto {
+                Proto::TCP => Some(ProtoInfo::Tcp(TcpInfo {
+                    state: TcpState::ESTABLISHED,
+                    window_scale: Some((7, 8)),
+                })),
+                Proto::SCTP => Some(ProtoInfo::Sctp(SctpInfo {
+                    state: 4,
+                    vtag_orig: 5,
+                    vtag_reply: 6,
+                })),
+                _ => None,
+            };
+            let adj = |n: u32| SeqAdj {
+                correction_pos: n,
+                offset_before: n.wrapping_neg(),
+                offset_after: n + 1,
+            };
+            flow.seq_adj = Some(SeqAdjPair {
+                orig: adj(1),
+                reply: adj(5),
+            });
+            flow.synproxy = Some(SynProxy {
+                isn: 1,
+                its: 2,
+                tsoff: 3,
+            });
             assert_eq!(read_back(&flow), flow);
         }
     }

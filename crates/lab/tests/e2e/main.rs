@@ -34,6 +34,7 @@ mod mixed;
 mod operation;
 mod pair;
 mod ready;
+mod rehearse;
 mod restart;
 mod rules;
 mod service;
@@ -99,6 +100,7 @@ fn scenarios() -> Vec<Scenario> {
         windows::SCENARIOS,
         gate::SCENARIOS,
         ready::SCENARIOS,
+        rehearse::SCENARIOS,
         setups::SCENARIOS,
         view::SCENARIOS,
     ]

@@ -190,6 +190,27 @@ impl Replica {
         Some(At::Flows(position))
     }
 
+    /// Calls `see` for what a commit would now put into the kernel, among up to `items` entries
+    /// of the external cache from `position` on: a flow with the timeout that it would get, and
+    /// whether the peer has announced it since our kernel last saw traffic of it. `None` at the
+    /// end of the cache. A commit puts flows with a master last.
+    pub fn walk_to_commit(
+        &self,
+        mut position: Position,
+        items: usize,
+        mut see: impl FnMut(&Flow, bool),
+    ) -> Option<Position> {
+        for _ in 0..items {
+            let (slot, next) = self.external.walk(position)?;
+            position = next;
+            if self.is_to_be_committed(slot, 0) {
+                let flow = self.with_commit_timeout(slot, self.external.flow(slot));
+                see(&flow, self.is_taken(&flow.key()));
+            }
+        }
+        Some(position)
+    }
+
     fn is_another_round_due(&self, commit: &Commit) -> bool {
         let late = self.external.members(External::LATE);
         late > 0 && commit.objects.has_flows() && commit.round < ROUNDS_MAX
