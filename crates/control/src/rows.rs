@@ -358,6 +358,11 @@ pub struct StatusRow {
     pub owed: u64,
     /// FT-FW: objects sent and not acknowledged.
     pub unacknowledged: u64,
+    /// Datagrams that a link has not taken yet.
+    pub unsent: u64,
+    /// Bytes of events that wait in the kernel, and how many may. `None` if no events are heard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_buffer: Option<(u32, u32)>,
     /// A commit is under way.
     pub committing: bool,
     /// Entries of the kernel's table, and how many there may be.

@@ -337,6 +337,7 @@ fn status() {
     let tables = documented();
     let row = StatusRow {
         kernel_flows: Some(1),
+        event_buffer: Some((1, 2)),
         internal_expectations: Some(CacheReport::default()),
         external_expectations: Some(CacheReport::default()),
         peer: PeerReport {

@@ -170,7 +170,7 @@ counters! {
     /// All counters of a replica.
     pub struct Stats {
         /// Events of the kernel.
-        events_received: "events";
+        events_received: "events" in Status;
         /// Events that the filter kept out.
         events_filtered: "events";
         /// Events that our own requests caused.

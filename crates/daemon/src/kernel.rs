@@ -126,6 +126,11 @@ impl EventSocket {
         self.buffer_bytes
     }
 
+    /// Bytes of events that wait, and how many may, as the kernel charges them.
+    pub(crate) fn waiting(&self) -> Option<(u32, u32)> {
+        self.socket.waiting().ok()
+    }
+
     /// True if the kernel applies the filter.
     pub(crate) fn filters_in_kernel(&self) -> bool {
         !self.program.is_empty()

@@ -13,6 +13,7 @@ use replica::{Mode, PeerId, Role, Which};
 use wire::v1::{Control, Flags};
 
 use crate::health::{Facts, InstanceFacts, LinkFacts, Theirs, Verdict};
+use crate::kernel::EventSocket;
 use crate::metrics::Metrics;
 use crate::roles::Known;
 use crate::sysctl;
@@ -311,6 +312,8 @@ impl Loop<'_> {
             instances: self.instances(),
             owed: replica.owed() as u64,
             unacknowledged: replica.unacknowledged().0 as u64,
+            unsent: self.host.links.waiting(),
+            event_buffer: (self.host.events.as_ref()).and_then(EventSocket::waiting),
             committing: replica.is_committing(),
             kernel_flows: sysctl::flows(),
             kernel_max: sysctl::flows_max().map(|n| n as u64),

@@ -35,3 +35,26 @@ fn set_option(fd: impl AsFd, level: i32, name: i32, value: i32) -> io::Result<()
         Err(io::Error::last_os_error())
     }
 }
+
+/// `getsockopt` of a socket's option that is `N` bytes long. One that the kernel knows in another
+/// size is an error of the kind `InvalidData`.
+fn get_option<const N: usize>(fd: impl AsFd, name: i32) -> io::Result<[u8; N]> {
+    let mut value = [0; N];
+    let mut len = N as libc::socklen_t;
+    // SAFETY: the descriptor is borrowed for the call, and pointer and length describe a live
+    // array of bytes.
+    let rc = unsafe {
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            name,
+            (&raw mut value).cast(),
+            &raw mut len,
+        )
+    };
+    match rc {
+        0 if len as usize == N => Ok(value),
+        0 => Err(io::ErrorKind::InvalidData.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

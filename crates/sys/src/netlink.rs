@@ -9,7 +9,7 @@ use rustix::net::{
     socket_with, sockopt,
 };
 
-use crate::{filter, set_option};
+use crate::{filter, get_option, set_option};
 
 /// `RTMGRP_LINK`: changes of interfaces.
 const RTMGRP_LINK: u32 = 1;
@@ -17,6 +17,11 @@ const RTMGRP_LINK: u32 = 1;
 /// Size of a receive buffer in bytes. Never receive into a smaller one: the kernel
 /// sizes a dump's messages by the largest earlier receive and loses what does not fit.
 pub const RECEIVE_BYTES: usize = 64 * 1024;
+
+/// `SO_MEMINFO`: nine numbers, of which these two are read (`include/uapi/linux/sock_diag.h`).
+const MEMINFO_BYTES: usize = 9 * 4;
+const SK_MEMINFO_RMEM_ALLOC: usize = 0;
+const SK_MEMINFO_RCVBUF: usize = 1;
 
 /// A netlink socket.
 #[derive(Debug)]
@@ -64,6 +69,20 @@ impl Netlink {
     /// The port id by which the kernel names this socket in events that it caused.
     pub fn port(&self) -> u32 {
         self.port
+    }
+
+    /// Bytes that wait in the receive buffer, and the most that it takes, as the kernel charges
+    /// them.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn waiting(&self) -> io::Result<(u32, u32)> {
+        let info: [u8; MEMINFO_BYTES] = get_option(&self.fd, libc::SO_MEMINFO)?;
+        let number = |n: usize| {
+            let bytes = info.chunks_exact(4).nth(n).and_then(|b| b.try_into().ok());
+            bytes.map_or(0, u32::from_ne_bytes)
+        };
+        Ok((number(SK_MEMINFO_RMEM_ALLOC), number(SK_MEMINFO_RCVBUF)))
     }
 
     /// Joins a multicast group by its number.

@@ -4,9 +4,10 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::os::fd::AsRawFd;
 
 use rustix::thread::UnshareFlags;
+
+use crate::get_option;
 
 /// A number that names this namespace in this boot of this machine, never 0: equal for
 /// two processes exactly if they read and write the same table of flows. `None` if the
@@ -39,20 +40,8 @@ fn fnv1a(bytes: &[u8]) -> u32 {
 /// number of the namespace's file would not do: the next namespace gets it when one ends.
 fn cookie() -> Option<u64> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    let mut cookie = 0u64;
-    let mut len = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the descriptor is open for the call, and pointer and length describe one
-    // live `u64`, which is what the option writes.
-    let rc = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut len,
-        )
-    };
-    (rc == 0 && len as usize == size_of::<u64>()).then_some(cookie)
+    let cookie = get_option(&socket, SO_NETNS_COOKIE).ok()?;
+    Some(u64::from_ne_bytes(cookie))
 }
 
 const SO_NETNS_COOKIE: libc::c_int = 71;
