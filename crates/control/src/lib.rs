@@ -14,6 +14,7 @@ mod query;
 pub mod reply;
 mod request;
 pub mod rows;
+pub mod top;
 
 pub use query::{BadTerm, EXPECTATION_FIELDS, FIELDS, Query};
 pub use request::{CacheKind, Object, Request, StatsKind};

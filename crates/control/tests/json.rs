@@ -15,6 +15,7 @@ use control::reply::{CacheReport, Connected, LinkReport, PeerReport};
 use control::rows::{
     Attention, Beside, CountersRow, EventRow, ExpectationRow, FlowRow, InstanceRow, StatusRow,
 };
+use control::top::{Lag, LinkRates, LinkRow, Queues, Rates, Tables, Talker, Talkers, TopRow};
 use counters::{CacheStats, Counter, Counters, DaemonStats, ReceiveStats, Shown, Stats};
 use flow::{
     Addrs, Direction, ExpectNat, Expectation, Flow, L4, Labels, Mark, Name, Proto, ProtoInfo,
@@ -326,6 +327,68 @@ fn what_rehearse_foretells() {
         ("Rehearsal", &row),
         ("Reason", reason),
         ("Refused", &reason["examples"][0]),
+    ] {
+        let seen = check(&tables, section, value);
+        assert!(seen.iter().eq(tables[section].keys()), "{section}");
+    }
+}
+
+#[test]
+fn what_top_shows() {
+    let tables = documented();
+    let peer = PeerReport {
+        epoch: Some(1),
+        held: Some(1),
+        should_hold: Some(1),
+        silent: Some(0),
+        ..PeerReport::default()
+    };
+    let row = TopRow {
+        time: 1,
+        verdict: "SAFE".to_owned(),
+        safe: true,
+        restarted: false,
+        uptime: 1,
+        role: "primary".to_owned(),
+        seconds: Some(1.0),
+        rates: Some(Rates::default()),
+        queues: Queues {
+            event_buffer: Some((1, 2)),
+            ..Queues::default()
+        },
+        lag: Lag::default(),
+        tables: Tables::default(),
+        peer: to_json(&peer),
+        links: vec![LinkRow {
+            device: "eth2".to_owned(),
+            transport: "UDP".to_owned(),
+            status: "RUNNING".to_owned(),
+            active: true,
+            rates: Some(LinkRates::default()),
+        }],
+        talkers: Some(Talkers {
+            by: "bytes",
+            flows: 1,
+            seconds: 0.5,
+            list: vec![Talker {
+                address: [10, 0, 0, 1].into(),
+                flows: 1,
+                bytes: Some(1),
+                bytes_per_second: Some(0.5),
+            }],
+        }),
+    };
+    let row = to_json(&row);
+    for (section, value) in [
+        ("Top", &row),
+        ("Rates", &row["rates"]),
+        ("LinkRates", &row["links"][0]["rates"]),
+        ("Queues", &row["queues"]),
+        ("Lag", &row["lag"]),
+        ("Tables", &row["tables"]),
+        ("TopLink", &row["links"][0]),
+        ("Talkers", &row["talkers"]),
+        ("Talker", &row["talkers"]["list"][0]),
     ] {
         let seen = check(&tables, section, value);
         assert!(seen.iter().eq(tables[section].keys()), "{section}");

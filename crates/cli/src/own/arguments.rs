@@ -1,6 +1,7 @@
 //! Our arguments, as clap reads them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use control::call::{Flush, Table};
@@ -108,6 +109,13 @@ Examples:
 Timeouts are not compared. What differs is looked at again before it counts.
 Exit status: 0 equal, 1 not equal, or not done.";
 
+const TOP: &str = "\
+Examples:
+  ftfw top                         in a terminal; q ends
+  ftfw top -o json --count 60      a row a second, for a minute
+
+The kernel's table is read for those who have most: every interval, and at most a tenth of the time.";
+
 const REHEARSE: &str = "\
 Examples:
   ftfw rehearse              on the backup, before a planned failover
@@ -162,6 +170,12 @@ pub(crate) enum Action {
     Ready {
         #[command(flatten)]
         ready: Ready,
+    },
+    /// Watch rates, queues, links, the peer, and who has most flows or bytes
+    #[command(after_help = TOP)]
+    Top {
+        #[command(flatten)]
+        top: Top,
     },
     /// List flows
     #[command(after_help = flows_help())]
@@ -282,6 +296,30 @@ impl Action {
             _ => false,
         }
     }
+}
+
+/// How often `top` looks, and at what.
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Seconds between two looks, 0.1 to 3600
+    #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+    pub(crate) interval: Duration,
+    /// End after so many looks
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// So many source addresses; for 0 the kernel's table is not read
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) talkers: u16,
+    #[command(flatten)]
+    pub(crate) form: Output,
+}
+
+/// Seconds, with a fraction or without.
+fn interval(text: &str) -> Result<Duration, String> {
+    let secs: Option<f64> = text.parse().ok();
+    let good = secs.filter(|secs| (0.1..=3600.0).contains(secs));
+    good.map(Duration::from_secs_f64)
+        .ok_or_else(|| "a number of seconds from 0.1 to 3600".to_owned())
 }
 
 /// How `ready` answers.

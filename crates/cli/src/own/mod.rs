@@ -13,6 +13,7 @@ mod row;
 mod rules;
 mod surroundings;
 mod text;
+mod top;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -95,6 +96,7 @@ fn act(arguments: &Arguments) -> Result<Outcome, Failure> {
         Action::Ready { ready } => ready::run(path, ready),
         Action::Keepalived { fifo } => keepalived::run(path, fifo),
         Action::Diff { diff } => diff::run(path, diff),
+        Action::Top { top } => top::run(path, top),
         Action::Rehearse { form } => rehearse::run(path, *form),
         action => {
             let (task, form) = task(action)?;
@@ -225,7 +227,8 @@ fn task(action: &Action) -> Result<(Task, Form), Failure> {
         | Action::Rules(_)
         | Action::Doctor(_)
         | Action::Diff { .. }
-        | Action::Rehearse { .. } => Err(Failure::plain("this is not for the daemon")),
+        | Action::Rehearse { .. }
+        | Action::Top { .. } => Err(Failure::plain("this is not for the daemon")),
     }
 }
 

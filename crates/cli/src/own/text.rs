@@ -185,7 +185,7 @@ pub(crate) fn status(s: &Value) -> String {
 }
 
 /// Whether it is safe to fail over now, and why.
-fn fail_over(s: &Value) -> String {
+pub(super) fn fail_over(s: &Value) -> String {
     let is_primary = s["role"] == "primary";
     let reason = match (is_primary, s["unprotected"].as_u64()) {
         (false, _) => super::ready::words(&s["ready"]),
@@ -199,7 +199,8 @@ fn fail_over(s: &Value) -> String {
     }
 }
 
-fn duration(secs: u64) -> String {
+/// Seconds for people: the two largest units.
+pub(super) fn duration(secs: u64) -> String {
     match (secs / 86_400, secs / 3600 % 24, secs / 60 % 60, secs % 60) {
         (0, 0, 0, s) => format!("{s} s"),
         (0, 0, m, s) => format!("{m} min {s} s"),

@@ -43,6 +43,7 @@ mod site;
 mod sources;
 mod statistics;
 mod tables;
+mod top;
 mod trouble;
 mod view;
 mod weak_points;
@@ -73,6 +74,7 @@ fn scenarios() -> Vec<Scenario> {
         failover::SCENARIOS,
         failback::SCENARIOS,
         tables::SCENARIOS,
+        top::SCENARIOS,
         kernel_facts::SCENARIOS,
         alarm::SCENARIOS,
         ftfw::SCENARIOS,
