@@ -465,16 +465,17 @@ impl Daemon {
     }
 }
 
-/// Path of a daemon's program. Ours is the one built beside this program.
+/// Path of a daemon's program. Ours is the release build of this tree, or the one beside this
+/// program.
 pub(crate) fn program(kind: Kind) -> Result<PathBuf> {
     if kind != Kind::Ftfw {
         return Ok("conntrackd".into());
     }
     let own = std::env::current_exe()?;
-    let found = own
-        .ancestors()
-        .skip(1)
-        .map(|dir| dir.join("ftfw"))
-        .find(|path| path.is_file());
-    found.context("ftfw is not built beside this program")
+    let above = |name: &str| {
+        let mut paths = own.ancestors().skip(1).map(|dir| dir.join(name));
+        paths.find(|path| path.is_file())
+    };
+    let found = above("release/ftfw").or_else(|| above("ftfw"));
+    found.context("no release build of ftfw, nor one beside this program: `cargo build --release`")
 }

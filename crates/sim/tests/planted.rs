@@ -103,15 +103,13 @@ fn build(dir: &Path) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
     cargo
         .current_dir(dir)
-        .args(["build", "--offline", "--release", "--package", "ftfw-sim"])
-        .env("CARGO_TARGET_DIR", dir.join("target"))
-        .env("CARGO_PROFILE_RELEASE_LTO", "off")
-        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
-        .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
+        .args(["build", "--offline", "--profile", "tests"])
+        .args(["--package", "ftfw-sim"])
+        .env("CARGO_TARGET_DIR", dir.join("target"));
     let out = cargo.output().unwrap();
     let text = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "the copy does not build:\n{text}");
-    dir.join("target/release/ftfw-sim")
+    dir.join("target/tests/ftfw-sim")
 }
 
 #[test]

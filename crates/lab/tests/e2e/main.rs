@@ -114,9 +114,9 @@ fn main() -> ExitCode {
         return inside();
     }
     let mut arguments = Arguments::from_args();
-    // Most tests wait most of the time: one more than there are processors.
+    // Most tests wait most of the time.
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    arguments.test_threads.get_or_insert(processors + 1);
+    arguments.test_threads.get_or_insert(2 * processors);
     let reason = world::unavailable();
     if let Some(reason) = &reason {
         if env::var_os("FTFW_NO_SKIP").is_some() {
