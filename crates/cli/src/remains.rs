@@ -3,18 +3,22 @@
 //! A live daemon's own start removes it. HA managers take the socket's file for a daemon,
 //! though: Pacemaker's agent stops one until the file is gone, and would try for ever.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
+use sys::place::{Place, open_lock};
 
 /// Removes the socket of a dead daemon that was to be stopped, if connecting to it has failed
 /// because nobody listens. Yields what to add to the message.
 pub(crate) fn note(lock: &Path, socket: &Path, error: &io::Error) -> Option<String> {
     if error.kind() != io::ErrorKind::ConnectionRefused {
         return None;
+    }
+    // A file that is no socket refuses connections, too.
+    if let Err(e) = Place::Socket.check(socket) {
+        return Some(format!("\nthis is not the socket of a daemon: {e}"));
     }
     let text = match remove_socket(lock, socket) {
         Ok(true) => "\na dead daemon had left this socket: removed".to_owned(),
@@ -36,8 +40,8 @@ pub(crate) fn is_locked(lock: &Path) -> bool {
 /// A daemon holds the lock from before it makes its socket until its end, so whoever gets the
 /// lock knows that there is none.
 pub(crate) fn remove_socket(lock: &Path, socket: &Path) -> io::Result<bool> {
-    let mut options = OpenOptions::new();
-    let file = options.create(true).append(true).mode(0o600).open(lock)?;
+    let file = open_lock(lock)
+        .map_err(|e| io::Error::other(format!("lockfile '{}': {e}", lock.display())))?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Ok(false);
     }
@@ -57,11 +61,7 @@ mod tests {
         fs::create_dir_all(&dir).unwrap();
         let (lock, socket) = (dir.join("lock"), dir.join("control"));
         drop(UnixListener::bind(&socket).unwrap());
-        let held = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&lock)
-            .unwrap();
+        let held = open_lock(&lock).unwrap();
         flock(&held, FlockOperation::LockExclusive).unwrap();
         assert!(is_locked(&lock) && !is_locked(&socket));
         assert!(!remove_socket(&lock, &socket).unwrap());

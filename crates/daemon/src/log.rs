@@ -3,14 +3,14 @@
 //!
 //! Lines that strangers can cause go through [`Log::limited`].
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use config::Facility;
+use sys::place::open_log;
 
 use crate::journal::{self, Journal};
 use crate::limit::{Kind, Limiter};
@@ -47,12 +47,6 @@ pub(crate) struct Log {
     limiter: Limiter,
 }
 
-/// Opens a log file, which only its owner reads.
-pub(crate) fn append_to(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.create(true).append(true).mode(0o600).open(path)
-}
-
 impl Log {
     /// Opens what is configured. `console` in the foreground only.
     pub(crate) fn open(
@@ -80,7 +74,7 @@ impl Log {
 
     /// Opens the file anew, after a rotation.
     pub(crate) fn reopen(&mut self) -> io::Result<()> {
-        self.file = self.path.as_deref().map(append_to).transpose()?;
+        self.file = self.path.as_deref().map(open_log).transpose()?;
         Ok(())
     }
 

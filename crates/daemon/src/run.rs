@@ -5,11 +5,9 @@
 //! of that has worked, so a client can connect as soon as it returns. If it has not, the
 //! child hands the reason to the parent, which prints it, and writes it to the log.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -18,6 +16,7 @@ use ctnetlink::TcpOptions;
 use replica::Replica;
 use rustix::fs::{FlockOperation, Mode};
 use sys::netlink::Netlink;
+use sys::place::{self, OwnFile, Place};
 use sys::process::{Fork, RealTime};
 use sys::signal::Signals;
 
@@ -184,19 +183,10 @@ fn log_panics(config: &Config) {
 /// What must be undone at the end: it is, when this is dropped.
 struct Guards {
     events: EventsSetting,
-    socket: Option<Removed>,
-    _lock: Removed,
+    socket: Option<OwnFile>,
+    _lock: OwnFile,
     /// Held locked as long as the daemon lives.
     _lock_file: File,
-}
-
-/// A file that is removed at the end.
-struct Removed(PathBuf);
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
 }
 
 /// A daemon that has started, and runs until told to stop.
@@ -328,15 +318,9 @@ fn core(
 
 /// Takes the lock. A file left by a dead process is no obstacle: what counts is who
 /// holds it locked. The original only looks at the file, so it is removed at the end.
-fn take_lock(config: &Config) -> Result<(File, Removed)> {
+fn take_lock(config: &Config) -> Result<(File, OwnFile)> {
     let path = &config.lock_file;
-    let file = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("lockfile '{}'", path.display()))?;
+    let file = place::open_lock(path).with_context(|| format!("lockfile '{}'", path.display()))?;
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         bail!(
             "lockfile '{}' exists, perhaps conntrackd already running?",
@@ -344,34 +328,24 @@ fn take_lock(config: &Config) -> Result<(File, Removed)> {
         );
     }
     // The original holds no lock on its file; it answers on its socket.
-    if let Some(control) = &config.control_path
-        && UnixStream::connect(control).is_ok()
-    {
-        bail!("another daemon answers on '{}'", control.display());
+    if let Some(control) = &config.control_path {
+        place::check_socket(control).with_context(|| no_socket(control))?;
     }
-    Ok((file, Removed(path.clone())))
+    Ok((file, OwnFile::at(Place::Lock, path)?))
 }
 
 fn open_control(config: &Config, guards: &mut Guards) -> Result<Clients> {
     let Some(path) = &config.control_path else {
         return Clients::new(None);
     };
-    remove_stale_socket(path)?;
-    let listener = UnixListener::bind(path)
-        .with_context(|| format!("can't open unix socket! {}", path.display()))?;
-    guards.socket = Some(Removed(path.clone()));
+    let (listener, own) = place::bind(path).with_context(|| no_socket(path))?;
+    guards.socket = Some(own);
     listener.set_nonblocking(true)?;
     Clients::new(Some(Door::new(listener)))
 }
 
-/// Nobody answers on it: that was asked when the lock was taken.
-fn remove_stale_socket(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("can't open unix socket! {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+fn no_socket(path: &Path) -> String {
+    format!("can't open unix socket! {}", path.display())
 }
 
 fn set_scheduler(config: &Config, log: &mut Log) {

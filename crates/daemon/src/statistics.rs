@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use config::Stats;
 use control::reply;
 use flow::Flow;
+use sys::place::open_log;
 
 use crate::kernel::Ending;
-use crate::log::append_to;
 use crate::syslog::{INFO, Syslog};
 
 /// Where the lines go.
@@ -44,7 +44,7 @@ impl StatisticsLog {
 
     /// Opens the file anew, after a rotation.
     pub(crate) fn reopen(&mut self) -> io::Result<()> {
-        self.file = self.path.as_deref().map(append_to).transpose()?;
+        self.file = self.path.as_deref().map(open_log).transpose()?;
         Ok(())
     }
 

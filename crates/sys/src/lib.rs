@@ -1,12 +1,14 @@
 //! The system interface: what `std` and `rustix` do not offer.
 //!
 //! The only crate with `unsafe`. One function, one system call, no decisions;
-//! descriptors are `OwnedFd` and `BorrowedFd` at the edges.
+//! descriptors are `OwnedFd` and `BorrowedFd` at the edges. [`place`] alone decides: daemon and
+//! command line must judge the same way what is at a path.
 
 pub mod filter;
 pub mod interface;
 pub mod netlink;
 pub mod netns;
+pub mod place;
 pub mod process;
 pub mod signal;
 pub mod tcp;

@@ -1,11 +1,12 @@
-//! What a configuration names and this machine lacks. A file may be checked elsewhere than where it
+//! What a configuration names and this machine lacks or uses otherwise. A file may be checked elsewhere than where it
 //! is used, so these are warnings.
 
 use std::path::{Path, PathBuf};
 
 use config::Config;
+use sys::place::Place;
 
-/// Interfaces and folders that are not here, as sentences. Without them the daemon does not start.
+/// Interfaces and folders that are not here, and paths where something else is, as sentences. So the daemon does not start.
 pub(super) fn missing(config: &Config) -> Vec<String> {
     let mut missing = Vec::new();
     let links = config.sync.iter().flat_map(|sync| &sync.links);
@@ -15,27 +16,31 @@ pub(super) fn missing(config: &Config) -> Vec<String> {
         }
     }
     let stats_log = config.stats.as_ref().and_then(|s| s.log_file.as_ref());
-    let files: [(&str, Option<&PathBuf>); 4] = [
-        ("the lock file", Some(&config.lock_file)),
-        ("the log file", config.log_file.as_ref()),
-        ("the control socket", config.control_path.as_ref()),
-        ("the statistics log", stats_log),
+    let files: [(&str, Place, Option<&PathBuf>); 4] = [
+        ("the lock file", Place::Lock, Some(&config.lock_file)),
+        ("the log file", Place::Log, config.log_file.as_ref()),
+        (
+            "the control socket",
+            Place::Socket,
+            config.control_path.as_ref(),
+        ),
+        ("the statistics log", Place::Log, stats_log),
     ];
-    let folders = files.into_iter();
-    missing.extend(folders.filter_map(|(what, path)| no_folder(what, path?)));
+    let files = files.into_iter();
+    missing.extend(files.filter_map(|(what, place, path)| obstacle(what, place, path?)));
     missing
 }
 
 /// What is not here and does not keep the daemon from starting.
 pub(super) fn wanting(config: &Config) -> Option<String> {
     let file = config.metrics.as_ref()?.file.as_ref()?;
-    no_folder("the file of metrics", file)
+    obstacle("the file of metrics", Place::Metrics, file)
 }
 
-fn no_folder(what: &str, path: &Path) -> Option<String> {
-    let folder = path.parent().filter(|folder| !folder.is_dir())?;
-    let folder = folder.display();
-    Some(format!("there is no folder {folder} here for {what}"))
+/// What keeps a file from its place.
+fn obstacle(what: &str, place: Place, path: &Path) -> Option<String> {
+    let why = place.check(path).err()?;
+    Some(format!("{what} {}: {why}", path.display()))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use replica::Instant;
+use sys::place::Place;
 
 use crate::line::Level;
 
@@ -67,6 +68,7 @@ impl TextFile {
     }
 
     fn replace(&self, page: &str) -> io::Result<()> {
+        Place::Metrics.check(&self.path)?;
         // What is there may be a link of somebody else's: it is not followed.
         match fs::remove_file(&self.beside) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
@@ -83,13 +85,17 @@ impl TextFile {
 
 impl Drop for TextFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if Place::Metrics.check(&self.path).is_ok() {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PAGE: &str = "# HELP ftfw_a A.\n";
 
     #[test]
     fn the_file_is_replaced_when_it_is_due_and_goes_at_the_end() {
@@ -102,15 +108,24 @@ mod tests {
         let mut file = TextFile::new(path.clone(), Duration::from_secs(15));
         let now = Instant::START;
         assert!(file.is_due(now));
-        assert_eq!(file.write("a 1\n", now), None);
+        assert_eq!(file.write(PAGE, now), None);
         assert!(!file.is_due(now + Duration::from_secs(14)));
         assert!(file.is_due(now + Duration::from_secs(15)));
-        assert_eq!(fs::read_to_string(&path).unwrap(), "a 1\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), PAGE);
         assert_eq!(
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             MODE
         );
         assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+        fs::write(&path, "somebody else's").unwrap();
+        let (_, line) = file.write(PAGE, now).unwrap();
+        assert!(line.contains("a file with content is there"), "{line}");
+        drop(file);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "somebody else's");
+        fs::remove_file(&path).unwrap();
+        let mut file = TextFile::new(path.clone(), Duration::from_secs(15));
+        assert_eq!(file.write(PAGE, now), None);
+        assert_eq!(file.write(PAGE, now), None);
         drop(file);
         assert!(!path.exists());
         fs::remove_dir_all(&dir).unwrap();

@@ -2,7 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::UdpSocket;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     (
         "operation/a_bad_configuration_is_explained",
         bad_configuration,
+    ),
+    (
+        "operation/what_is_not_the_daemons_stays_as_it_is",
+        foreign_files,
     ),
     (
         "operation/it_answers_as_soon_as_the_parent_returns",
@@ -173,6 +179,69 @@ fn bad_configuration(world: &World) -> Result<()> {
     let (status, text) = run(&format!("{general} Sync {{ Mode NOTRACK {{ }} {link} }}"))?;
     ensure!(status == Some(1) && text.contains("nosuch0"), "{text}");
     ensure!(!lock.exists(), "a failed start leaves its lock file");
+    Ok(())
+}
+
+/// Goal: a mistaken path costs nobody a file: the daemon does not start and says why, and a stop
+/// leaves the file where it is.
+/// Method: each path of a file in turn leads to something else. (The kinds and places in full
+/// are held by a test of `sys::place`.)
+fn foreign_files(world: &World) -> Result<()> {
+    let dir = world.dir();
+    let at = |name: &str| dir.join(name).display().to_string();
+    let (file, mistaken) = (dir.join("conf"), dir.join("mistaken"));
+    let run = |arguments: &[&str]| -> Result<(Option<i32>, String)> {
+        let mut c = Command::new("unshare");
+        c.args(["-n", "timeout", "5"]).arg(Daemon::program()?);
+        let out = c.args(arguments).arg("-C").arg(&file).output()?;
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        Ok((out.status.code(), said))
+    };
+    let paths = [at("lock"), at("control"), at("log"), at("statistics")];
+    let [lock, control, log, statistics] = &paths;
+    let good = format!(
+        "General {{ LockFile {lock} UNIX {{ Path {control} }} LogFile {log} }}\n\
+         Stats {{ LogFile {statistics} }}\n"
+    );
+    let a_file = |path: &Path| std::fs::write(path, "mine").map_err(Into::into);
+    let a_folder = |path: &Path| std::fs::create_dir(path).map_err(Into::into);
+    type Make<'a> = &'a dyn Fn(&Path) -> Result<()>;
+    let kinds: [(Make<'_>, &str, &[&String]); 2] = [
+        (&a_file, "a file with content is there", &[lock, control]),
+        (
+            &a_folder,
+            "a directory is there",
+            &[lock, control, log, statistics],
+        ),
+    ];
+    for (make, found, places) in kinds {
+        for place in places {
+            make(&mistaken)?;
+            let there = std::fs::symlink_metadata(&mistaken)?.ino();
+            std::fs::write(&file, good.replace(place.as_str(), &at("mistaken")))?;
+            let (status, said) = run(&["conntrackd"])?;
+            ensure!(status == Some(1), "{place}, {found}: {status:?} {said}");
+            for part in [&at("mistaken"), found, "accepted: a path where nothing is"] {
+                ensure!(said.contains(part), "{place}: no `{part}` in\n{said}");
+            }
+            for stop in [&["conntrackd", "-k"][..], &["stop"]] {
+                let (status, said) = run(stop)?;
+                ensure!(status == Some(1), "{place}: {stop:?}: {status:?} {said}");
+                let is_named = said.contains(found);
+                ensure!(is_named == (*place == control), "{place}: {stop:?}: {said}");
+            }
+            ensure!(
+                std::fs::symlink_metadata(&mistaken)?.ino() == there,
+                "{place}: {found}, and was replaced"
+            );
+            if mistaken.is_dir() {
+                std::fs::remove_dir(&mistaken)?;
+            } else {
+                ensure!(std::fs::read(&mistaken)? == b"mine");
+                std::fs::remove_file(&mistaken)?;
+            }
+        }
+    }
     Ok(())
 }
 
