@@ -194,13 +194,17 @@ fn our_own_file_goes_and_what_took_its_path_stays() {
     for place in [Place::Lock, Place::Socket] {
         drop(own(place));
         assert!(!path.exists(), "{place:?}");
-        // Another file at the path.
-        let kept = own(place);
-        fs::rename(&path, path.with_extension("moved")).unwrap();
-        fs::write(&path, "theirs").unwrap();
-        drop(kept);
-        assert_eq!(fs::read(&path).unwrap(), b"theirs", "{place:?}");
-        fs::remove_file(&path).unwrap();
+        // A file of somebody else, and one of another daemon.
+        let makes: [Make; 3] = [|p| write(p, "theirs"), |p| write(p, ""), dead_socket];
+        for make in makes {
+            let kept = own(place);
+            fs::rename(&path, path.with_extension("moved")).unwrap();
+            make(&path);
+            let before = look(&path);
+            drop(kept);
+            assert_eq!(look(&path), before, "{place:?}");
+            fs::remove_file(&path).unwrap();
+        }
     }
     // Somebody has written to the lock.
     let kept = own(Place::Lock);
