@@ -137,7 +137,8 @@ pub struct InstanceRow {
     pub since: u64,
     /// Seconds that the change to that role took; `None` before its end.
     pub took: Option<f64>,
-    /// `open` or `closed`; `None` without `Gate` in the configuration.
+    /// `open`, `closed`, or `failed`: it is to be closed, and the kernel has not taken that.
+    /// `None` without `Gate` in the configuration.
     pub gate: Option<&'static str>,
 }
 

@@ -11,9 +11,13 @@ use crate::gate::Gate;
 use crate::host::Cause;
 use crate::limit::Kind;
 use crate::line::{Field, Fields, Level, Line, Occasion};
-use crate::roles::{Change, Course, Next, Roles, Surroundings};
+use crate::roles::{Change, Course, Late, Next, Roles, Surroundings};
 use crate::session::State;
 use crate::turn::Loop;
+
+/// While a commit runs, a gate stays closed for so many of its timeouts: what would come
+/// through before its end meets a kernel without its flow.
+const COMMIT_TIMEOUTS: u32 = 6;
 
 /// The roles, the gate that follows them, and what they wait for.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub(crate) struct Changes {
     timeout: Duration,
     /// When the sets of the gate are to be written again.
     due: Option<Instant>,
+    /// Why the last write of them has failed, if it has.
+    gate_error: Option<String>,
     /// Commits that were asked for without naming an instance.
     commits: Vec<CommandId>,
 }
@@ -36,6 +42,7 @@ impl Changes {
             gate,
             timeout,
             due: None,
+            gate_error: None,
             commits: Vec::new(),
         }
     }
@@ -48,6 +55,12 @@ impl Changes {
     /// True if there is a gate.
     pub(crate) fn has_gate(&self) -> bool {
         self.gate.is_some()
+    }
+
+    /// Why a gate that is to be closed may be open.
+    pub(crate) fn gate_trouble(&self) -> Option<&str> {
+        let is_closed = self.roles.list.iter().any(|known| known.is_closed);
+        self.gate_error.as_deref().filter(|_| is_closed)
     }
 }
 
@@ -262,14 +275,30 @@ impl Loop<'_> {
         let (closed, all_forwarded) = changes.roles.closed();
         // What is in the sets expires: it is written three times before that.
         changes.due = (!closed.is_empty()).then(|| now + changes.timeout / 3);
-        let Err(error) = gate.keep_out(&closed, all_forwarded) else {
-            changes.roles.gate_moved();
-            return None;
+        let written = gate.keep_out(&closed, all_forwarded);
+        let line = match &written {
+            Ok(false) => None,
+            Ok(true) => Some(Line::new(
+                Level::Notice,
+                "the table of the gate was gone, and has been loaded again: has somebody flushed \
+                 the rules?"
+                    .to_owned(),
+                Fields::default(),
+            )),
+            Err(error) => Some(Line::new(
+                Level::Error,
+                format!("{error:#}"),
+                Occasion::GateFailed.into(),
+            )),
         };
-        let text = format!("{error:#}");
-        let line = Line::new(Level::Error, text.as_str(), Occasion::GateFailed.into());
-        self.host.log.limited(Kind::Kernel, line);
-        Some(text)
+        if let Some(line) = line {
+            self.host.log.limited(Kind::Kernel, line);
+        }
+        if written.is_ok() {
+            changes.roles.gate_moved();
+        }
+        changes.gate_error = written.err().map(|error| format!("{error:#}"));
+        changes.gate_error.clone()
     }
 
     /// Keeps a closed gate closed, and opens one that has been closed for too long.
@@ -277,15 +306,24 @@ impl Loop<'_> {
         if self.changes.due.is_none_or(|due| due > now) {
             return;
         }
-        // Without the addresses nothing is known to be overdue.
-        let here = sys::interface::addresses().unwrap_or_default();
+        let here = sys::interface::addresses().ok();
         let changes = &mut self.changes;
-        let opened = changes.roles.open_overdue(now, changes.timeout, &here);
+        let (limit, late) = match self.replica.is_committing() {
+            true => (changes.timeout * COMMIT_TIMEOUTS, Late::CommitRuns),
+            false => (changes.timeout, Late::NoCommit),
+        };
+        let opened = changes
+            .roles
+            .open_overdue(now, limit, here.as_deref(), late);
         for name in opened {
-            let secs = changes.timeout.as_secs();
+            let secs = limit.as_secs();
+            let why = match late {
+                Late::CommitRuns => "the commit still runs",
+                Late::NoCommit => "no commit has ended. Does the HA manager call `ftfw primary`?",
+            };
             let text = format!(
                 "the gate of instance `{name}` opens: its virtual address has been here for \
-                 {secs} s, and no commit has ended. Does the HA manager call `ftfw primary`?"
+                 {secs} s, and {why}"
             );
             let fields = Fields::from(Occasion::GateOpenedLate)
                 .with(Field::Instance, name)

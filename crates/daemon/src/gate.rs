@@ -1,9 +1,12 @@
 //! The gate: what the kernel drops while this firewall is a backup (`config::gate`).
 //!
-//! The table of nftables is loaded once, by `nft`. Its sets are filled and emptied over
-//! netlink. Their elements expire, so a daemon that dies leaves no closed gate behind.
+//! The table of nftables is loaded by `nft`. Its sets are filled and emptied over netlink.
+//! Their elements expire, so a daemon that dies leaves no closed gate behind.
+//!
+//! The table can go at any time: `nft flush ruleset`, which is also what a restart of
+//! `nftables.service` does. The next write then finds none, and it is loaded again.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -14,6 +17,9 @@ use config::gate::{SETS, TABLE};
 use ctnetlink::{Message, SetOfNetworks, decode, messages, put_sets};
 use flow::Prefix;
 use sys::netlink::{Netlink, RECEIVE_BYTES};
+
+const REFUSED: &str = "the kernel does not take the sets of the gate: it is as before, see \
+                       `nft list table inet ftfw_gate`";
 
 /// The table in the kernel.
 #[derive(Debug)]
@@ -40,33 +46,56 @@ impl Gate {
     }
 
     /// Keeps out what belongs to these instances and, with `all_forwarded`, everything that
-    /// would be forwarded; for as long as the gate's timeout.
+    /// would be forwarded; for as long as the gate's timeout. True if the table was gone and
+    /// has been loaded again.
     ///
     /// # Errors
-    /// The kernel has refused it: what it held before stands.
-    pub(crate) fn keep_out(&mut self, closed: &[&Instance], all_forwarded: bool) -> Result<()> {
+    /// The kernel has refused it, or has not answered: what it held before stands.
+    pub(crate) fn keep_out(&mut self, closed: &[&Instance], all_forwarded: bool) -> Result<bool> {
         let sets = sets(closed, all_forwarded);
+        let is_gone = match self.write(&sets) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => true,
+            written => {
+                written.context(REFUSED)?;
+                false
+            }
+        };
+        if is_gone {
+            nft(&config::gate::rules()).context("can't load the rules of the gate again")?;
+            self.write(&sets).context(REFUSED)?;
+        }
+        Ok(is_gone)
+    }
+
+    fn write(&mut self, sets: &[SetOfNetworks<'_>]) -> io::Result<()> {
         self.seq = self.seq.wrapping_add(1);
         let mut batch = Vec::new();
-        put_sets(&mut batch, self.seq, TABLE, &sets, self.timeout);
+        put_sets(&mut batch, self.seq, TABLE, sets, self.timeout);
+        // An answer that an earlier write left behind is not the answer to this one.
+        while self.socket.receive(&mut self.buffer).is_ok() {}
         self.socket.send(&batch)?;
         // The kernel has answered when `send` returns: errors, or that all is done.
-        let mut refusal = None;
+        let mut answer = None;
         while let Ok(bytes) = self.socket.receive(&mut self.buffer) {
-            for message in messages(bytes) {
-                if let Message::Ack { error } = decode(&message?)?
-                    && error != 0
-                {
-                    refusal.get_or_insert(std::io::Error::from_raw_os_error(-error));
-                }
-            }
+            note_answer(&mut answer, bytes);
         }
-        match refusal {
-            Some(error) => bail!(
-                "the kernel refuses the sets of the gate: {error}; it is as before, see \
-                 `nft list table inet {TABLE}`"
-            ),
-            None => Ok(()),
+        match answer {
+            Some(0) => Ok(()),
+            Some(error) => Err(io::Error::from_raw_os_error(-error)),
+            None => Err(io::Error::other("it has not answered")),
+        }
+    }
+}
+
+/// Notes what a datagram of the kernel answers: the first error stands, and 0 is success.
+fn note_answer(answer: &mut Option<i32>, bytes: &[u8]) {
+    for message in messages(bytes) {
+        // What cannot be read is no acknowledgement.
+        let read = message.and_then(|message| decode(&message));
+        if let Ok(Message::Ack { error }) = read
+            && answer.is_none_or(|before| before == 0)
+        {
+            *answer = Some(error);
         }
     }
 }
@@ -128,6 +157,29 @@ mod tests {
             name: "A".to_owned(),
             addresses: addresses.iter().map(network).collect(),
         }
+    }
+
+    /// What the kernel answers to a request: its header, the error, the header of the request.
+    fn answer(error: i32) -> Vec<u8> {
+        const NLMSG_ERROR: u32 = 2;
+        let error = error.cast_unsigned();
+        let words = [36, NLMSG_ERROR, 7, 0, error, 16, 0, 7, 0];
+        words.map(u32::to_ne_bytes).concat()
+    }
+
+    #[test]
+    fn an_answer_is_needed_and_its_first_error_stands() {
+        let after = |datagrams: &[Vec<u8>]| {
+            let mut noted = None;
+            datagrams.iter().for_each(|d| note_answer(&mut noted, d));
+            noted
+        };
+        let gone = -rustix::io::Errno::NOENT.raw_os_error();
+        assert_eq!(after(&[]), None);
+        assert_eq!(after(&[answer(0)]), Some(0));
+        assert_eq!(after(&[answer(gone), answer(-1)]), Some(gone));
+        assert_eq!(after(&[[answer(0), answer(gone)].concat()]), Some(gone));
+        assert_eq!(after(&[answer(0)[..20].to_vec()]), None, "it is cut off");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use control::rows::{Attention, Readiness};
 use replica::{Instant, Reported, Role};
 
 use crate::change::short;
+use crate::roles::Late;
 
 /// Samples of which the least counts: a flow is announced within a second, and the peer
 /// reports a second later.
@@ -42,7 +43,7 @@ pub(crate) struct InstanceFacts {
     /// A virtual address of it is here; `None` if none is known.
     pub(crate) is_here: Option<bool>,
     /// The gate has opened by itself.
-    pub(crate) opened_late: bool,
+    pub(crate) opened_late: Option<Late>,
     /// Of the change to that role: the first step that was not done.
     pub(crate) failed: Option<Step>,
 }
@@ -78,6 +79,8 @@ pub(crate) struct Facts {
     /// Entries of the kernel's table, and how many there may be.
     pub(crate) table: Option<(u64, u64)>,
     pub(crate) instances: Vec<InstanceFacts>,
+    /// Why a gate that is to be closed may be open.
+    pub(crate) gate_trouble: Option<String>,
 }
 
 /// What is remembered of the last seconds.
@@ -324,6 +327,12 @@ impl Health {
                 "raise net.netfilter.nf_conntrack_max on both firewalls",
             ));
         }
+        if let Some(trouble) = &facts.gate_trouble {
+            list.push(say(
+                format!("the gate is not closed: {trouble}"),
+                "`nft list table inet ftfw_gate`; is the package `nftables` there? It is tried again three times in a `Timeout`",
+            ));
+        }
         for instance in &facts.instances {
             list.extend(of_instance(instance));
         }
@@ -334,11 +343,19 @@ impl Health {
 fn of_instance(instance: &InstanceFacts) -> Option<Attention> {
     use control::call::Role;
     let name = &instance.name;
-    if instance.opened_late {
-        return Some(say(
-            format!("the gate of instance `{name}` has opened by itself: no commit had ended"),
-            "the HA manager must call `ftfw primary` when it has moved the addresses",
-        ));
+    if let Some(late) = instance.opened_late {
+        let (why, help) = match late {
+            Late::NoCommit => (
+                "no commit had ended",
+                "the HA manager must call `ftfw primary` when it has moved the addresses",
+            ),
+            Late::CommitRuns => (
+                "the commit took too long",
+                "raise `Timeout` in `Gate`; `ftfw status` shows how long a change takes",
+            ),
+        };
+        let what = format!("the gate of instance `{name}` has opened by itself: {why}");
+        return Some(say(what, help));
     }
     if let (Some(step), Some(role)) = (instance.failed, instance.role) {
         let (step, role) = (short(step), role.name());
@@ -412,6 +429,7 @@ mod tests {
             full: [false; 2],
             table: Some((10, 100)),
             instances: Vec::new(),
+            gate_trouble: None,
         }
     }
 
@@ -605,30 +623,44 @@ mod tests {
             ),
             (
                 Facts {
-                    instances: vec![instance(R::Primary, false, false)],
+                    instances: vec![instance(R::Primary, false, None)],
                     ..facts()
                 },
                 "instance `A` is primary here",
             ),
             (
                 Facts {
-                    instances: vec![instance(R::Backup, true, false)],
+                    instances: vec![instance(R::Backup, true, None)],
                     ..facts()
                 },
                 "instance `A` is no primary here",
             ),
             (
                 Facts {
-                    instances: vec![instance(R::Backup, true, true)],
+                    instances: vec![instance(R::Backup, true, Some(Late::NoCommit))],
                     ..facts()
                 },
-                "the gate of instance `A` has opened by itself",
+                "the gate of instance `A` has opened by itself: no commit had ended",
+            ),
+            (
+                Facts {
+                    instances: vec![instance(R::Primary, true, Some(Late::CommitRuns))],
+                    ..facts()
+                },
+                "the gate of instance `A` has opened by itself: the commit took too long",
+            ),
+            (
+                Facts {
+                    gate_trouble: Some("no nft".to_owned()),
+                    ..facts()
+                },
+                "the gate is not closed: no nft",
             ),
             (
                 Facts {
                     instances: vec![InstanceFacts {
                         failed: Some(Step::Commit),
-                        ..instance(R::Primary, true, false)
+                        ..instance(R::Primary, true, None)
                     }],
                     ..facts()
                 },
@@ -638,7 +670,7 @@ mod tests {
                 Facts {
                     instances: vec![InstanceFacts {
                         role: None,
-                        ..instance(R::Backup, true, false)
+                        ..instance(R::Backup, true, None)
                     }],
                     ..facts()
                 },

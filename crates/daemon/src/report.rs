@@ -139,6 +139,7 @@ impl Loop<'_> {
             ],
             table,
             instances: instances.collect(),
+            gate_trouble: self.changes.gate_trouble().map(str::to_owned),
         }
     }
 
@@ -256,10 +257,10 @@ impl Loop<'_> {
             role: known.role.map_or("unknown", control::call::Role::name),
             since: self.now().since(known.since).as_secs(),
             took: known.took.map(|took| took.as_secs_f64()),
-            gate: (self.changes.has_gate()).then_some(if known.is_closed {
-                "closed"
-            } else {
-                "open"
+            gate: (self.changes.has_gate()).then_some(match known.is_closed {
+                true if self.changes.gate_trouble().is_some() => "failed",
+                true => "closed",
+                false => "open",
             }),
         };
         self.changes.roles.list.iter().map(row).collect()

@@ -8,7 +8,7 @@
 //!
 //! While an instance is a backup its gate is closed (`gate`). It opens at the end of the
 //! commit, and by itself if a virtual address of the instance has been here for the gate's
-//! timeout.
+//! timeout (while a commit runs, for several of them).
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -36,9 +36,18 @@ pub(crate) struct Known {
     pub(crate) failed: Vec<Step>,
     pub(crate) is_closed: bool,
     /// It has opened because it was closed for too long; until the next change.
-    pub(crate) opened_late: bool,
+    pub(crate) opened_late: Option<Late>,
     /// Since when a virtual address is here while the gate is closed.
     here_since: Option<Instant>,
+}
+
+/// What a gate that has opened by itself had waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Late {
+    /// No commit had been asked for, or none had succeeded.
+    NoCommit,
+    /// One was under way.
+    CommitRuns,
 }
 
 /// A change of role that somebody has asked for.
@@ -431,23 +440,25 @@ impl Roles {
     }
 
     /// Opens each gate that has been closed for `timeout` though a virtual address of its
-    /// instance is here; returns the instances.
+    /// instance is here; returns the instances. If it cannot be told which addresses are here,
+    /// those are that were. `late` is what they have waited for.
     pub(crate) fn open_overdue(
         &mut self,
         now: Instant,
         timeout: Duration,
-        here: &[IpAddr],
+        here: Option<&[IpAddr]>,
+        late: Late,
     ) -> Vec<String> {
         let mut opened = Vec::new();
         for known in self.list.iter_mut().filter(|known| known.is_closed) {
-            if known.is_at(here) != Some(true) {
-                known.here_since = None;
-                continue;
+            match here.map(|here| known.is_at(here) == Some(true)) {
+                Some(true) => _ = known.here_since.get_or_insert(now),
+                Some(false) => known.here_since = None,
+                None => {}
             }
-            let since = *known.here_since.get_or_insert(now);
-            if now.since(since) >= timeout {
+            if known.here_since.is_some_and(|at| now.since(at) >= timeout) {
                 known.set_closed(false);
-                known.opened_late = true;
+                known.opened_late = Some(late);
                 opened.push(known.of.name.clone());
             }
         }
@@ -471,14 +482,14 @@ impl Known {
             took: None,
             failed: Vec::new(),
             is_closed: false,
-            opened_late: false,
+            opened_late: None,
             here_since: None,
         }
     }
 
     fn set_closed(&mut self, closed: bool) {
         self.is_closed = closed && !self.of.addresses.is_empty();
-        self.opened_late = false;
+        self.opened_late = None;
         self.here_since = None;
     }
 }
@@ -663,16 +674,37 @@ mod tests {
         let mut roles = two();
         assert_eq!(roles.all_are(Role::Backup, at(0)), ["A", "B"]);
         assert!(roles.all_are(Role::Backup, at(0)).is_empty());
-        let limit = Duration::from_secs(3);
         let here = ["10.0.0.2".parse().unwrap()];
-        assert!(roles.open_overdue(at(10), limit, &[]).is_empty());
-        assert!(roles.open_overdue(at(11), limit, &here).is_empty());
+        let mut opened = |secs, here| {
+            let limit = Duration::from_secs(3);
+            roles.open_overdue(at(secs), limit, here, Late::NoCommit)
+        };
+        assert!(opened(10, Some(&[])).is_empty());
+        assert!(opened(11, Some(&here)).is_empty());
         // It went, and came back.
-        assert!(roles.open_overdue(at(12), limit, &[]).is_empty());
-        assert!(roles.open_overdue(at(13), limit, &here).is_empty());
-        assert!(roles.open_overdue(at(15), limit, &here).is_empty());
-        assert_eq!(roles.open_overdue(at(16), limit, &here), ["B"]);
+        assert!(opened(12, Some(&[])).is_empty());
+        assert!(opened(13, Some(&here)).is_empty());
+        assert!(opened(15, Some(&here)).is_empty());
+        assert_eq!(opened(16, Some(&here)), ["B"]);
         assert_eq!(roles.closed().0.len(), 1);
+        assert_eq!(roles.list[1].opened_late, Some(Late::NoCommit));
+    }
+
+    #[test]
+    fn addresses_that_cannot_be_read_are_where_they_were() {
+        let mut roles = two();
+        roles.all_are(Role::Backup, at(0));
+        let here = ["10.0.0.2".parse().unwrap()];
+        let mut opened = |secs, here| {
+            let limit = Duration::from_secs(3);
+            roles.open_overdue(at(secs), limit, here, Late::CommitRuns)
+        };
+        assert!(opened(10, None).is_empty());
+        assert!(opened(14, None).is_empty(), "none has ever been seen");
+        assert!(opened(15, Some(&here)).is_empty());
+        assert!(opened(17, None).is_empty());
+        assert_eq!(opened(18, None), ["B"]);
+        assert_eq!(roles.list[1].opened_late, Some(Late::CommitRuns));
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ensure!(survey.reset > 0, "{survey:?}");
         Ok(())
     }),
+    ("gate/it_comes_back_when_the_rules_are_flushed", flushed),
     ("gate/it_opens_by_itself_when_nobody_commits", opens_late),
     ("gate/it_opens_by_itself_when_the_daemon_dies", daemon_dies),
     ("gate/what_is_for_the_firewall_itself_passes", management),
@@ -132,6 +133,33 @@ fn late_commit(world: &World, gate: &str) -> Result<(Survey, usize)> {
     let survey = pushes.finish(Duration::from_secs(2))?;
     ensure!(flows(&pair.lab)? >= survey.alive, "they go through FW2");
     Ok((survey, early))
+}
+
+/// An administrator flushes the rules, while the gate is closed and while it is open.
+fn flushed(world: &World) -> Result<()> {
+    let pair = Pair::start(world, settings(GATE), Options::default())?;
+    let fw2 = &pair.lab.fw[1];
+    let is_closed = || {
+        fw2.run("nft list table inet ftfw_gate")
+            .is_ok_and(|table| table.contains("0.0.0.0/0"))
+    };
+    pair.fw2.own(&["backup"])?;
+    ensure!(is_closed(), "{:?}", standing(&pair, "default")?);
+    fw2.run("nft flush ruleset")?;
+    ensure!(!is_closed(), "it is gone");
+    wait::until("it is closed again", SOON, is_closed)?;
+    ensure!(standing(&pair, "default")? == ("backup".into(), "closed".into()));
+    let log = pair.fw2.log();
+    ensure!(log.contains("has been loaded again"), "{log}");
+    // While it is open nobody looks; the next change loads it.
+    pair.fw2.own(&["primary"])?;
+    fw2.run("nft flush ruleset")?;
+    let said = pair.fw2.own(&["backup"])?;
+    ensure!(!said.contains("NOT DONE") && is_closed(), "{said}");
+    // Another's table of this name has no such sets: the rules replace it.
+    fw2.run("nft flush ruleset")?;
+    fw2.run("nft add table inet ftfw_gate")?;
+    wait::until("it is closed again", SOON, is_closed)
 }
 
 /// The HA manager moves the addresses and calls nothing.
