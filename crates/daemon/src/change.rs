@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use control::call::{Head, Outcome, Role, Step, StepRow, Tail};
-use replica::{Command, CommandId, Instant, Mode, PeerId};
+use replica::{Command, CommandId, Instant, Mode};
 
 use crate::clients::ClientId;
 use crate::gate::Gate;
@@ -192,12 +192,14 @@ impl Loop<'_> {
     fn surroundings(&self) -> Surroundings {
         let replica = &self.replica;
         let settings = replica.settings();
-        let (_, role) = replica.epoch_and_role_of(PeerId::FIRST);
-        let lives = replica.is_lost(PeerId::FIRST) == Some(false);
+        let is_primary = |peer| {
+            let (_, role) = replica.epoch_and_role_of(peer);
+            role == replica::Role::Primary && replica.is_lost(peer) == Some(false)
+        };
         Surroundings {
             has_internal_cache: settings.internal_cache,
             has_control: settings.mode != Mode::Alarm,
-            peer_is_primary: lives && role == replica::Role::Primary,
+            peer_is_primary: replica.peer_ids().any(is_primary),
             commit_runs: replica.is_committing(),
         }
     }

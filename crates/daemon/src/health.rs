@@ -2,13 +2,18 @@
 //!
 //! Pure: `report` collects the facts ([`Facts`]), and once a second they are sampled
 //! ([`Health::sample`]). Counts of two firewalls are never of the same moment, so flows count
-//! as unprotected only if they have been so in each of the last samples.
+//! as unprotected, or as lost, only if they have been so in each of the last samples.
+//!
+//! The hard case is a peer that falls silent. If it has died, this firewall must take over, and
+//! what was last heard is all that there is. If only the link is cut, the peer makes flows that
+//! nobody here knows. Both look the same, so what was last heard stands for [`KEPT`], in which
+//! the HA manager makes this firewall primary if the peer has died; then it stands no more.
 
 use std::time::Duration;
 
 use control::call::Step;
 use control::rows::{Attention, Readiness};
-use replica::{Instant, Reported, Role};
+use replica::{Instant, LOST_AFTER, PeerId, Reported, Role};
 
 use crate::change::short;
 use crate::roles::Late;
@@ -20,6 +25,14 @@ const SAMPLES: usize = 4;
 pub(crate) const PERIOD: Duration = Duration::from_secs(1);
 /// A daemon that has just started has not been heard, and hears nobody.
 const START: Duration = Duration::from_secs(5);
+/// What was last heard of a peer says whether this firewall may take over from it for so long.
+/// keepalived takes 3 s to find out that the peer has died, a slow Pacemaker 20 s.
+const KEPT: Duration = Duration::from_secs(30);
+/// Before the first message that is heard of a peer it may have been there for this long: each
+/// program sends once a second.
+const UNHEARD: Duration = Duration::from_secs(2);
+/// A peer that reports no counts has sent all its flows so long after it was asked for them.
+const ANSWERED_AFTER: Duration = Duration::from_secs(5);
 /// Firewalls that change places are both backup, or both primary, for less than this.
 const CHANGING: Duration = Duration::from_secs(5);
 /// Tenths of the kernel's table that may be full.
@@ -53,9 +66,46 @@ pub(crate) struct InstanceFacts {
 pub(crate) enum Theirs {
     /// An ftfw reports its counts.
     Reported(Reported),
-    /// Another program, or ALARM: whether we have asked it for everything, or have heard all
-    /// repetitions, long enough ago.
-    Unknown { is_complete: bool },
+    /// Another program: when it was last asked for everything.
+    Asked(Option<Instant>),
+    /// ALARM: it repeats everything within this time.
+    Repeated(Duration),
+}
+
+/// What is known of a peer, as far as it shows by which peer this firewall is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub(crate) peer: PeerId,
+    /// It has been heard, and is not lost.
+    pub(crate) lives: bool,
+    pub(crate) role: Role,
+    /// Flows that it reports to have.
+    pub(crate) flows: usize,
+    /// How many of our flows it reports to hold.
+    pub(crate) held: usize,
+}
+
+/// The peer by which a firewall of this role is judged, the first one if nothing tells them
+/// apart: a primary's is the one that would take over best, a backup's the one from which it
+/// would take over.
+pub(crate) fn judged(own: Role, candidates: impl Iterator<Item = Candidate>) -> PeerId {
+    let rank = |c: &Candidate| {
+        let is_primary = c.role == Role::Primary;
+        match own {
+            Role::Primary => (c.lives, is_primary, c.held, 0),
+            // If the primary has died, it is still the one to take over from.
+            Role::Backup | Role::Unknown => (
+                c.lives && is_primary,
+                is_primary,
+                usize::from(c.lives),
+                c.flows,
+            ),
+        }
+    };
+    let better = |best: Candidate, c: Candidate| if rank(&c) > rank(&best) { c } else { best };
+    candidates
+        .reduce(better)
+        .map_or(PeerId::FIRST, |best| best.peer)
 }
 
 /// What is known of this firewall and its peer now.
@@ -66,6 +116,8 @@ pub(crate) struct Facts {
     pub(crate) role: Role,
     /// Mode ALARM: silence means nothing.
     pub(crate) is_quiet_mode: bool,
+    /// The peer by which this firewall is judged; the next fields are about it.
+    pub(crate) peer: PeerId,
     /// Time since the last message of the peer.
     pub(crate) silence: Option<Duration>,
     pub(crate) is_lost: bool,
@@ -73,6 +125,8 @@ pub(crate) struct Facts {
     pub(crate) theirs: Theirs,
     /// How many of our flows the peer holds, and should hold.
     pub(crate) ours: Option<(usize, usize)>,
+    /// How many other peers there are, and how many of them are lost.
+    pub(crate) others: (usize, usize),
     pub(crate) links: Vec<LinkFacts>,
     /// The cache of our flows, and that of the peer's, has no room.
     pub(crate) full: [bool; 2],
@@ -83,15 +137,57 @@ pub(crate) struct Facts {
     pub(crate) gate_trouble: Option<String>,
 }
 
+impl Facts {
+    /// True if nothing is left to take over.
+    fn is_primary_of_all(&self) -> bool {
+        let is_primary = |i: &InstanceFacts| i.role == Some(control::call::Role::Primary);
+        self.role == Role::Primary && self.instances.iter().all(is_primary)
+    }
+}
+
 /// What is remembered of the last seconds.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     /// Our flows that the peer did not hold.
-    unprotected: Vec<usize>,
+    unprotected: Lately,
+    /// Flows of the peer that were not held here.
+    lacking: Lately,
+    heard: Option<Heard>,
     /// When, and how many flows of the peer were held then, while we catch up.
     began: Option<(Instant, usize)>,
     /// Since when both have had the same role.
     same_since: Option<Instant>,
+}
+
+/// A number in the last samples, the newest first.
+#[derive(Debug, Default)]
+struct Lately(Vec<usize>);
+
+impl Lately {
+    /// Notes the number of now, or that it is not known.
+    fn note(&mut self, number: Option<usize>) {
+        match number {
+            Some(number) => {
+                self.0.truncate(SAMPLES - 1);
+                self.0.insert(0, number);
+            }
+            None => self.0.clear(),
+        }
+    }
+
+    /// The least of them and of `now`.
+    fn least(&self, now: usize) -> usize {
+        self.0.iter().copied().fold(now, usize::min)
+    }
+}
+
+/// When a peer was heard.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    peer: PeerId,
+    /// The first message behind which there was no long silence.
+    since: Instant,
+    last: Instant,
 }
 
 /// All that is to be said.
@@ -111,12 +207,7 @@ impl Verdict {
     pub(crate) fn alone() -> Verdict {
         Verdict {
             is_safe: true,
-            ready: Readiness {
-                verdict: "in sync",
-                is_ready: true,
-                reason: "nothing is replicated".to_owned(),
-                ..Readiness::default()
-            },
+            ready: in_sync("nothing is replicated".to_owned()),
             unprotected: None,
             attention: Vec::new(),
         }
@@ -127,25 +218,57 @@ impl Health {
     /// Notes the facts of this second.
     pub(crate) fn sample(&mut self, facts: &Facts) {
         let lacks = facts.ours.map(|(held, all)| all.saturating_sub(held));
-        match lacks {
-            Some(lacks) => {
-                self.unprotected.truncate(SAMPLES - 1);
-                self.unprotected.insert(0, lacks);
-            }
-            None => self.unprotected.clear(),
-        }
+        self.unprotected.note(lacks);
+        self.note_heard(facts);
+        self.note_roles(facts);
         let Theirs::Reported(reported) = facts.theirs else {
+            self.lacking.note(None);
             self.began = None;
-            self.note_roles(facts);
             return;
         };
+        self.lacking.note(Some(reported.flows - reported.held));
         match self.began {
             _ if reported.held >= reported.flows => self.began = None,
             // It may have been forgotten meanwhile.
             Some((_, held)) if held <= reported.held => {}
             _ => self.began = Some((facts.now, reported.held)),
         }
-        self.note_roles(facts);
+    }
+
+    /// What is held of the peer's flows has been forgotten, or the peer has.
+    pub(crate) fn forget_theirs(&mut self) {
+        self.lacking.note(None);
+    }
+
+    fn note_heard(&mut self, facts: &Facts) {
+        let Some(silence) = facts.silence else {
+            self.heard = None;
+            return;
+        };
+        let long = match facts.theirs {
+            // With flows it would have sent something.
+            Theirs::Repeated(within) => within,
+            Theirs::Reported(_) | Theirs::Asked(_) => LOST_AFTER,
+        };
+        let last = facts.now.before(silence);
+        match &mut self.heard {
+            Some(heard) if heard.peer == facts.peer && last.since(heard.last) < long => {
+                heard.last = last;
+            }
+            _ => {
+                self.heard = Some(Heard {
+                    peer: facts.peer,
+                    since: last,
+                    last,
+                });
+            }
+        }
+    }
+
+    /// True if a peer that was asked for everything was silent since then: whether it has got
+    /// the request, and whether all has come that it sent, is not known.
+    pub(crate) fn must_ask_again(&self, asked: Instant) -> bool {
+        (self.heard).is_some_and(|heard| heard.since.since(asked) > UNHEARD)
     }
 
     fn note_roles(&mut self, facts: &Facts) {
@@ -161,23 +284,19 @@ impl Health {
         let ready = self.ready(facts);
         let mut attention = self.attention(facts);
         let unprotected = self.unprotected(facts);
-        let peer_takes_over = facts.silence.is_some() && !facts.is_lost;
-        let is_safe = match facts.role {
-            Role::Primary => {
-                let lacks = unprotected.is_some_and(|n| n > 0);
-                if lacks && attention.is_empty() {
-                    let n = unprotected.unwrap_or(0);
-                    attention.push(say(
-                        format!("the peer does not hold {n} of our flows"),
-                        "they are being sent; if the number stays, look at `HashLimit` and at the log of the peer",
-                    ));
-                }
-                peer_takes_over && !lacks
+        let mut is_safe = facts.silence.is_some() && !facts.is_lost;
+        if facts.role == Role::Primary {
+            let lacks = unprotected.unwrap_or(0);
+            if lacks > 0 && attention.is_empty() {
+                attention.push(say(
+                    format!("the peer does not hold {lacks} of our flows"),
+                    "they are being sent; if the number stays, look at `HashLimit` and at the log of the peer",
+                ));
             }
-            Role::Backup | Role::Unknown => ready.is_ready,
-        };
+            is_safe &= lacks == 0;
+        }
         Verdict {
-            is_safe,
+            is_safe: is_safe && ready.is_ready,
             ready,
             unprotected,
             attention,
@@ -187,85 +306,102 @@ impl Health {
     fn unprotected(&self, facts: &Facts) -> Option<u64> {
         let (held, all) = facts.ours?;
         let now = all.saturating_sub(held);
-        let least = self.unprotected.iter().copied().min().unwrap_or(now);
-        Some(if facts.is_lost { all } else { least.min(now) } as u64)
+        let lacks = match facts.is_lost {
+            true => all,
+            false => self.unprotected.least(now),
+        };
+        Some(lacks as u64)
     }
 
     fn ready(&self, facts: &Facts) -> Readiness {
-        let state = |verdict, is_ready, reason: String| Readiness {
-            verdict,
-            is_ready,
-            reason,
-            lost: None,
-            percent: None,
-            seconds_left: None,
-        };
-        if facts.role == Role::Primary {
-            return state("in sync", true, "this firewall is primary".to_owned());
+        if facts.is_primary_of_all() {
+            return in_sync("this firewall is primary".to_owned());
         }
-        if facts.silence.is_none() {
-            let reason = match facts.links.iter().all(|l| l.trouble.is_some()) {
-                true => "no dedicated link is usable, and the peer has not been heard",
-                false => "the peer has not been heard since the start",
-            };
-            return state("not", false, reason.to_owned());
-        }
-        let died = match facts.is_lost {
-            true => "when it was last heard",
-            false => "if it died now",
+        let Some(silence) = facts.silence else {
+            return not(match facts.links.iter().all(|l| l.trouble.is_some()) {
+                true => "no dedicated link is usable, and the peer has not been heard".to_owned(),
+                false => "the peer has not been heard since the start".to_owned(),
+            });
         };
+        if facts.is_lost && silence >= KEPT {
+            let secs = silence.as_secs();
+            return not(format!(
+                "the peer has been silent for {secs} s: flows that it has made since are unknown"
+            ));
+        }
         match facts.theirs {
-            Theirs::Unknown { is_complete: false } => state(
-                "not",
-                false,
-                "the peer has not been asked for its flows, or its answer may not be complete"
+            Theirs::Asked(asked) => self.ready_if_asked(facts.now, asked),
+            Theirs::Repeated(within) => {
+                let heard = self.heard.map(|heard| facts.now.since(heard.since));
+                match heard.is_some_and(|time| time >= within) {
+                    true => in_sync(AS_FAR_AS_KNOWN.to_owned()),
+                    false => not(format!(
+                        "the peer repeats everything within {} s, and has not been heard for so long",
+                        within.as_secs()
+                    )),
+                }
+            }
+            Theirs::Reported(reported) => self.ready_by_counts(facts, silence, reported),
+        }
+    }
+
+    fn ready_if_asked(&self, now: Instant, asked: Option<Instant>) -> Readiness {
+        let is_answered = |at: Instant| now.since(at) >= ANSWERED_AFTER && !self.must_ask_again(at);
+        match asked.is_some_and(is_answered) {
+            true => in_sync(AS_FAR_AS_KNOWN.to_owned()),
+            false => not(
+                "the peer has not been asked for its flows (`ftfw resync peer`), or its answer may \
+                 not be complete"
                     .to_owned(),
             ),
-            Theirs::Unknown { is_complete: true } => state(
-                "in sync",
-                true,
-                "as far as the peer's protocol shows; it reports no counts".to_owned(),
-            ),
-            Theirs::Reported(Reported {
-                flows,
-                held,
-                is_in_bulk,
-            }) => {
-                let lost = flows - held;
-                let counts = Readiness {
-                    lost: Some(lost as u64),
-                    percent: Some((held * 100).checked_div(flows).unwrap_or(100) as u64),
-                    ..state("in sync", true, String::new())
-                };
-                if lost == 0 {
-                    let reason =
-                        format!("{held} flows of the peer are held; none would be lost {died}");
-                    return Readiness { reason, ..counts };
-                }
-                let tail = format!("{lost} of {flows} flows of the peer would be lost {died}");
-                if facts.full[1] {
-                    let reason = format!("the external cache is full: {tail}");
-                    return Readiness {
-                        verdict: "not",
-                        is_ready: false,
-                        reason,
-                        ..counts
-                    };
-                }
-                let what = if is_in_bulk {
-                    "the peer sends everything"
-                } else {
-                    "flows are on their way"
+        }
+    }
+
+    fn ready_by_counts(&self, facts: &Facts, silence: Duration, theirs: Reported) -> Readiness {
+        let Reported {
+            flows,
+            held,
+            is_in_bulk,
+        } = theirs;
+        let lost = self.lacking.least(flows - held);
+        let kept = flows - lost;
+        let with_counts = |readiness| Readiness {
+            lost: Some(lost as u64),
+            percent: Some((kept * 100).checked_div(flows).unwrap_or(100) as u64),
+            ..readiness
+        };
+        let secs = silence.as_secs();
+        with_counts(match (lost, facts.is_lost) {
+            (0, true) => in_sync(format!(
+                "{kept} flows of the peer were held when it was last heard, {secs} s ago, and none \
+                 was missing"
+            )),
+            (0, false) => in_sync(format!(
+                "{kept} flows of the peer are held; none would be lost if it died now"
+            )),
+            (_, true) => not(format!(
+                "{lost} of {flows} flows of the peer were missing when it was last heard, {secs} s \
+                 ago"
+            )),
+            (_, false) if facts.full[1] => not(format!(
+                "the external cache is full: {lost} of {flows} flows of the peer would be lost if \
+                 it died now"
+            )),
+            (_, false) => {
+                let what = match is_in_bulk {
+                    true => "the peer sends everything",
+                    false => "flows are on their way",
                 };
                 Readiness {
                     verdict: "catching up",
-                    is_ready: false,
-                    reason: format!("{what}: {tail}"),
+                    reason: format!(
+                        "{what}: {lost} of {flows} flows of the peer would be lost if it died now"
+                    ),
                     seconds_left: self.seconds_left(facts.now, lost, held),
-                    ..counts
+                    ..Readiness::default()
                 }
             }
-        }
+        })
     }
 
     /// From how fast it went so far; `None` before there is anything to tell by.
@@ -296,6 +432,12 @@ impl Health {
                 "start its daemon; compare addresses, port and `Mode` of both files; do rules drop the link's messages?",
             )),
             _ => {}
+        }
+        if let (others, lost @ 1..) = facts.others {
+            list.push(say(
+                format!("another peer is lost: {lost} of {others}, without which this firewall is judged"),
+                "look at its daemon and its link; a peer that has been taken away is forgotten when this daemon starts again",
+            ));
         }
         let is_long = |since: Instant| facts.now.since(since) >= CHANGING;
         if self.same_since.is_some_and(is_long) && facts.instances.len() < 2 {
@@ -387,6 +529,26 @@ fn of_instance(instance: &InstanceFacts) -> Option<Attention> {
     }
 }
 
+/// What is said of a peer whose flows cannot be counted.
+const AS_FAR_AS_KNOWN: &str = "as far as the peer's protocol shows; it reports no counts";
+
+fn in_sync(reason: String) -> Readiness {
+    Readiness {
+        verdict: "in sync",
+        is_ready: true,
+        reason,
+        ..Readiness::default()
+    }
+}
+
+fn not(reason: String) -> Readiness {
+    Readiness {
+        verdict: "not",
+        reason,
+        ..Readiness::default()
+    }
+}
+
 fn say(what: String, help: &str) -> Attention {
     Attention {
         what,
@@ -417,11 +579,13 @@ mod tests {
             uptime: Duration::from_secs(100),
             role: Role::Backup,
             is_quiet_mode: false,
+            peer: PeerId::FIRST,
             silence: Some(Duration::from_millis(300)),
             is_lost: false,
             peer_role: Role::Primary,
             theirs: reported(50, 50),
             ours: Some((0, 0)),
+            others: (0, 0),
             links: vec![LinkFacts {
                 name: "eth2".to_owned(),
                 trouble: None,
@@ -487,22 +651,155 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_stays_ready_when_the_peer_dies() {
-        let died = Facts {
-            is_lost: true,
-            silence: Some(Duration::from_secs(60)),
+    fn a_backup_stays_ready_for_a_time_when_the_peer_falls_silent() {
+        let silent_for = |secs| Facts {
+            is_lost: secs >= 5,
+            silence: Some(Duration::from_secs(secs)),
             ..facts()
         };
-        let verdict = Health::default().verdict(&died);
-        assert!(verdict.ready.is_ready, "otherwise nobody takes over");
-        assert!(whats(&verdict)[0].starts_with("the peer is lost"));
+        let of = |facts: &Facts| Health::default().verdict(facts);
+        assert!(of(&silent_for(4)).is_safe);
+        for secs in [5, 29] {
+            let verdict = of(&silent_for(secs));
+            let Readiness {
+                is_ready, reason, ..
+            } = &verdict.ready;
+            assert!(is_ready, "it may have died: otherwise nobody takes over");
+            assert!(!verdict.is_safe, "its flows since then are unknown");
+            let when = format!("when it was last heard, {secs} s ago");
+            assert!(reason.contains(&when), "{reason}");
+            assert!(whats(&verdict)[0].starts_with("the peer is lost"));
+        }
+        for theirs in [reported(50, 50), Theirs::Asked(Some(at(0)))] {
+            let verdict = of(&Facts {
+                theirs,
+                ..silent_for(30)
+            });
+            assert_eq!(verdict.ready.verdict, "not");
+            assert!(!verdict.ready.is_ready && !verdict.is_safe);
+            let reason = &verdict.ready.reason;
+            assert!(reason.starts_with("the peer has been silent for 30 s"));
+        }
+        // It has taken over.
+        let primary = Facts {
+            role: Role::Primary,
+            ..silent_for(60)
+        };
+        assert!(of(&primary).ready.is_ready);
+    }
+
+    #[test]
+    fn nothing_is_on_its_way_from_a_peer_that_is_lost() {
+        let lost = Facts {
+            is_lost: true,
+            silence: Some(Duration::from_secs(7)),
+            theirs: reported(50, 20),
+            ..facts()
+        };
+        let ready = Health::default().verdict(&lost).ready;
+        assert_eq!((ready.verdict, ready.lost), ("not", Some(30)));
+        assert_eq!(
+            ready.reason,
+            "30 of 50 flows of the peer were missing when it was last heard, 7 s ago"
+        );
+    }
+
+    #[test]
+    fn flows_are_lost_if_every_sample_shows_it() {
+        let holds = |held| Facts {
+            theirs: reported(1000, held),
+            ..facts()
+        };
+        let mut health = Health::default();
+        health.sample(&holds(1000));
+        let ready = health.verdict(&holds(990)).ready;
+        assert_eq!((ready.verdict, ready.lost), ("in sync", Some(0)));
+        for _ in 0..SAMPLES {
+            health.sample(&holds(990));
+        }
+        let ready = health.verdict(&holds(900)).ready;
+        assert_eq!((ready.verdict, ready.lost), ("catching up", Some(10)));
+        // What was held before it was forgotten does not count.
+        health.sample(&holds(1000));
+        health.forget_theirs();
+        assert_eq!(health.verdict(&holds(0)).ready.lost, Some(1000));
+    }
+
+    #[test]
+    fn who_is_primary_for_a_part_is_judged_by_the_rest() {
+        let instance = |role| InstanceFacts {
+            name: "A".to_owned(),
+            role: Some(role),
+            since: Duration::from_secs(1),
+            is_here: None,
+            opened_late: None,
+            failed: None,
+        };
+        use control::call::Role as R;
+        let of = |roles: [R; 2], theirs| {
+            Health::default().verdict(&Facts {
+                role: Role::Primary,
+                theirs,
+                instances: roles.map(instance).to_vec(),
+                ..facts()
+            })
+        };
+        let part = of([R::Primary, R::Backup], reported(50, 20));
+        assert!(!part.ready.is_ready && !part.is_safe, "{part:?}");
+        let part = of([R::Primary, R::Backup], reported(50, 50));
+        assert!(part.ready.is_ready && part.is_safe, "{part:?}");
+        let all = of([R::Primary, R::Primary], reported(50, 20));
+        assert!(all.ready.is_ready && all.is_safe, "{all:?}");
+    }
+
+    #[test]
+    fn of_several_peers_the_one_counts_that_would_take_over_or_be_taken_over_from() {
+        let peer = |n: u8, lives, role, flows, held| Candidate {
+            peer: PeerId(n),
+            lives,
+            role,
+            flows,
+            held,
+        };
+        let (primary, backup) = (Role::Primary, Role::Backup);
+        let of = |own, all: &[Candidate]| judged(own, all.iter().copied()).0;
+        assert_eq!(of(backup, &[]), 0);
+        let pair = [
+            peer(0, false, backup, 0, 900),
+            peer(1, true, primary, 1000, 0),
+        ];
+        assert_eq!(of(backup, &pair), 1, "the third node is off");
+        assert_eq!(of(primary, &pair), 1);
+        let died = [
+            peer(0, true, backup, 0, 0),
+            peer(1, false, primary, 1000, 0),
+        ];
+        assert_eq!(of(backup, &died), 1, "its flows are to be taken over");
+        let backups = [
+            peer(0, true, backup, 0, 10),
+            peer(1, true, backup, 0, 1000),
+            peer(2, false, backup, 0, 2000),
+        ];
+        assert_eq!(of(primary, &backups), 1, "it lives, and holds most");
+        let same = [peer(0, true, backup, 5, 5), peer(1, true, backup, 5, 5)];
+        assert_eq!((of(primary, &same), of(backup, &same)), (0, 0));
+    }
+
+    #[test]
+    fn another_peer_that_is_lost_is_named_and_changes_nothing() {
+        let verdict = Health::default().verdict(&Facts {
+            others: (2, 1),
+            ..facts()
+        });
+        assert!(verdict.is_safe);
+        assert!(whats(&verdict)[0].starts_with("another peer is lost: 1 of 2"));
     }
 
     #[test]
     fn who_has_heard_nobody_is_not_ready_unless_primary() {
         let alone = Facts {
             silence: None,
-            theirs: Theirs::Unknown { is_complete: false },
+            theirs: Theirs::Asked(None),
             ..facts()
         };
         let verdict = Health::default().verdict(&alone);
@@ -552,13 +849,62 @@ mod tests {
 
     #[test]
     fn an_original_is_believed_once_it_has_been_asked() {
-        let original = |is_complete| Facts {
-            theirs: Theirs::Unknown { is_complete },
+        let original = |now, asked, silence| Facts {
+            now: at(now),
+            theirs: Theirs::Asked(asked),
+            silence: Some(Duration::from_secs(silence)),
+            is_lost: silence >= 5,
             ..facts()
         };
-        assert!(!Health::default().verdict(&original(false)).ready.is_ready);
-        let ready = Health::default().verdict(&original(true)).ready;
+        let mut health = Health::default();
+        // It is asked before its first message, which comes within a second.
+        let asked = Some(at(100));
+        health.sample(&original(101, asked, 0));
+        let is_ready = |health: &Health, facts| health.verdict(&facts).ready.is_ready;
+        assert!(!is_ready(&health, original(101, None, 0)));
+        assert!(!is_ready(&health, original(104, asked, 0)));
+        let ready = health.verdict(&original(105, asked, 0)).ready;
         assert_eq!((ready.is_ready, ready.lost), (true, None));
+        // It falls silent, and comes back: what it made meanwhile is not known.
+        for (now, silence) in [(105, 1), (109, 5), (114, 10)] {
+            health.sample(&original(now, asked, silence));
+            assert!(
+                is_ready(&health, original(now, asked, silence)),
+                "it may have died"
+            );
+        }
+        assert!(!health.must_ask_again(at(100)));
+        health.sample(&original(115, asked, 0));
+        assert!(!is_ready(&health, original(115, asked, 0)));
+        assert!(health.must_ask_again(at(100)));
+        let asked = Some(at(115));
+        assert!(!health.must_ask_again(at(115)));
+        assert!(is_ready(&health, original(120, asked, 0)));
+    }
+
+    #[test]
+    fn in_alarm_everything_has_been_repeated_since_the_peer_was_heard_again() {
+        let within = Duration::from_secs(15);
+        let facts = |now, silence| Facts {
+            now: at(now),
+            is_quiet_mode: true,
+            theirs: Theirs::Repeated(within),
+            silence: Some(Duration::from_secs(silence)),
+            ..facts()
+        };
+        let mut health = Health::default();
+        let mut is_ready = |now, silence| {
+            health.sample(&facts(now, silence));
+            health.verdict(&facts(now, silence)).ready.is_ready
+        };
+        assert!(!is_ready(100, 0), "however long this daemon runs");
+        assert!(!is_ready(114, 0));
+        assert!(is_ready(115, 0));
+        assert!(is_ready(125, 10));
+        assert!(is_ready(140, 25), "silence means nothing");
+        assert!(!is_ready(141, 0));
+        assert!(!is_ready(150, 0));
+        assert!(is_ready(156, 0));
     }
 
     #[test]

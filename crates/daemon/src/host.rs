@@ -6,7 +6,8 @@ use std::time::{Duration, Instant as OsInstant};
 use control::call::Tail;
 use replica::driver::{self, Part, Report};
 use replica::{
-    Answer, CommandId, DumpScope, Event, Instant, KernelRequest, KernelResult, LinkId, PeerId,
+    Answer, Caches, CommandId, DumpScope, Event, Instant, KernelRequest, KernelResult, LinkId,
+    PeerId,
 };
 use sys::netlink::RECEIVE_BYTES;
 
@@ -43,8 +44,11 @@ pub(crate) struct Host {
     pub(crate) metrics: Option<Metrics>,
     pub(crate) commits: Commits,
     pub(crate) pace: Pace,
-    /// When the peer was last asked for all its flows.
-    pub(crate) asked_peer_at: Option<OsInstant>,
+    /// When the peer was last asked for all its flows, if neither it nor we have forgotten
+    /// them since.
+    pub(crate) asked_peer_at: Option<Instant>,
+    /// Since the loop last looked it has started again, or the external cache was emptied.
+    pub(crate) has_forgotten_theirs: bool,
     /// Commands that have ended since the loop last looked.
     pub(crate) ended: Vec<(CommandId, Tail)>,
     events_per_turn: usize,
@@ -130,6 +134,7 @@ impl Host {
             commits: Commits::default(),
             pace: Pace::default(),
             asked_peer_at: None,
+            has_forgotten_theirs: false,
             ended: Vec::new(),
             events_per_turn: event_limit.map_or(EVENTS_PER_TURN, |n| n as usize),
             turn: Turn::new(Instant::START, false),
@@ -161,7 +166,12 @@ impl Host {
             }
         }
         match event {
-            Event::ResyncRequested => self.asked_peer_at = Some(OsInstant::now()),
+            Event::ResyncRequested => self.asked_peer_at = Some(self.turn.now),
+            Event::PeerRestarted { .. }
+            | Event::FlushingCaches(Caches::External | Caches::Both) => {
+                self.asked_peer_at = None;
+                self.has_forgotten_theirs = true;
+            }
             Event::Done(id, answer) => {
                 self.commits.note(answer);
                 let tail = tail_of(answer);

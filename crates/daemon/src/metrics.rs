@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use control::metrics::{Format, State, page};
-use replica::{Instant, PeerId};
+use replica::Instant;
 
 use self::server::Server;
 use self::textfile::TextFile;
@@ -113,7 +113,7 @@ impl Loop<'_> {
             status: self.status(),
             cache_limit: replica.settings().limit as u64,
             is_whole: replica.is_whole(),
-            peer_up: has_peer.then(|| replica.is_lost(PeerId::FIRST) == Some(false)),
+            peer_up: has_peer.then(|| replica.is_lost(self.judged_peer()) == Some(false)),
             usable: (self.host.links.list.iter())
                 .map(|link| link.is_usable(now))
                 .collect(),

@@ -1,7 +1,6 @@
 //! What the daemon says of itself: the original's statistics, and our own status.
 
 use std::fmt;
-use std::time::Duration;
 
 use control::StatsKind;
 use control::reply::{
@@ -12,15 +11,12 @@ use counters::{CacheStats, DaemonStats};
 use replica::{Mode, PeerId, Role, Which};
 use wire::v1::{Control, Flags};
 
-use crate::health::{Facts, InstanceFacts, LinkFacts, Theirs, Verdict};
+use crate::health::{Candidate, Facts, InstanceFacts, LinkFacts, Theirs, Verdict, judged};
 use crate::kernel::EventSocket;
 use crate::metrics::Metrics;
 use crate::roles::Known;
 use crate::sysctl;
 use crate::turn::Loop;
-
-/// A peer that reports no counts has sent all its flows so long after it was asked for them.
-const ANSWERED_AFTER: Duration = Duration::from_secs(5);
 
 impl Loop<'_> {
     pub(crate) fn stats(&self, kind: StatsKind) -> String {
@@ -69,7 +65,7 @@ impl Loop<'_> {
         StatusLine {
             mode: mode_name(replica.settings().mode),
             role: replica.role(),
-            peer: replica.is_lost(PeerId::FIRST),
+            peer: replica.is_lost(facts.peer),
             is_quiet_mode: facts.is_quiet_mode,
             flows: [Which::Internal, Which::External].map(|which| replica.len(which)),
             link: link.map(|link| link.name.clone()),
@@ -101,7 +97,8 @@ impl Loop<'_> {
     ) -> Facts {
         let replica = &self.replica;
         let settings = replica.settings();
-        let (epoch, peer_role) = replica.epoch_and_role_of(PeerId::FIRST);
+        let peer = self.judged_peer();
+        let (epoch, peer_role) = replica.epoch_and_role_of(peer);
         let is_full = |is_on: bool, which| is_on && replica.len(which) >= settings.limit;
         let links = self.host.links.list.iter().map(|link| LinkFacts {
             name: link.device().to_owned(),
@@ -116,22 +113,27 @@ impl Loop<'_> {
             opened_late: known.opened_late,
             failed: known.failed.first().copied(),
         });
-        let theirs = match (epoch, replica.reported_by(PeerId::FIRST)) {
+        let theirs = match (epoch, replica.reported_by(peer)) {
             (Some(_), Some(reported)) => Theirs::Reported(reported),
-            _ => Theirs::Unknown {
-                is_complete: self.has_heard_all(epoch.is_some()),
-            },
+            _ if settings.mode == Mode::Alarm => Theirs::Repeated(settings.refresh_time),
+            // It is about to report.
+            (Some(_), None) => Theirs::Asked(None),
+            (None, _) => Theirs::Asked(self.host.asked_peer_at),
         };
+        let others = replica.peer_ids().filter(|other| *other != peer);
+        let lost: Vec<bool> = others.filter_map(|other| replica.is_lost(other)).collect();
         Facts {
             now,
             uptime: self.start.elapsed(),
             role: replica.role(),
             is_quiet_mode: settings.mode == Mode::Alarm,
-            silence: replica.silence_of(PeerId::FIRST),
-            is_lost: replica.is_lost(PeerId::FIRST) == Some(true),
+            peer,
+            silence: replica.silence_of(peer),
+            is_lost: replica.is_lost(peer) == Some(true),
             peer_role,
             theirs,
-            ours: replica.held_by(PeerId::FIRST),
+            ours: replica.held_by(peer),
+            others: (lost.len(), lost.iter().filter(|is_lost| **is_lost).count()),
             links: links.collect(),
             full: [
                 is_full(settings.internal_cache, Which::Internal),
@@ -143,14 +145,17 @@ impl Loop<'_> {
         }
     }
 
-    /// True if a peer that reports no counts has had the time to send all that it has.
-    fn has_heard_all(&self, reports: bool) -> bool {
-        let settings = self.replica.settings();
-        match settings.mode {
-            Mode::Alarm => self.start.elapsed() >= settings.refresh_time,
-            _ if reports => false,
-            _ => (self.host.asked_peer_at).is_some_and(|at| at.elapsed() >= ANSWERED_AFTER),
-        }
+    /// The peer that is shown, and by which this firewall is judged.
+    pub(crate) fn judged_peer(&self) -> PeerId {
+        let replica = &self.replica;
+        let candidates = replica.peer_ids().map(|peer| Candidate {
+            peer,
+            lives: replica.is_lost(peer) == Some(false),
+            role: replica.epoch_and_role_of(peer).1,
+            flows: replica.reported_by(peer).map_or(0, |r| r.flows),
+            held: replica.held_by(peer).map_or(0, |(held, _)| held),
+        });
+        judged(replica.role(), candidates)
     }
 
     fn report(&self) -> Report {
@@ -189,8 +194,9 @@ impl Loop<'_> {
     fn peer(&self) -> PeerReport {
         let replica = &self.replica;
         let stats = replica.stats();
-        let (epoch, role) = replica.epoch_and_role_of(PeerId::FIRST);
-        let held = replica.held_by(PeerId::FIRST);
+        let peer = self.judged_peer();
+        let (epoch, role) = replica.epoch_and_role_of(peer);
+        let held = replica.held_by(peer);
         PeerReport {
             epoch: epoch.map(|e| e.0),
             role: role_name(role),
@@ -199,7 +205,7 @@ impl Loop<'_> {
             unconfirmed: replica.unconfirmed() as u64,
             held: held.map(|(held, _)| held as u64),
             should_hold: held.map(|(_, all)| all as u64),
-            silent: replica.silence_of(PeerId::FIRST).map(|s| s.as_secs()),
+            silent: replica.silence_of(peer).map(|s| s.as_secs()),
             stats,
             receive: stats.receive,
         }

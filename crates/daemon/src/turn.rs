@@ -9,14 +9,14 @@ use std::thread;
 use std::time::{Duration, Instant as OsInstant};
 
 use anyhow::{Context, Result};
-use replica::{CommandId, Instant, LinkId, Progress, Replica, Which, driver};
+use replica::{Command, CommandId, Instant, LinkId, Progress, Replica, Role, Which, driver};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use sys::netlink::Netlink;
 use sys::signal::{Signal, Signals};
 
 use crate::change::Changes;
 use crate::fullness::Fullness;
-use crate::health::{self, Health};
+use crate::health::{self, Health, Theirs};
 use crate::host::{Cause, Host};
 use crate::limit::Kind;
 use crate::service::Service;
@@ -296,10 +296,23 @@ impl Loop<'_> {
 
     /// Notes once a second how things stand.
     fn sample_health(&mut self, now: Instant) {
-        if now >= self.health_at {
-            self.health_at = now + health::PERIOD;
-            let facts = self.facts_of_the_replica();
-            self.health.sample(&facts);
+        if std::mem::take(&mut self.host.has_forgotten_theirs) {
+            self.health.forget_theirs();
+        }
+        if now < self.health_at {
+            return;
+        }
+        self.health_at = now + health::PERIOD;
+        let facts = self.facts_of_the_replica();
+        self.health.sample(&facts);
+        let Theirs::Asked(Some(asked)) = facts.theirs else {
+            return;
+        };
+        // A backup that has asked wants what the peer has: also after a silence.
+        if facts.role == Role::Backup && !facts.is_lost && self.health.must_ask_again(asked) {
+            let id = self.new_command_id();
+            self.replica.handle_command(now, id, Command::RequestResync);
+            self.report_events(Cause::Anybody);
         }
     }
 

@@ -66,7 +66,7 @@ pub use kernel::{
 };
 pub use link::LinkId;
 pub use mode::{Mode, Verdict, verdict};
-pub use peer::Reported;
+pub use peer::{LOST_AFTER, Reported};
 pub use receive::{Accepted, Follows, PeerId, Received, Receiver};
 pub use replica::Replica;
 pub use settings::{LinkSettings, Settings};

@@ -27,7 +27,7 @@ use crate::time::Instant;
 pub(crate) const GREETING_PROVEN: Duration = Duration::from_secs(1);
 
 /// A peer of which nothing has come for this long is lost: five times ALIVE's interval.
-pub(crate) const LOST_AFTER: Duration = Duration::from_secs(5);
+pub const LOST_AFTER: Duration = Duration::from_secs(5);
 
 /// A point in the peer's sequence from which we count what it announces.
 #[derive(Clone, Copy, Debug)]
@@ -183,6 +183,9 @@ impl Peer {
         self.heard_since = 0;
         self.since = None;
         self.absent = None;
+        if let Some(reported) = &mut self.reported {
+            reported.held = 0;
+        }
     }
 
     pub(crate) fn on_ended(&mut self, seq: Seq) {

@@ -18,6 +18,12 @@ impl Instant {
         Instant(nanos)
     }
 
+    /// The point `by` before this one, at the earliest the start.
+    pub fn before(self, by: Duration) -> Instant {
+        let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        Instant(self.0.saturating_sub(nanos))
+    }
+
     /// Time since `earlier`; zero if that is later.
     pub fn since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

@@ -69,10 +69,11 @@ const READY: &str = "\
 Examples:
   ftfw ready                 one line; exit status 0 if it may, 1 if not
   ftfw ready --wait 30       in a script that starts a firewall
+  ftfw ready --instance VI_2 of several that move on their own
   ftfw ready --track-file /run/ftfw/not-ready
 
 A firewall that is primary may be primary. In keepalived.conf give the script or file a negative
-weight, so that a firewall alone still becomes primary:
+weight, so that a firewall alone still becomes primary; without a weight it does not:
   vrrp_script ftfw { script \"/usr/sbin/ftfw ready\" interval 1 weight -100 }";
 
 const ROLES: &str = "\
@@ -328,7 +329,10 @@ pub(crate) struct Ready {
     /// Wait so long until it may, at most
     #[arg(short, long, value_name = "SECONDS", conflicts_with = "track_file")]
     pub(crate) wait: Option<u64>,
-    /// Go on, and keep a file for keepalived's `vrrp_track_file`: 0 if it may, else 1
+    /// It may if it is primary for this instance of the HA manager; otherwise as without
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) instance: Option<String>,
+    /// Go on, and keep a file for keepalived's `track_file`: 0 if it may, else 1. At the end it is removed
     #[arg(long, value_name = "FILE")]
     pub(crate) track_file: Option<PathBuf>,
     #[command(flatten)]

@@ -1,10 +1,13 @@
 //! One call and its answer (`control::call`).
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use control::call::{CODE, Call, Head, Outcome, PROTOCOL, Tail, Task};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use crate::load::load;
 use crate::remains;
@@ -53,6 +56,17 @@ pub(crate) fn ask(
     call: &Call,
     see: impl FnMut(&str) -> bool,
 ) -> Result<Option<Tail>, Failure> {
+    ask_within(None, config, call, see)
+}
+
+/// The same, of a daemon that may hang: it is waited for at most for `limit` when it takes the
+/// connection, the call and each part of the answer.
+pub(crate) fn ask_within(
+    limit: Option<Duration>,
+    config: &Path,
+    call: &Call,
+    see: impl FnMut(&str) -> bool,
+) -> Result<Option<Tail>, Failure> {
     let loaded = load(config)
         .map_err(|text| Failure::with_help(text, "-C FILE names another configuration file"))?;
     let path = loaded.config.control_path.ok_or_else(|| {
@@ -61,7 +75,10 @@ pub(crate) fn ask(
             "without it the daemon cannot be reached",
         )
     })?;
-    let mut stream = UnixStream::connect(&path).map_err(|e| {
+    let mut stream = connect_within(limit, &path).map_err(|e| {
+        if e.kind() == io::ErrorKind::WouldBlock {
+            return hangs();
+        }
         let help = match e.kind() {
             std::io::ErrorKind::PermissionDenied => "be root",
             _ if remains::is_locked(&loaded.config.lock_file) => HOLDS_LOCK,
@@ -73,13 +90,38 @@ pub(crate) fn ask(
         }
         Failure::with_help(error, help)
     })?;
-    let cut = |e: std::io::Error| Failure::plain(format!("the daemon: {e}"));
     let mut request = CODE.to_ne_bytes().to_vec();
     let line = serde_json::to_string(call).map_err(|e| Failure::plain(e.to_string()))?;
     request.extend_from_slice(line.as_bytes());
     request.push(b'\n');
     stream.write_all(&request).map_err(cut)?;
     read_answer(BufReader::new(stream), &call.task, see)
+}
+
+/// Connects; a limit also holds for what is sent and received then.
+fn connect_within(limit: Option<Duration>, path: &Path) -> io::Result<UnixStream> {
+    let kind = SocketType::STREAM;
+    let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    // A daemon that accepts nothing makes connecting wait, too, for as long as sending.
+    for timeout in [Timeout::Send, Timeout::Recv] {
+        set_socket_timeout(&socket, timeout, limit)?;
+    }
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
+}
+
+fn hangs() -> Failure {
+    Failure::with_help(
+        "the daemon does not answer".to_owned(),
+        "it hangs, or waits for the CPU; its log may say why",
+    )
+}
+
+fn cut(e: io::Error) -> Failure {
+    match e.kind() {
+        io::ErrorKind::WouldBlock => hangs(),
+        _ => Failure::plain(format!("the daemon: {e}")),
+    }
 }
 
 fn read_answer(
@@ -90,7 +132,7 @@ fn read_answer(
     let mut next = || -> Result<Option<String>, Failure> {
         let mut line = String::new();
         let read = answer.read_line(&mut line);
-        match read.map_err(|e| Failure::plain(format!("the daemon: {e}")))? {
+        match read.map_err(cut)? {
             0 => Ok(None),
             _ => Ok(Some(line.trim_end_matches('\n').to_owned())),
         }
@@ -101,12 +143,16 @@ fn read_answer(
             "is the daemon of the same version?",
         )
     };
-    // Another daemon hangs up on a code that it does not know.
-    let Ok(Some(line)) = next() else {
-        return Err(Failure::with_help(
-            "the daemon does not speak ftfw's protocol".to_owned(),
-            "is it conntrackd? Then use `ftfw conntrackd` with conntrackd's arguments",
-        ));
+    let line = match next() {
+        Ok(Some(line)) => line,
+        Err(failure) if failure == hangs() => return Err(failure),
+        // Another daemon hangs up on a code that it does not know.
+        _ => {
+            return Err(Failure::with_help(
+                "the daemon does not speak ftfw's protocol".to_owned(),
+                "is it conntrackd? Then use `ftfw conntrackd` with conntrackd's arguments",
+            ));
+        }
     };
     let head: Head = serde_json::from_str(&line).map_err(|_| unreadable(&line))?;
     if head.status == Outcome::Error || head.protocol != PROTOCOL {

@@ -17,6 +17,7 @@ mod top;
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use control::Query;
@@ -118,8 +119,14 @@ fn act(arguments: &Arguments) -> Result<Outcome, Failure> {
 
 /// The row of `status`.
 fn ask_status(config: &Path) -> Result<Value, Failure> {
+    ask_status_within(None, config)
+}
+
+/// The same, of a daemon that may hang.
+fn ask_status_within(limit: Option<Duration>, config: &Path) -> Result<Value, Failure> {
     let mut rows = Vec::new();
-    client::ask(config, &Call::new(Task::Status, true), |line| {
+    let call = Call::new(Task::Status, true);
+    client::ask_within(limit, config, &call, |line| {
         rows.push(line.to_owned());
         true
     })?;

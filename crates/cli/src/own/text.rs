@@ -186,17 +186,19 @@ pub(crate) fn status(s: &Value) -> String {
 
 /// Whether it is safe to fail over now, and why.
 pub(super) fn fail_over(s: &Value) -> String {
-    let is_primary = s["role"] == "primary";
-    let reason = match (is_primary, s["unprotected"].as_u64()) {
-        (false, _) => super::ready::words(&s["ready"]),
+    let is_safe = s["safe"] == true;
+    let is_ready = s["ready"]["is_ready"] == true;
+    let reason = match (s["role"] == "primary", s["unprotected"].as_u64()) {
+        (true, Some(n @ 1..)) => format!("{n} of our flows would be lost"),
+        // It is primary for a part, and the rest is the peer's.
+        (true, _) if !is_ready => super::ready::words(&s["ready"]),
+        (true, _) if !is_safe => "no peer is there that would take over".to_owned(),
         (true, Some(0)) => "the peer holds all our flows".to_owned(),
-        (true, Some(n)) => format!("{n} of our flows would be lost"),
         (true, None) => "the peer does not report what it holds".to_owned(),
+        // Nothing was missing when a silent peer was last heard.
+        (false, _) => super::ready::words(&s["ready"]),
     };
-    match s["safe"].as_bool() {
-        Some(true) => format!("SAFE: {reason}"),
-        _ => format!("NOT SAFE: {reason}"),
-    }
+    format!("{}: {reason}", if is_safe { "SAFE" } else { "NOT SAFE" })
 }
 
 /// Seconds for people: the two largest units.
@@ -233,6 +235,26 @@ mod tests {
             "10 created, 2 refused by the kernel (see the log), in 0.013 s"
         );
         assert_eq!(done(&Tail::ok(0)), None);
+    }
+
+    #[test]
+    fn whether_it_is_safe_has_a_reason() {
+        let of = |role: &str, is_safe: bool, unprotected: Option<u64>, is_ready: bool| {
+            let ready = json!({"verdict": "?", "is_ready": is_ready, "reason": "why"});
+            let status = json!({
+                "role": role, "safe": is_safe, "unprotected": unprotected, "ready": ready,
+            });
+            fail_over(&status)
+        };
+        let all = "SAFE: the peer holds all our flows";
+        assert_eq!(of("primary", true, Some(0), true), all);
+        let some = "NOT SAFE: 7 of our flows would be lost";
+        assert_eq!(of("primary", false, Some(7), true), some);
+        let nobody = "NOT SAFE: no peer is there that would take over";
+        assert_eq!(of("primary", false, None, true), nobody);
+        assert_eq!(of("primary", false, Some(0), true), nobody);
+        assert_eq!(of("primary", false, Some(0), false), "NOT SAFE: ?: why");
+        assert_eq!(of("backup", false, Some(7), true), "NOT SAFE: ?: why");
     }
 
     #[test]

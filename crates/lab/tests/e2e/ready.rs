@@ -24,6 +24,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         original,
     ),
     ("ready/a_file_for_keepalived_follows", follows),
+    ("ready/who_is_alone_takes_over_without_being_ready", alone),
     ("ready/a_rebooted_firewall_waits_until_it_is_ready", |w| {
         let works = reboot(w, Calls::RolesAndReady)?;
         ensure!(works == CONNECTIONS, "{works} of {CONNECTIONS}");
@@ -86,11 +87,22 @@ fn catches_up(world: &World) -> Result<()> {
     ensure!(code == 0 && line.contains("none would be lost"), "{line}");
     let row: Value = serde_json::from_str(&ready(&fw2, &["-o", "json"])?.1)?;
     ensure!(row["lost"] == 0 && row["percent"] == 100, "{row}");
-    // The primary dies: the backup stays ready, or nobody would take over.
+    // The primary dies: the backup stays ready, or nobody would take over. It is not safe.
     drop(fw1);
-    std::thread::sleep(Duration::from_secs(6));
+    let mut text = String::new();
+    wait::until("it is lost", Duration::from_secs(10), || {
+        text = status(&fw2).map_or_else(|e| e.to_string(), |s| s.1);
+        text.contains("the peer is lost")
+    })?;
+    let held = "NOT SAFE: in sync: 20000 flows of the peer were held when it was last heard";
+    ensure!(text.contains(held), "{text}");
     let (code, line) = ready(&fw2, &[])?;
     ensure!(code == 0, "{line}");
+    // What was held goes: then nothing could be taken over.
+    fw2.own(&["flush", "external"])?;
+    let (code, line) = ready(&fw2, &[])?;
+    let missing = "not: 20000 of 20000 flows of the peer were missing";
+    ensure!(code == 1 && line.starts_with(missing), "{line}");
     Ok(())
 }
 
@@ -136,13 +148,48 @@ fn follows(world: &World) -> Result<()> {
     let pair = Pair::start(world, settings(), Options::default())?;
     let file = world.dir().join("not-ready");
     let name = file.display().to_string();
+    // Of an earlier one that was killed.
+    std::fs::write(&file, "1\n")?;
     let mut follower = pair.fw2.own_command(&["ready", "--track-file", &name])?;
-    let mut follower = lab::node::Process(follower.spawn()?);
+    let follower = lab::node::Process(follower.spawn()?);
     let is = |text: &str| std::fs::read_to_string(&file).is_ok_and(|t| t == text);
     wait::until("it is ready", SOON, || is("0\n"))?;
+    // The daemon hangs: nobody waits for it for long.
+    let now: Value = serde_json::from_str(&pair.fw2.own(&["status", "-o", "json"])?)?;
+    let daemon = now["pid"].as_u64().context("its pid")?;
+    signal(daemon, "STOP")?;
+    let answer = pair.fw2.own_command(&["ready"])?.output()?;
+    let error = String::from_utf8_lossy(&answer.stderr);
+    ensure!(error.contains("does not answer"), "{error}");
+    ensure!(answer.status.code() == Some(1), "{answer:?}");
+    wait::until("it is not, as far as is known", SOON, || is("1\n"))?;
+    signal(daemon, "CONT")?;
+    wait::until("it is again", SOON, || is("0\n"))?;
     pair.fw2.own(&["stop"])?;
     wait::until("it is not", SOON, || is("1\n"))?;
-    follower.kill();
+    signal(follower.0.id().into(), "TERM")?;
+    wait::until("nothing is left", SOON, || !file.exists())
+}
+
+fn signal(pid: u64, name: &str) -> Result<()> {
+    let mut kill = std::process::Command::new("kill");
+    let status = kill.args(["-s", name, &pid.to_string()]).status()?;
+    ensure!(status.success(), "kill -s {name} {pid}: {status}");
+    Ok(())
+}
+
+/// FW2 has never heard a peer, so it is not ready; nobody else is there, so it takes over.
+fn alone(world: &World) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    lab.drop_addresses(0)?;
+    let daemon = Daemon::start(Kind::Ftfw, &lab.fw[1], 1, &settings(), world.dir())?;
+    let daemon = daemon.context("no daemon")?;
+    let (code, line) = ready(&daemon, &[])?;
+    ensure!(code == 1, "{line}");
+    let calls = Calls::RolesAndReady;
+    let _keepalived = Keepalived::start_with(&lab, 1, Some(&daemon), State::Primary, calls)?;
+    let (code, line) = ready(&daemon, &[])?;
+    ensure!(code == 0 && line.contains("is primary"), "{line}");
     Ok(())
 }
 

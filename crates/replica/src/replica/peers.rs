@@ -34,7 +34,8 @@ impl Replica {
         &mut self.peers[peer.index()]
     }
 
-    pub(crate) fn peer_ids(&self) -> impl Iterator<Item = PeerId> + use<> {
+    /// Those that have been heard, and those before them.
+    pub fn peer_ids(&self) -> impl Iterator<Item = PeerId> + use<> {
         let count = u8::try_from(self.peers.len()).unwrap_or(u8::MAX);
         (0..count).map(PeerId)
     }
