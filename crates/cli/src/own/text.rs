@@ -187,7 +187,7 @@ pub(crate) fn status(s: &Value) -> String {
 /// Whether it is safe to fail over now, and why.
 pub(super) fn fail_over(s: &Value) -> String {
     let is_safe = s["safe"] == true;
-    let is_ready = s["ready"]["is_ready"] == true;
+    let is_ready = s["ready"]["is_ready"] != false;
     let reason = match (s["role"] == "primary", s["unprotected"].as_u64()) {
         (true, Some(n @ 1..)) => format!("{n} of our flows would be lost"),
         // It is primary for a part, and the rest is the peer's.
