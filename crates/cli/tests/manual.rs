@@ -1,6 +1,49 @@
 //! Goal: manual pages and completions hold every command, with its examples.
 
+use std::fs;
+use std::path::Path;
+
+use clap::Command;
 use clap_complete::Shell;
+
+#[path = "../examples/manual.rs"]
+#[allow(dead_code, reason = "its main")]
+mod manual;
+
+/// Goal: from `man ftfw` one gets to every command, and each page has all options.
+/// Method: the pages that the package installs, and clap's definitions.
+#[test]
+fn every_command_is_reached_from_the_first_page() {
+    let folder = std::env::temp_dir().join(format!("ftfw-manual-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    manual::write_pages(&folder).unwrap();
+    let mut command = cli::own::command().disable_help_subcommand(true);
+    command.build();
+    let mut pages = 0;
+    check_page(&command, &folder, &mut pages);
+    let written = fs::read_dir(&folder).unwrap().count();
+    assert_eq!(written, pages, "a page that leads from nowhere");
+    assert!(pages >= 20, "{pages}");
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+fn check_page(command: &Command, folder: &Path, pages: &mut usize) {
+    *pages += 1;
+    let name = command.get_display_name().unwrap_or("ftfw");
+    let page = fs::read_to_string(folder.join(format!("{name}.8"))).unwrap();
+    let page = page.replace('\\', "");
+    assert!(page.contains(&format!(".TH {name} 8")), "{page}");
+    for option in command.get_arguments().filter(|a| !a.is_hide_set()) {
+        if let Some(long) = option.get_long() {
+            assert!(page.contains(&format!("--{long}")), "{name}: --{long}");
+        }
+    }
+    for sub in command.get_subcommands().filter(|s| !s.is_hide_set()) {
+        let reference = format!("{name}-{}(8)", sub.get_name());
+        assert!(page.contains(&reference), "no {reference} in {name}");
+        check_page(sub, folder, pages);
+    }
+}
 
 #[test]
 fn every_command_has_a_page_and_completions() {
