@@ -1,5 +1,6 @@
 //! Goal: manual pages and completions hold every command, with its examples.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -33,6 +34,10 @@ fn check_page(command: &Command, folder: &Path, pages: &mut usize) {
     let page = fs::read_to_string(folder.join(format!("{name}.8"))).unwrap();
     let page = page.replace('\\', "");
     assert!(page.contains(&format!(".TH {name} 8")), "{page}");
+    // clap looks at this in a debug build alone, and panics.
+    let groups: Vec<_> = command.get_groups().map(clap::ArgGroup::get_id).collect();
+    let unique: BTreeSet<_> = groups.iter().collect();
+    assert_eq!(unique.len(), groups.len(), "{name}: {groups:?}");
     for option in command.get_arguments().filter(|a| !a.is_hide_set()) {
         if let Some(long) = option.get_long() {
             assert!(page.contains(&format!("--{long}")), "{name}: --{long}");

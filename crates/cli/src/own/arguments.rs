@@ -324,7 +324,9 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 /// How `ready` answers.
+// The variant `Ready` has a group of this name already.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(crate) struct Ready {
     /// Wait so long until it may, at most
     #[arg(short, long, value_name = "SECONDS", conflicts_with = "track_file")]
@@ -340,7 +342,9 @@ pub(crate) struct Ready {
 }
 
 /// What `diff` compares.
+// The variant `Diff` has a group of this name already.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(crate) struct Diff {
     /// The peer's `ftfw flows external -o json`; `-` for standard input
     #[arg(long, value_name = "FILE")]
