@@ -310,10 +310,7 @@ impl Loop<'_> {
         }
         let here = sys::interface::addresses().ok();
         let changes = &mut self.changes;
-        let (limit, late) = match self.replica.is_committing() {
-            true => (changes.timeout * COMMIT_TIMEOUTS, Late::CommitRuns),
-            false => (changes.timeout, Late::NoCommit),
-        };
+        let (limit, late) = patience(changes.timeout, self.replica.is_committing());
         let opened = changes
             .roles
             .open_overdue(now, limit, here.as_deref(), late);
@@ -350,6 +347,14 @@ pub(crate) fn short(step: Step) -> &'static str {
     }
 }
 
+/// How long a gate stays closed though a virtual address is here, and what it waits for.
+fn patience(timeout: Duration, is_committing: bool) -> (Duration, Late) {
+    match is_committing {
+        true => (timeout * COMMIT_TIMEOUTS, Late::CommitRuns),
+        false => (timeout, Late::NoCommit),
+    }
+}
+
 /// A step in words: `commit: 1000 created, 5 were there already, in 0.012 s`.
 fn words(row: &StepRow) -> String {
     let what = match row.step {
@@ -376,4 +381,16 @@ fn words(row: &StepRow) -> String {
         text += &format!(": NOT DONE: {error}");
     }
     text + &format!(", in {:.3} s", row.seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_that_runs_keeps_the_gate_closed_for_longer() {
+        let secs = Duration::from_secs;
+        assert_eq!(patience(secs(10), false), (secs(10), Late::NoCommit));
+        assert_eq!(patience(secs(10), true), (secs(60), Late::CommitRuns));
+    }
 }

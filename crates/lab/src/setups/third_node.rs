@@ -30,6 +30,7 @@ pub(super) fn run(_: &World, with_daemon: bool) -> Result<Report> {
     wait_known(&site, 2)?;
     let limit = if with_daemon { SOON } else { SOON / 5 };
     report.look("the spare FW3 is started", Instant::now(), limit, &mut all)?;
+    wait_safe(&site, 1)?;
     dies(&mut site, 1, 2, &mut report, &mut all)?;
     if !with_daemon {
         return Ok(report);
@@ -53,6 +54,19 @@ fn wait_known(site: &Site, n: usize) -> Result<()> {
     site.wait(&what, SOON, || {
         let count = fw.sh("ftfw flows external dport=7 --count");
         count.is_ok_and(|text| text.trim() == CONNECTIONS.to_string())
+    })
+}
+
+/// Waits until a primary that has lost one of two peers knows that the other one would take over.
+fn wait_safe(site: &Site, n: usize) -> Result<()> {
+    if !site.with_daemon {
+        return Ok(());
+    }
+    let fw = site.fw(n)?;
+    let what = format!("FW{} is safe, and misses a peer", n + 1);
+    site.wait(&what, 2 * SOON, || {
+        let text = fw.sh("ftfw status");
+        text.is_ok_and(|text| text.contains("another peer is lost: 1 of 1"))
     })
 }
 

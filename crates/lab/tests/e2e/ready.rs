@@ -141,6 +141,24 @@ fn original(world: &World) -> Result<()> {
     pair.fw2.own(&["backup"])?;
     let (code, line) = ready(&pair.fw2, &["--wait", "10"])?;
     ensure!(code == 0 && line.contains("reports no counts"), "{line}");
+    // After a silence it asks again: until the answer has come, nothing is known.
+    let link = |state: &str| pair.lab.fw[1].run(&format!("ip link set eth2 {state}"));
+    let says = |what: &str| {
+        let mut last = String::new();
+        let said = wait::until(what, Duration::from_secs(10), || {
+            last = status(&pair.fw2).map_or_else(|e| e.to_string(), |s| s.1);
+            last.contains(what)
+        });
+        said.with_context(|| last)
+    };
+    link("down")?;
+    says("the peer is lost")?;
+    let (code, line) = ready(&pair.fw2, &[])?;
+    ensure!(code == 0, "it may have died: {line}");
+    link("up")?;
+    says("its answer may not be complete")?;
+    let (code, line) = ready(&pair.fw2, &["--wait", "10"])?;
+    ensure!(code == 0, "{line}");
     Ok(())
 }
 

@@ -185,6 +185,9 @@ fn what_would_be_lost_with_the_peer_is_known() {
             is_in_bulk: false,
         };
         assert_eq!(reported(&w), Some(all));
+        // The report stands, also if the peer never sends another one; what is held does not.
+        w.command(FW2, replica::Command::FlushExternal);
+        assert_eq!(reported(&w), Some(Reported { held: 0, ..all }));
         w.restart(FW2, own(mode, true, 3));
         assert_eq!(reported(&w), None);
         w.run(5.0);
