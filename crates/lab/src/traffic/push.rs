@@ -5,12 +5,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::node::Node;
 
@@ -25,6 +25,8 @@ struct End {
     received: u64,
     partial: Vec<u8>,
     heard_at: Instant,
+    /// Longest time between two messages.
+    silence: Duration,
     broken: Option<ErrorKind>,
 }
 
@@ -38,6 +40,7 @@ impl End {
             received: 0,
             partial: Vec::new(),
             heard_at: Instant::now(),
+            silence: Duration::ZERO,
             broken: None,
         })
     }
@@ -71,6 +74,7 @@ impl End {
                 self.broken = Some(ErrorKind::InvalidData);
             }
             self.received += 1;
+            self.silence = self.silence.max(self.heard_at.elapsed());
             self.heard_at = Instant::now();
             self.partial.drain(..8);
         }
@@ -92,8 +96,8 @@ pub struct Survey {
 #[derive(Debug)]
 pub struct Pushes {
     stop: Arc<AtomicBool>,
-    sides: [JoinHandle<Vec<End>>; 2],
-    count: usize,
+    sides: [Arc<Mutex<Vec<End>>>; 2],
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Pushes {
@@ -123,28 +127,27 @@ impl Pushes {
             }
         }
         let stop = Arc::new(AtomicBool::new(false));
-        let sides = [here, there].map(|ends| run(ends, every, stop.clone()));
-        Ok(Pushes { stop, sides, count })
+        let sides = [here, there].map(|ends| Arc::new(Mutex::new(ends)));
+        let start = |ends: &Arc<Mutex<Vec<End>>>| {
+            let (ends, stop) = (ends.clone(), stop.clone());
+            thread::spawn(move || run(&ends, every, &stop))
+        };
+        let threads = sides.iter().map(start).collect();
+        Ok(Pushes {
+            stop,
+            sides,
+            threads,
+        })
     }
 
-    /// Ends all, and says what has become of them: what has not been heard of for `lately` is
-    /// lost.
-    ///
-    /// # Errors
-    /// If a side has panicked.
-    pub fn finish(self, lately: Duration) -> Result<Survey> {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut sides = Vec::new();
-        for side in self.sides {
-            let ends = side.join();
-            sides.push(ends.map_err(|_| anyhow::anyhow!("a side panicked"))?);
-        }
-        ensure!(sides.iter().all(|s| s.len() == self.count), "all are there");
-        let now = Instant::now();
+    /// What has become of them until now: what has not been heard of since `since` is lost.
+    pub fn survey(&self, since: Instant) -> Survey {
+        let [here, there] = &self.sides;
+        let (here, there) = (lock(here), lock(there));
         let mut survey = Survey::default();
-        for (here, there) in sides[0].iter().zip(&sides[1]) {
+        for (here, there) in here.iter().zip(there.iter()) {
             let both = [here, there];
-            let lives = |e: &&End| e.broken.is_none() && now - e.heard_at < lately;
+            let lives = |e: &&End| e.broken.is_none() && e.heard_at > since;
             if both
                 .iter()
                 .any(|e| e.broken == Some(ErrorKind::ConnectionReset))
@@ -156,23 +159,60 @@ impl Pushes {
                 survey.lost += 1;
             }
         }
-        Ok(survey)
+        survey
+    }
+
+    /// Longest time for which an end has read nothing, the last one included, since this was
+    /// last asked. An end reads once in a period.
+    pub fn take_silence(&self) -> Duration {
+        let mut longest = Duration::ZERO;
+        for side in &self.sides {
+            for end in lock(side).iter_mut() {
+                let before = std::mem::take(&mut end.silence);
+                longest = longest.max(before).max(end.heard_at.elapsed());
+            }
+        }
+        longest
+    }
+
+    /// Ends all, and says what has become of them: what has not been heard of for `lately` is
+    /// lost.
+    ///
+    /// # Errors
+    /// If a side has panicked.
+    pub fn finish(mut self, lately: Duration) -> Result<Survey> {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in std::mem::take(&mut self.threads) {
+            let ended = thread.join();
+            ended.map_err(|_| anyhow::anyhow!("a side panicked"))?;
+        }
+        Ok(self.survey(Instant::now() - lately))
     }
 }
 
+impl Drop for Pushes {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn lock(ends: &Mutex<Vec<End>>) -> MutexGuard<'_, Vec<End>> {
+    ends.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Lets the ends of one side send, evenly spread over each period.
-fn run(mut ends: Vec<End>, every: Duration, stop: Arc<AtomicBool>) -> JoinHandle<Vec<End>> {
+fn run(ends: &Mutex<Vec<End>>, every: Duration, stop: &AtomicBool) {
     const SHARES: usize = 20;
-    thread::spawn(move || {
-        let share = ends.len().div_ceil(SHARES).max(1);
-        let pause = every / SHARES as u32;
-        while !stop.load(Ordering::Relaxed) {
-            for some in ends.chunks_mut(share) {
-                let began = Instant::now();
-                some.iter_mut().for_each(End::turn);
-                thread::sleep(pause.saturating_sub(began.elapsed()));
-            }
+    let share = lock(ends).len().div_ceil(SHARES).max(1);
+    let pause = every / SHARES as u32;
+    while !stop.load(Ordering::Relaxed) {
+        for n in 0..SHARES {
+            let began = Instant::now();
+            let mut ends = lock(ends);
+            let some = ends.chunks_mut(share).nth(n).unwrap_or_default();
+            some.iter_mut().for_each(End::turn);
+            drop(ends);
+            thread::sleep(pause.saturating_sub(began.elapsed()));
         }
-        ends
-    })
+    }
 }
