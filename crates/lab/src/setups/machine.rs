@@ -42,7 +42,16 @@ impl Machine {
         ] {
             script += &format!("mount -t tmpfs -o mode=755 tmpfs {dir}\n");
         }
-        script += "mkdir -p /run/lock\n";
+        script += "mkdir -p /run/lock /run/sbin\n";
+        // Where the package has it, beside what is there. keepalived runs only what root alone
+        // may change, as this script is.
+        script += &format!(
+            "mount --bind /usr/sbin /run/sbin\n\
+             mount -t tmpfs -o mode=755 tmpfs /usr/sbin\n\
+             ln -s /run/sbin/* /usr/sbin/\nrm -f /usr/sbin/ftfw\n\
+             printf '#!/bin/sh\\nexec {} \"$@\"\\n' >/usr/sbin/ftfw\nchmod 755 /usr/sbin/ftfw\n",
+            program.display()
+        );
         for name in ["ftfw", "conntrackd"] {
             script += &format!("ln -s {} /usr/local/sbin/{name}\n", program.display());
         }
@@ -110,7 +119,7 @@ impl Machine {
 
     /// True if one of its interfaces has this address.
     pub fn holds(&self, address: &str) -> bool {
-        let listing = self.node.run("ip -4 -o addr show");
+        let listing = self.node.run("ip -o addr show");
         listing.is_ok_and(|text| text.contains(&format!(" {address}/")))
     }
 

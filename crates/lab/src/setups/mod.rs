@@ -15,6 +15,7 @@ pub mod asymmetric;
 mod by_client;
 mod by_hash;
 mod machine;
+pub mod primary_backup;
 mod third_node;
 
 use std::fmt;
@@ -45,6 +46,10 @@ const WIRES: [(&str, &str); 3] = [("eth1", "in"), ("eth0", "out"), ("eth2", "syn
 /// A set-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Setup {
+    /// One works, the other one waits with all flows in its kernel; IPv4 and IPv6
+    PrimaryBackup,
+    /// The same with the flows in the external cache, from where a takeover commits them
+    PrimaryBackupCached,
     /// Two gateways, the clients divided over them by their configuration
     Static,
     /// Both firewalls receive every packet, and take their shares by a hash; nftables
@@ -63,6 +68,8 @@ impl Setup {
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Setup::PrimaryBackup => "primary-backup",
+            Setup::PrimaryBackupCached => "primary-backup-cached",
             Setup::Static => "static",
             Setup::Hash => "hash",
             Setup::HashIptables => "hash-iptables",
@@ -76,6 +83,8 @@ impl Setup {
     /// earlier one. The first one's name is that of the chapter.
     fn folders(self) -> &'static [&'static str] {
         match self {
+            Setup::PrimaryBackup => &["primary-backup"],
+            Setup::PrimaryBackupCached => &["primary-backup", "primary-backup/cached"],
             Setup::Static => &["static"],
             Setup::Hash => &["hash"],
             Setup::HashIptables => &["hash", "hash/iptables"],
@@ -91,6 +100,9 @@ impl Setup {
     /// If something does not come to its place at all.
     pub fn run(self, world: &World, with_daemon: bool) -> Result<Report> {
         match self {
+            Setup::PrimaryBackup | Setup::PrimaryBackupCached => {
+                primary_backup::run(self, with_daemon, &primary_backup::Part::ALL)
+            }
             Setup::Static => by_client::run(world, with_daemon),
             Setup::Hash | Setup::HashIptables => by_hash::run(world, self, with_daemon),
             Setup::Asymmetric | Setup::AsymmetricNotrack => {
@@ -178,11 +190,7 @@ impl Site {
         if self.with_daemon {
             machine.sh("conntrackd -d")?;
         }
-        // The machine has no syslog.
-        machine.sh(
-            "[ ! -f /etc/keepalived/keepalived.conf ] || keepalived --dont-fork --log-console \
-             </dev/null >/var/log/keepalived.log 2>&1 &",
-        )?;
+        start_keepalived(&machine)?;
         if self.machines.len() <= n {
             self.machines.resize_with(n + 1, || None);
         }
@@ -246,6 +254,15 @@ impl Site {
     }
 }
 
+/// Starts keepalived, if the set-up has a file for it. The machine has no syslog.
+fn start_keepalived(machine: &Machine) -> Result<()> {
+    machine.sh(
+        "[ ! -f /etc/keepalived/keepalived.conf ] || keepalived --dont-fork --log-console \
+         </dev/null >>/var/log/keepalived.log 2>&1 &",
+    )?;
+    Ok(())
+}
+
 /// Flows of the numbered server in a kernel.
 fn flows(machine: &Machine) -> Result<usize> {
     machine.flows(&format!("-p tcp --orig-port-dst {PORT}"))
@@ -256,6 +273,10 @@ fn flows(machine: &Machine) -> Result<usize> {
 pub struct Row {
     what: String,
     alive: Vec<usize>,
+    /// Connections of each group.
+    of: usize,
+    /// How many of them are to live on.
+    expected: usize,
     after: Duration,
 }
 
@@ -263,6 +284,8 @@ pub struct Row {
 #[derive(Debug)]
 pub struct Report {
     groups: Vec<&'static str>,
+    /// What the time of a row is.
+    time: &'static str,
     rows: Vec<Row>,
 }
 
@@ -271,6 +294,7 @@ impl Report {
     fn new(groups: &[&'static str]) -> Report {
         Report {
             groups: groups.to_vec(),
+            time: "answered after",
             rows: Vec::new(),
         }
     }
@@ -297,8 +321,26 @@ impl Report {
         self.rows.push(Row {
             what: what.to_owned(),
             alive,
+            of: CONNECTIONS,
+            expected: CONNECTIONS,
             after,
         });
+    }
+
+    /// Connections that nobody could save: `of` in each group.
+    fn add_lost(&mut self, what: &str, alive: Vec<usize>, of: usize, after: Duration) {
+        self.rows.push(Row {
+            what: what.to_owned(),
+            alive,
+            of,
+            expected: 0,
+            after,
+        });
+    }
+
+    /// Connections that were alive, of each group, row by row.
+    pub fn alive(&self) -> impl Iterator<Item = &[usize]> {
+        self.rows.iter().map(|row| &row.alive[..])
     }
 
     /// Connections that were alive at the end, of each group.
@@ -306,9 +348,9 @@ impl Report {
         self.rows.last().map_or(&[], |row| &row.alive)
     }
 
-    /// True if all connections were alive in every row.
+    /// True if all connections were alive in every row that could be saved.
     pub fn all_lived(&self) -> bool {
-        let all = |row: &Row| row.alive.iter().all(|n| *n == CONNECTIONS);
+        let all = |row: &Row| row.alive.iter().all(|n| *n == row.expected);
         self.rows.iter().all(all)
     }
 }
@@ -319,11 +361,11 @@ impl fmt::Display for Report {
         for group in &self.groups {
             write!(f, " {group:>16}")?;
         }
-        writeln!(f, "  answered after")?;
+        writeln!(f, "  {}", self.time)?;
         for row in &self.rows {
             write!(f, "  {:<46}", row.what)?;
             for alive in &row.alive {
-                write!(f, " {:>16}", format!("{alive}/{CONNECTIONS}"))?;
+                write!(f, " {:>16}", format!("{alive}/{}", row.of))?;
             }
             writeln!(f, " {:>12.1} s", row.after.as_secs_f64())?;
         }

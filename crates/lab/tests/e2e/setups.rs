@@ -2,12 +2,29 @@
 //! experiment: the same run without ftfw.
 
 use anyhow::{Result, ensure};
+use lab::setups::primary_backup::{self, Part};
 use lab::setups::{CONNECTIONS, Setup};
 use lab::world::World;
 
 use crate::Scenario;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("setups/primary_backup_changes_places", |_| {
+        pair_lives(Setup::PrimaryBackup, Part::Switches)
+    }),
+    ("setups/primary_backup_outlives_losses", |_| {
+        pair_lives(Setup::PrimaryBackup, Part::Losses)
+    }),
+    ("setups/primary_backup_cached_changes_places", |_| {
+        pair_lives(Setup::PrimaryBackupCached, Part::Switches)
+    }),
+    ("setups/primary_backup_cached_outlives_losses", |_| {
+        pair_lives(Setup::PrimaryBackupCached, Part::Losses)
+    }),
+    (
+        "setups/primary_backup_without_ftfw_saves_nothing",
+        pair_dies,
+    ),
     ("setups/static_keeps_both_halves", |w| {
         lives(w, Setup::Static)
     }),
@@ -43,6 +60,22 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         dies(w, Setup::ThirdNode, &[0])
     }),
 ];
+
+fn pair_lives(setup: Setup, part: Part) -> Result<()> {
+    let report = primary_backup::run(setup, true, &[part])?;
+    ensure!(report.all_lived(), "\n{report}");
+    Ok(())
+}
+
+/// Connections work, and each change ends all of them.
+fn pair_dies(world: &World) -> Result<()> {
+    let report = Setup::PrimaryBackup.run(world, false)?;
+    let mut rows = report.alive();
+    ensure!(rows.next() == Some(&[CONNECTIONS; 2]), "\n{report}");
+    let changes: Vec<_> = rows.collect();
+    ensure!(changes == [[0; 2]; 5], "\n{report}");
+    Ok(())
+}
 
 fn lives(world: &World, setup: Setup) -> Result<()> {
     let report = setup.run(world, true)?;
