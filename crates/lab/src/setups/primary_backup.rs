@@ -63,14 +63,8 @@ pub fn run(setup: Setup, with_daemon: bool, parts: &[Part]) -> Result<Report> {
         traffic: None,
         is_cached: setup == Setup::PrimaryBackupCached,
     };
-    course.row("FW1 is primary", |_| Ok(()))?;
-    course.wait_equal(0)?;
-    for part in parts {
-        match part {
-            Part::Switches => course.switches()?,
-            Part::Losses => course.losses()?,
-        }
-    }
+    let done = course.run(parts);
+    done.with_context(|| format!("until then:\n{}", course.report))?;
     Ok(course.report)
 }
 
@@ -100,6 +94,18 @@ struct Course {
 }
 
 impl Course {
+    fn run(&mut self, parts: &[Part]) -> Result<()> {
+        self.row("FW1 is primary", |_| Ok(()))?;
+        self.wait_equal(0)?;
+        for part in parts {
+            match part {
+                Part::Switches => self.switches()?,
+                Part::Losses => self.losses()?,
+            }
+        }
+        Ok(())
+    }
+
     fn switches(&mut self) -> Result<()> {
         let what = "FW1's keepalived is stopped, FW2 takes over";
         self.row(what, |site| {
@@ -156,7 +162,7 @@ impl Course {
 
     fn daemon_dies(&mut self) -> Result<()> {
         let mut meanwhile = None;
-        self.row("ftfw of FW1 is killed, and started at once", |site| {
+        self.row("FW1's ftfw is killed, and started at once", |site| {
             kill_daemon(site.fw(0)?)?;
             meanwhile = Some(open(site, LATE, PORTS[1])?);
             start_daemon(site.fw(0)?)?;
@@ -169,7 +175,7 @@ impl Course {
             table(fw2, holds, PORTS[1]).is_ok_and(|flows| flows.len() == 2 * LATE)
         })?;
         drop(meanwhile);
-        self.row("ftfw of FW1 is killed, FW2 takes over", |site| {
+        self.row("FW1's ftfw is killed, FW2 takes over", |site| {
             kill_daemon(site.fw(0)?)?;
             wait_primary(site, 1)
         })?;
@@ -178,7 +184,7 @@ impl Course {
             status(survivor)
                 .is_ok_and(|status| status["safe"] == false && names(&status, "the peer is lost"))
         })?;
-        self.back("ftfw is started again, FW1 takes over", |site| {
+        self.back("FW1's ftfw is started again, it takes over", |site| {
             start_daemon(site.fw(0)?)
         })
     }
