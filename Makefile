@@ -51,10 +51,12 @@ deb:
 	scripts/need deb
 	scripts/deb
 
-# Installs it over Debian's conntrackd in a test root, and removes it again.
+# Installs it over Debian's conntrackd in a test root, and removes it again. Then follows
+# docs/first-pair.md with it in two test roots.
 test-package: deb
 	scripts/need debootstrap
 	scripts/test-package
+	scripts/test-first-pair
 
 clean:
 	cargo clean
