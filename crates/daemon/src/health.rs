@@ -66,6 +66,8 @@ pub(crate) struct InstanceFacts {
 pub(crate) enum Theirs {
     /// An ftfw reports its counts.
     Reported(Reported),
+    /// It has not done so since it was heard first, or again.
+    Unreported,
     /// Another program: when it was last asked for everything.
     Asked(Option<Instant>),
     /// ALARM: it repeats everything within this time.
@@ -248,7 +250,7 @@ impl Health {
         let long = match facts.theirs {
             // With flows it would have sent something.
             Theirs::Repeated(within) => within,
-            Theirs::Reported(_) | Theirs::Asked(_) => LOST_AFTER,
+            Theirs::Reported(_) | Theirs::Unreported | Theirs::Asked(_) => LOST_AFTER,
         };
         let last = facts.now.before(silence);
         match &mut self.heard {
@@ -330,6 +332,7 @@ impl Health {
             ));
         }
         match facts.theirs {
+            Theirs::Unreported => not("the peer has not said yet how many flows it has".to_owned()),
             Theirs::Asked(asked) => self.ready_if_asked(facts.now, asked),
             Theirs::Repeated(within) => {
                 let heard = self.heard.map(|heard| facts.now.since(heard.since));
@@ -719,6 +722,11 @@ mod tests {
         }
         let ready = health.verdict(&holds(900)).ready;
         assert_eq!((ready.verdict, ready.lost), ("catching up", Some(10)));
+        let unreported = Facts {
+            theirs: Theirs::Unreported,
+            ..facts()
+        };
+        assert_eq!(health.verdict(&unreported).ready.verdict, "not");
         // What was held before it was forgotten does not count.
         health.sample(&holds(1000));
         health.forget_theirs();

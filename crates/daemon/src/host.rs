@@ -47,7 +47,8 @@ pub(crate) struct Host {
     /// When the peer was last asked for all its flows, if neither it nor we have forgotten
     /// them since.
     pub(crate) asked_peer_at: Option<Instant>,
-    /// Since the loop last looked it has started again, or the external cache was emptied.
+    /// Since the loop last looked it has started again or come back, or the external cache was
+    /// emptied: what it and we had before says nothing now.
     pub(crate) has_forgotten_theirs: bool,
     /// Commands that have ended since the loop last looked.
     pub(crate) ended: Vec<(CommandId, Tail)>,
@@ -167,6 +168,7 @@ impl Host {
         }
         match event {
             Event::ResyncRequested => self.asked_peer_at = Some(self.turn.now),
+            Event::PeerBack { .. } => self.has_forgotten_theirs = true,
             Event::PeerRestarted { .. }
             | Event::FlushingCaches(Caches::External | Caches::Both) => {
                 self.asked_peer_at = None;

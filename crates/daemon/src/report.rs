@@ -116,8 +116,7 @@ impl Loop<'_> {
         let theirs = match (epoch, replica.reported_by(peer)) {
             (Some(_), Some(reported)) => Theirs::Reported(reported),
             _ if settings.mode == Mode::Alarm => Theirs::Repeated(settings.refresh_time),
-            // It is about to report.
-            (Some(_), None) => Theirs::Asked(None),
+            (Some(_), None) => Theirs::Unreported,
             (None, _) => Theirs::Asked(self.host.asked_peer_at),
         };
         let others = replica.peer_ids().filter(|other| *other != peer);

@@ -201,6 +201,10 @@ impl Replica {
         let silence = peer.heard_at.map(|at| now.since(at));
         peer.heard_at = Some(now);
         let was_lost = std::mem::take(&mut peer.is_lost);
+        if was_lost {
+            // It is of before the silence. The next ALIVE brings another one.
+            peer.reported = None;
+        }
         if let Some(greeting) = greeting {
             self.wish_repeat(true);
             if greeting.is_restart {

@@ -204,3 +204,25 @@ fn what_would_be_lost_with_the_peer_is_known() {
         assert_eq!(reported(&w), Some(part), "{mode:?}");
     }
 }
+
+/// What a peer reported before a silence says nothing when it is back.
+#[test]
+fn a_report_ends_with_the_silence_behind_it() {
+    let mut w = pair(Mode::Notrack, true);
+    w.run(1.5);
+    w.nodes[FW1].mute = true;
+    w.run(20.0);
+    let reported = |w: &World| {
+        let report = w.nodes[FW2].replica.reported_by(PeerId::FIRST);
+        report.map(|r| r.flows)
+    };
+    assert_eq!(reported(&w), Some(100));
+    w.nodes[FW1].mute = false;
+    w.traffic(FW1, &flows(101)[100]);
+    while w.nodes[FW2].replica.is_lost(PeerId::FIRST) == Some(true) {
+        w.run(0.001);
+    }
+    assert_eq!(reported(&w), None, "its first message is the flow");
+    w.run(1.5);
+    assert_eq!(reported(&w), Some(101));
+}
