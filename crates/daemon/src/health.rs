@@ -159,6 +159,8 @@ pub(crate) struct Health {
     began: Option<(Instant, usize)>,
     /// Since when both have had the same role.
     same_since: Option<Instant>,
+    /// Our role at the last sample.
+    role: Role,
 }
 
 /// A number in the last samples, the newest first.
@@ -219,6 +221,10 @@ impl Verdict {
 impl Health {
     /// Notes the facts of this second.
     pub(crate) fn sample(&mut self, facts: &Facts) {
+        if std::mem::replace(&mut self.role, facts.role) != facts.role {
+            // What was unprotected before says nothing of the flows that have become ours.
+            self.unprotected.note(None);
+        }
         let lacks = facts.ours.map(|(held, all)| all.saturating_sub(held));
         self.unprotected.note(lacks);
         self.note_heard(facts);
@@ -731,6 +737,24 @@ mod tests {
         health.sample(&holds(1000));
         health.forget_theirs();
         assert_eq!(health.verdict(&holds(0)).ready.lost, Some(1000));
+    }
+
+    #[test]
+    fn a_new_primary_is_not_safe_before_the_peer_holds_its_flows() {
+        let mut health = Health::default();
+        let facts = |role, ours| Facts {
+            role,
+            ours: Some(ours),
+            ..facts()
+        };
+        let backup = facts(Role::Backup, (0, 0));
+        for _ in 0..SAMPLES {
+            health.sample(&backup);
+        }
+        let primary = facts(Role::Primary, (0, 200));
+        health.sample(&primary);
+        let verdict = health.verdict(&primary);
+        assert_eq!((verdict.is_safe, verdict.unprotected), (false, Some(200)));
     }
 
     #[test]
