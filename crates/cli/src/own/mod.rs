@@ -117,16 +117,19 @@ fn act(arguments: &Arguments) -> Result<Outcome, Failure> {
     }
 }
 
+/// A daemon that has not answered for this long hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(5);
+
 /// The row of `status`.
 fn ask_status(config: &Path) -> Result<Value, Failure> {
-    ask_status_within(None, config)
+    ask_status_within(HANGS_AFTER, config)
 }
 
-/// The same, of a daemon that may hang.
-fn ask_status_within(limit: Option<Duration>, config: &Path) -> Result<Value, Failure> {
+/// The same, with a limit of its own.
+fn ask_status_within(limit: Duration, config: &Path) -> Result<Value, Failure> {
     let mut rows = Vec::new();
     let call = Call::new(Task::Status, true);
-    client::ask_within(limit, config, &call, |line| {
+    client::ask_within(Some(limit), config, &call, |line| {
         rows.push(line.to_owned());
         true
     })?;

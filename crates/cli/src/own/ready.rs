@@ -55,7 +55,7 @@ pub(super) fn run(config: &Path, wanted: &Ready) -> Result<Outcome, Failure> {
 }
 
 fn ask(config: &Path, wanted: &Ready) -> Result<Value, Failure> {
-    let status = ask_status_within(Some(LIMIT), config)?;
+    let status = ask_status_within(LIMIT, config)?;
     Ok(verdict(&status, wanted.instance.as_deref()))
 }
 
