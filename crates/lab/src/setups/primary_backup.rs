@@ -347,9 +347,11 @@ fn wait_primary(site: &Site, n: usize) -> Result<()> {
     })
 }
 
-/// Ends the daemon without warning.
+/// Ends the daemon without warning, and waits until it has let go of its lock.
 fn kill_daemon(fw: &Machine) -> Result<()> {
-    fw.sh(&format!("kill -9 {}", status(fw)?["pid"]))?;
+    let pid = &status(fw)?["pid"];
+    let gone = format!("while readlink /proc/{pid}/exe >/dev/null; do sleep 0.02; done");
+    fw.sh(&format!("kill -9 {pid}; {gone}"))?;
     Ok(())
 }
 

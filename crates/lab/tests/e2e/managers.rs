@@ -350,8 +350,9 @@ fn our_agent(world: &World) -> Result<()> {
     fw2.must("stop", SUCCESS)?;
     fw2.must("monitor", NOT_RUNNING)?;
     let scores = fs::read_to_string(fw2.dir.join("scores"))?;
-    ensure!(scores.contains("-p -v 1000"), "{scores}");
-    ensure!(scores.lines().last() == Some("-p -D"), "{scores}");
+    // How a score is written depends on whether Pacemaker is installed.
+    ensure!(scores.contains("-v 1000"), "{scores}");
+    ensure!(scores.trim_end().ends_with(" -D"), "{scores}");
     Ok(())
 }
 
@@ -372,11 +373,11 @@ fn examples(world: &World) -> Result<()> {
             .replace("/usr/sbin/ftfw", "/bin/true")
             .replace("/etc/conntrackd/notify", "/bin/true");
         let count = |word: &str| text.matches(word).count();
-        ensure!(
-            count("notify_stop") == count("notify_backup"),
-            "{}: no `notify_stop`",
-            file.display()
-        );
+        let is_told = match count("vrrp_notify_fifo_script") {
+            0 => count("notify_stop") == count("notify_backup"),
+            _ => count("notify_stop") > 0,
+        };
+        ensure!(is_told, "{}: no `notify_stop`", file.display());
         let copy = world.dir().join("keepalived.conf");
         fs::write(&copy, &text)?;
         let mut c = lab.fw[0].command("keepalived");

@@ -282,17 +282,19 @@ fn healthy(world: &World) -> Result<()> {
             .iter()
             .all(|d| status(d).is_ok_and(|s| s.0 == 0))
     })?;
-    let first = |daemon: &Daemon| -> Result<String> {
-        Ok(status(daemon)?
-            .1
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .to_owned())
-    };
-    let (one, two) = (first(&pair.fw1)?, first(&pair.fw2)?);
-    ensure!(one.contains("SAFE: the peer holds all our flows"), "{one}");
-    ensure!(two.contains("SAFE: in sync: 20 flows"), "{two}");
+    let lines = [
+        (&pair.fw1, "SAFE: the peer holds all our flows"),
+        (&pair.fw2, "SAFE: in sync: 20 flows"),
+    ];
+    for (daemon, words) in lines {
+        let mut text = String::new();
+        let says = || {
+            text = status(daemon).map_or_else(|e| e.to_string(), |s| s.1);
+            text.lines().next().is_some_and(|l| l.contains(words))
+        };
+        let said = wait::until(words, Duration::from_secs(10), says);
+        said.with_context(|| text.clone())?;
+    }
     let text = status(&pair.fw1)?.1;
     ensure!(!text.contains("attention"), "{text}");
     Ok(())
