@@ -300,7 +300,9 @@ impl Action {
 }
 
 /// How often `top` looks, and at what.
+// The variant `Top` has a group of this name already.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(crate) struct Top {
     /// Seconds between two looks, 0.1 to 3600
     #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
