@@ -84,15 +84,15 @@ impl Loop<'_> {
             id,
             json,
         };
-        if role != Role::Primary {
-            // The HA manager's word counts, not the end of a commit from before it.
-            self.changes.commits.clear();
-        }
         if !self.changes.roles.ask(change) {
             return Err(Head::error(
                 "too many changes of role wait",
                 "wait for the end of the one that is under way: `ftfw status` shows it",
             ));
+        }
+        if role != Role::Primary {
+            // The HA manager's word counts, not the end of a commit from before it.
+            self.changes.commits.clear();
         }
         if let Some(session) = self.host.clients.get(client) {
             session.reply_json(&Head::ok());
@@ -106,6 +106,7 @@ impl Loop<'_> {
         match command {
             Command::Commit(objects) if objects.has_flows() => self.changes.commits.push(id),
             Command::ScheduleFlush => {
+                self.changes.commits.clear();
                 self.all_are(Role::Backup, now);
             }
             _ => {}

@@ -519,7 +519,7 @@ fn of_instance(instance: &InstanceFacts) -> Option<Attention> {
         return None;
     }
     match (instance.role, instance.is_here) {
-        (None, _) => Some(say(
+        (None, Some(_)) => Some(say(
             format!("instance `{name}` has no role since the start, and its gate is open"),
             &format!(
                 "`ftfw primary --instance {name}` where the virtual addresses are, `ftfw backup` \

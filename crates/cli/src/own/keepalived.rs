@@ -75,13 +75,15 @@ pub(super) fn run(config: &Path, fifo: &Path) -> Result<Outcome, Failure> {
         wait(&signals, &file);
         let is_told = std::iter::from_fn(|| signals.next()).any(|s| s == Signal::Terminate);
         let ends = is_told || getppid() != keepalived;
-        if !ends || has_stop(&file).map_err(plain)? {
-            let see = |line: Result<&str, &[u8]>| match line {
-                Ok(line) => note(&mut wanted, &followed, line),
-                Err(bytes) => say(&format!("passed over: {}", bytes.escape_ascii())),
-            };
-            lines.read(&mut file, see).map_err(plain)?;
+        if ends && !has_stop(&file).map_err(plain)? {
+            // What this one has read is older than what the next reader reads.
+            return Ok(Outcome::Exit(0));
         }
+        let see = |line: Result<&str, &[u8]>| match line {
+            Ok(line) => note(&mut wanted, &followed, line),
+            Err(bytes) => say(&format!("passed over: {}", bytes.escape_ascii())),
+        };
+        lines.read(&mut file, see).map_err(plain)?;
         let met = reconcile(config, &wanted);
         if met != trouble {
             say(match met.is_empty() {

@@ -256,6 +256,8 @@ impl Replica {
                 self.sweeps.gone = Some((Position::default(), dump));
             }
             Reason::Start | Reason::Resync => {
+                // The claim goes on until what was found is announced.
+                self.claimed_at = self.claimed_at.map(|_| self.now);
                 self.stats.resyncs += 1;
                 self.sweeps.whole |= end == DumpEnd::Complete && !self.sweeps.missing;
             }

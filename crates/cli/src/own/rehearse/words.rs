@@ -45,7 +45,9 @@ pub(super) fn text(row: &RehearsalRow, foreseen: &Foreseen) -> String {
 /// One line.
 fn verdict(row: &RehearsalRow) -> String {
     let mut out = match (row.flows, row.refused, row.updated) {
-        (0, ..) => return "nothing to commit: the peer has announced no flow".to_owned(),
+        (0, ..) => return "nothing to commit: with direct injection the flows are in the kernel already; otherwise \
+                    the peer has announced none"
+            .to_owned(),
         (all, 0, 0) => format!("all {all} flows would be created; 0 refused"),
         (all, 0, there) => {
             let created = row.created;

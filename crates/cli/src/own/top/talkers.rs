@@ -41,7 +41,9 @@ impl Readings {
                     counting.see(&flow, notes.bytes);
                 });
                 let took = begun.elapsed();
-                let talkers = read.map(|()| counting.end(took));
+                // What a reading that broke off has counted is no part of the next one.
+                let counted = counting.end(took);
+                let talkers = read.map(|()| counted);
                 if found.send(talkers).is_err() {
                     return;
                 }
