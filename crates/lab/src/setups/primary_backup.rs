@@ -209,7 +209,10 @@ impl Course {
         self.site
             .wait("FW1 counts what nobody else holds", SOON, || {
                 last = status(fw1).unwrap_or_default();
-                last["safe"] == false && unheld(&last) == Some(2 * LATE as u64)
+                let late = 2 * LATE as u64;
+                // Of what FW2 holds a few flows of other hosts end meanwhile.
+                let is_counted = unheld(&last).is_some_and(|n| n.abs_diff(late) <= late / 4);
+                last["safe"] == false && is_counted
             })
             .with_context(|| last.to_string())?;
         ensure!(names(&status(fw2)?, "link eth2"), "FW2 names the link");
