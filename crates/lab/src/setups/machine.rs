@@ -1,8 +1,8 @@
 //! A firewall of a set-up: what an engineer would start, at the places where they would put it.
 //!
-//! The machine has a network, mount and PID namespace of its own. Its files lie in
-//! `/etc/conntrackd` and `/etc/keepalived`, the program in `/usr/local/sbin`; logs, locks and
-//! sockets have places of their own. So the files of a chapter run as they are.
+//! The machine has namespaces of its own: network, mounts, PIDs, IPC and host name. Its files lie
+//! in `/etc/conntrackd` and where the cluster manager has them, the program in `/usr/local/sbin`;
+//! logs, locks and sockets have places of their own. So the files of a chapter run as they are.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::manager::Manager;
 use crate::daemon::{self, Kind};
 use crate::node::{Node, Process};
 use crate::wait;
@@ -25,21 +26,17 @@ pub struct Machine {
     /// Ends everything that runs on the machine when it is killed.
     init: Process,
     pid: u32,
+    manager: Manager,
 }
 
 impl Machine {
     /// A machine with these files, and nothing running on it. A later folder's files take the
     /// place of those of an earlier one.
-    pub(super) fn new(node: Node, folders: &[PathBuf]) -> Result<Machine> {
+    pub(super) fn new(node: Node, folders: &[PathBuf], manager: Manager) -> Result<Machine> {
         let program = daemon::program(Kind::Ftfw)?;
-        let mut script = "set -e\nmount --make-rprivate /\n".to_owned();
-        for dir in [
-            "/run",
-            "/etc/conntrackd",
-            "/etc/keepalived",
-            "/usr/local/sbin",
-            "/var/log",
-        ] {
+        let name = node.name();
+        let mut script = format!("set -e\nhostname {name}\nmount --make-rprivate /\n");
+        for dir in ["/run", "/etc/conntrackd", "/usr/local/sbin", "/var/log"] {
             script += &format!("mount -t tmpfs -o mode=755 tmpfs {dir}\n");
         }
         script += "mkdir -p /run/lock /run/sbin\n";
@@ -55,17 +52,20 @@ impl Machine {
         for name in ["ftfw", "conntrackd"] {
             script += &format!("ln -s {} /usr/local/sbin/{name}\n", program.display());
         }
+        let agent = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/ocf/ftfw");
+        script += &format!("agent={}\n{}", agent.display(), manager.places());
         for folder in folders {
             let folder = folder.display();
             script +=
                 &format!("find {folder} -maxdepth 1 -type f -exec cp {{}} /etc/conntrackd/ \\;\n");
         }
-        script += "cd /etc/conntrackd\n\
-             if [ -f keepalived.conf ]; then mv keepalived.conf ../keepalived/; fi\n\
-             echo >/run/ready\nexec sleep infinity\n";
+        script += "cd /etc/conntrackd\n";
+        script += manager.files();
+        script += "echo >/run/ready\nexec sleep infinity\n";
         let mut command = node.command("unshare");
         command
-            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(["--mount", "--pid", "--ipc", "--uts"])
+            .args(["--fork", "--kill-child", "--mount-proc"])
             .args(["sh", "-c", &script])
             .stdin(Stdio::null());
         let mut init = Process(command.spawn().context("unshare")?);
@@ -78,7 +78,12 @@ impl Machine {
         let ended = init.0.try_wait()?;
         ensure!(ended.is_none(), "the machine has ended: {ended:?}");
         let pid = pid.context("no process")?;
-        Ok(Machine { node, init, pid })
+        Ok(Machine {
+            node,
+            init,
+            pid,
+            manager,
+        })
     }
 
     /// The namespace of its network.
@@ -89,7 +94,7 @@ impl Machine {
     /// A command that will run on it.
     pub fn command(&self, program: &str) -> Command {
         let mut c = Command::new("nsenter");
-        c.args(["--mount", "--pid", "--net", "--target"])
+        c.args(["--mount", "--pid", "--net", "--ipc", "--uts", "--target"])
             .arg(self.pid.to_string())
             .arg("--")
             .arg(program);
@@ -114,7 +119,7 @@ impl Machine {
 
     /// What its programs have logged.
     pub fn logs(&self) -> String {
-        self.text("/var/log/conntrackd.log") + &self.text("/var/log/keepalived.log")
+        self.text("/var/log/conntrackd.log") + &self.text(self.manager.log())
     }
 
     /// True if one of its interfaces has this address.

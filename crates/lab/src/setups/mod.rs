@@ -14,7 +14,9 @@
 pub mod asymmetric;
 mod by_client;
 mod by_hash;
+mod cluster;
 mod machine;
+mod manager;
 pub mod primary_backup;
 mod third_node;
 
@@ -26,6 +28,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 pub use machine::Machine;
+
+use manager::Manager;
 
 use crate::node::Node;
 use crate::topology::{SERVER, address, hub, wire};
@@ -62,6 +66,10 @@ pub enum Setup {
     AsymmetricNotrack,
     /// A third firewall on the dedicated link, a spare that is started when one has failed
     ThirdNode,
+    /// Pacemaker and Corosync move the addresses, and ftfw is a promotable clone
+    Pacemaker,
+    /// heartbeat 3 moves the addresses
+    Heartbeat,
 }
 
 impl Setup {
@@ -76,6 +84,8 @@ impl Setup {
             Setup::Asymmetric => "asymmetric",
             Setup::AsymmetricNotrack => "asymmetric-notrack",
             Setup::ThirdNode => "third-node",
+            Setup::Pacemaker => "pacemaker",
+            Setup::Heartbeat => "heartbeat",
         }
     }
 
@@ -91,6 +101,16 @@ impl Setup {
             Setup::Asymmetric => &["asymmetric"],
             Setup::AsymmetricNotrack => &["asymmetric", "asymmetric/notrack"],
             Setup::ThirdNode => &["third-node"],
+            Setup::Pacemaker => &["pacemaker"],
+            Setup::Heartbeat => &["heartbeat"],
+        }
+    }
+
+    fn manager(self) -> Manager {
+        match self {
+            Setup::Pacemaker => Manager::Pacemaker,
+            Setup::Heartbeat => Manager::Heartbeat,
+            _ => Manager::Keepalived,
         }
     }
 
@@ -109,6 +129,7 @@ impl Setup {
                 asymmetric::run(world, self, with_daemon)
             }
             Setup::ThirdNode => third_node::run(world, with_daemon),
+            Setup::Pacemaker | Setup::Heartbeat => cluster::run(world, self, with_daemon),
         }
     }
 }
@@ -122,6 +143,7 @@ pub fn folder() -> PathBuf {
 #[derive(Debug)]
 pub struct Site {
     folders: Vec<PathBuf>,
+    manager: Manager,
     with_daemon: bool,
     /// Clients inside.
     pub clients: Vec<Node>,
@@ -161,6 +183,7 @@ impl Site {
         numbered::serve(&server, SocketAddr::new(SERVER.parse()?, PORT))?;
         Ok(Site {
             folders: setup.folders().iter().map(|f| folder().join(f)).collect(),
+            manager: setup.manager(),
             with_daemon,
             clients: inside,
             server,
@@ -168,7 +191,7 @@ impl Site {
         })
     }
 
-    /// Firewall `n` (0 is FW1) is switched on: its rules, its network, the daemon, keepalived.
+    /// Firewall `n` (0 is FW1) is switched on: its rules, its network, the daemon, the manager.
     pub fn power_on(&mut self, n: usize) -> Result<()> {
         let name = format!("fw{}", n + 1);
         let node = Node::new(&name)?;
@@ -184,13 +207,15 @@ impl Site {
         let own = self.folders.iter().map(|folder| folder.join(&name));
         let own = own.filter(|folder| folder.is_dir());
         let folders: Vec<_> = self.folders.iter().cloned().chain(own).collect();
-        let machine = Machine::new(node, &folders)?;
+        let machine = Machine::new(node, &folders, self.manager)?;
         machine.sh("set -e; cd /etc/conntrackd; nft -f rules.nft; \
              [ ! -f rules.v4 ] || iptables-restore rules.v4; ./network")?;
         if self.with_daemon {
-            machine.sh("conntrackd -d")?;
+            machine.sh(self.manager.start_daemon())?;
+        } else {
+            machine.sh(self.manager.without_ftfw())?;
         }
-        start_keepalived(&machine)?;
+        machine.sh(self.manager.start())?;
         if self.machines.len() <= n {
             self.machines.resize_with(n + 1, || None);
         }
@@ -252,15 +277,6 @@ impl Site {
         ensure!(works == CONNECTIONS, "{works} of {CONNECTIONS} work");
         Ok(all)
     }
-}
-
-/// Starts keepalived, if the set-up has a file for it. The machine has no syslog.
-fn start_keepalived(machine: &Machine) -> Result<()> {
-    machine.sh(
-        "[ ! -f /etc/keepalived/keepalived.conf ] || keepalived --dont-fork --log-console \
-         </dev/null >>/var/log/keepalived.log 2>&1 &",
-    )?;
-    Ok(())
 }
 
 /// Flows of the numbered server in a kernel.

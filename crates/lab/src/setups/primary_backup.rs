@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{CONNECTIONS, Machine, Report, SOON, Setup, Site, start_keepalived};
+use super::manager::Manager;
+use super::{CONNECTIONS, Machine, Report, SOON, Setup, Site};
 use crate::topology::{SERVER, address, hub};
 use crate::traffic::push::Pushes;
 use crate::wait;
@@ -117,7 +118,7 @@ impl Course {
             site.wait("the one before has ended", SOON, || {
                 fw1.text("/run/keepalived.pid").is_empty()
             })?;
-            start_keepalived(fw1)
+            fw1.sh(Manager::Keepalived.start()).map(drop)
         })?;
         for (side, port) in [("inside", "fw1-in"), ("outside", "fw1-out")] {
             let what = format!("FW1 loses its carrier {side}, FW2 takes over");

@@ -59,6 +59,18 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("setups/third_node_without_ftfw_saves_nothing", |w| {
         dies(w, Setup::ThirdNode, &[0])
     }),
+    ("setups/pacemaker_moves_promotes_and_recovers", |w| {
+        lives(w, Setup::Pacemaker)
+    }),
+    ("setups/pacemaker_without_ftfw_saves_nothing", |w| {
+        dies(w, Setup::Pacemaker, &[0])
+    }),
+    ("setups/heartbeat_moves_the_connections", |w| {
+        lives(w, Setup::Heartbeat)
+    }),
+    ("setups/heartbeat_without_ftfw_saves_nothing", |w| {
+        dies(w, Setup::Heartbeat, &[0])
+    }),
 ];
 
 fn pair_lives(setup: Setup, part: Part) -> Result<()> {
