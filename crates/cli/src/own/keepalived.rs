@@ -41,6 +41,9 @@ const PERIOD: Timespec = Timespec {
 };
 /// So long after SIGTERM the lines with STOP are waited for.
 const STOP_MAX: Duration = Duration::from_secs(1);
+/// keepalived writes a line with STOP for each instance, then one for each group: nothing comes
+/// any more when nothing has come for so long.
+const QUIET: Duration = Duration::from_millis(100);
 /// Between two looks for them.
 const PAUSE: Duration = Duration::from_millis(10);
 /// The longest line in bytes: names of keepalived are far shorter.
@@ -106,22 +109,46 @@ fn wait(signals: &Signals, file: &File) {
     let _ = poll(&mut both, Some(&PERIOD));
 }
 
-/// Waits for lines with STOP; false if there are none: what is in the FIFO is then for the next
-/// reader.
+/// Waits for all lines with STOP; false if there are none: what is in the FIFO is then for the
+/// next reader.
 fn has_stop(file: &File) -> io::Result<bool> {
-    let until = Instant::now() + STOP_MAX;
+    let mut watch = Watch::new(Instant::now());
     loop {
-        let is_stop = |line: &[u8]| {
-            let text = str::from_utf8(line);
-            text.is_ok_and(|line| line.contains("\" STOP"))
-        };
-        if peek(file)?.split(|byte| *byte == b'\n').any(is_stop) {
-            return Ok(true);
-        }
-        if Instant::now() >= until {
-            return Ok(false);
+        if let Some(has_stop) = watch.look(&peek(file)?, Instant::now()) {
+            return Ok(has_stop);
         }
         thread::sleep(PAUSE);
+    }
+}
+
+/// What is in the FIFO after SIGTERM, from look to look.
+#[derive(Debug)]
+struct Watch {
+    began: Instant,
+    /// How many bytes there were, and since when there are no more.
+    bytes: usize,
+    since: Instant,
+}
+
+impl Watch {
+    fn new(began: Instant) -> Watch {
+        Watch {
+            began,
+            bytes: 0,
+            since: began,
+        }
+    }
+
+    /// Whether there are lines with STOP, once all are there; `None` before that.
+    fn look(&mut self, bytes: &[u8], now: Instant) -> Option<bool> {
+        if bytes.len() != self.bytes {
+            (self.bytes, self.since) = (bytes.len(), now);
+        }
+        let is_stop = |line| str::from_utf8(line).is_ok_and(|line| line.contains("\" STOP"));
+        let has_stop = bytes.split(|byte| *byte == b'\n').any(is_stop);
+        let is_quiet = now.duration_since(self.since) >= QUIET;
+        let is_over = now.duration_since(self.began) >= STOP_MAX;
+        (has_stop && is_quiet || is_over).then_some(has_stop)
     }
 }
 
@@ -409,14 +436,33 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_looked_at_and_stay_unless_there_is_a_stop() {
+    fn what_is_looked_at_stays() {
         let (reader, writer) = pipe_with(PipeFlags::NONBLOCK).unwrap();
         let (reader, mut writer) = (File::from(reader), File::from(writer));
         assert_eq!(peek(&reader).unwrap(), b"");
         writer.write_all(b"INSTANCE \"A\" MASTER 1\n").unwrap();
-        assert!(!has_stop(&reader).unwrap());
-        writer.write_all(b"INSTANCE \"A\" STOP 1\n").unwrap();
-        assert!(has_stop(&reader).unwrap());
-        assert_eq!(peek(&reader).unwrap().len(), 42);
+        for _ in 0..2 {
+            assert_eq!(peek(&reader).unwrap(), b"INSTANCE \"A\" MASTER 1\n");
+        }
+    }
+
+    #[test]
+    fn every_line_with_stop_is_waited_for() {
+        let one = b"INSTANCE \"A\" STOP 1\n".as_slice();
+        let both = b"INSTANCE \"A\" STOP 1\nGROUP \"G\" STOP 1\n".as_slice();
+        let began = Instant::now();
+        let look = |watch: &mut Watch, bytes, millis| {
+            watch.look(bytes, began + Duration::from_millis(millis))
+        };
+        let mut watch = Watch::new(began);
+        assert_eq!(look(&mut watch, b"", 200), None);
+        assert_eq!(look(&mut watch, one, 210), None);
+        assert_eq!(look(&mut watch, both, 300), None);
+        assert_eq!(look(&mut watch, both, 399), None);
+        assert_eq!(look(&mut watch, both, 400), Some(true));
+        let mut watch = Watch::new(began);
+        let other = b"INSTANCE \"A\" MASTER 1\n";
+        assert_eq!(look(&mut watch, other, 999), None);
+        assert_eq!(look(&mut watch, other, 1000), Some(false));
     }
 }

@@ -5,6 +5,8 @@
 //! firewalls without a rule against what is INVALID; the addresses move half a second before
 //! the state is committed, as with a slow script. Without the gate connections are reset.
 
+use std::fs;
+use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,7 @@ use lab::traffic::datagrams;
 use lab::traffic::push::{Pushes, Survey};
 use lab::wait;
 use lab::world::World;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::Scenario;
@@ -53,6 +56,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "roles/primary_waits_for_a_commit_that_runs",
         beside_a_commit,
     ),
+    (
+        "roles/a_commit_that_ends_behind_t_makes_no_primary",
+        backup_beside_a_commit,
+    ),
+    ("roles/a_reader_that_ends_teaches_nothing_old", reader_ends),
 ];
 
 const CONNECTIONS: usize = 200;
@@ -303,12 +311,69 @@ fn beside_a_commit(world: &World) -> Result<()> {
     wait::until("the commit runs", SOON, || {
         committed().is_ok_and(|n| n > FLOWS / 100)
     })?;
-    let said = pair.fw2.own(&["primary"])?;
-    ensure!(!said.contains("NOT DONE"), "{said}");
+    let mut primary = pair.fw2.own_command(&["primary"])?;
+    let mut primary = Process(primary.stdout(Stdio::piped()).spawn()?);
+    // Proof that it has waited: it is primary and the gate is closed, and the operator's commit
+    // has not ended behind that look.
+    let mut waits = false;
+    while by_hand.0.try_wait()?.is_none() {
+        let is_closed = standing(&pair, "default")? == ("primary".into(), "closed".into());
+        waits |= is_closed && by_hand.0.try_wait()?.is_none();
+    }
+    ensure!(
+        waits,
+        "the gate has opened, or the operator's commit was over too soon"
+    );
     ensure!(by_hand.0.wait()?.success(), "the operator's commit");
+    ensure!(primary.0.wait()?.success(), "`ftfw primary`");
     ensure!(committed()? >= FLOWS, "all are in the kernel");
     let again = pair.fw2.own(&["primary"])?;
     ensure!(again.contains("nothing to do"), "{again}");
+    Ok(())
+}
+
+/// What an operator, or the original's script, says last counts: a commit that ends behind `-t`
+/// makes no primary.
+fn backup_beside_a_commit(world: &World) -> Result<()> {
+    let pair = Pair::start(world, settings(GATE), Options::default())?;
+    datagrams::create(&pair.lab.fw[0], world.dir(), FLOWS)?;
+    wait::until("FW2 has them", 4 * SOON, || {
+        let held = pair.fw2.own(&["flows", "external", "--count"]);
+        held.is_ok_and(|n| n.trim().parse() == Ok(FLOWS))
+    })?;
+    let mut by_hand = pair.fw2.own_command(&["commit"])?;
+    let mut by_hand = Process(by_hand.stdout(Stdio::null()).spawn()?);
+    let is_committing = || status(&pair).is_ok_and(|status| status["committing"] == true);
+    wait::until("the commit runs", SOON, is_committing)?;
+    pair.fw2.ask(&["-t"])?;
+    ensure!(
+        by_hand.0.try_wait()?.is_none(),
+        "the commit was over too soon"
+    );
+    ensure!(by_hand.0.wait()?.success(), "the commit");
+    wait::until("its end is noted", SOON, || !is_committing())?;
+    ensure!(standing(&pair, "default")? == ("backup".into(), "closed".into()));
+    Ok(())
+}
+
+/// keepalived's FIFO has a next reader after a reload: the one that ends teaches nothing old.
+fn reader_ends(world: &World) -> Result<()> {
+    let pair = Pair::start(world, settings(GATE), Options::default())?;
+    let path = world.dir().join("fifo");
+    let path = path.to_str().context("a path")?;
+    pair.lab.fw[1].run(&format!("mkfifo {path}"))?;
+    let mut reader = pair.fw2.own_command(&["keepalived", path])?;
+    let mut reader = Process(reader.stdout(Stdio::null()).spawn()?);
+    let write = fs::OpenOptions::new().write(true).open(path);
+    write?.write_all(b"INSTANCE \"VI_1\" MASTER 100\n")?;
+    let role = || standing(&pair, "default").map(|s| s.0).unwrap_or_default();
+    wait::until("FW2 is primary", SOON, || role() == "primary")?;
+    let pid = Pid::from_raw(reader.0.id().cast_signed()).context("a process id")?;
+    kill_process(pid, Signal::TERM)?;
+    // The next reader's doing.
+    pair.fw2.own(&["backup"])?;
+    ensure!(reader.0.wait()?.success(), "the reader ends");
+    ensure!(role() == "backup", "{}", role());
     Ok(())
 }
 
