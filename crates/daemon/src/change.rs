@@ -11,7 +11,7 @@ use crate::gate::Gate;
 use crate::host::Cause;
 use crate::limit::Kind;
 use crate::line::{Field, Fields, Level, Line, Occasion};
-use crate::roles::{Change, Course, Late, Next, Roles, Surroundings};
+use crate::roles::{Change, Course, Late, Next, Roles, Summary, Surroundings};
 use crate::session::State;
 use crate::turn::Loop;
 
@@ -175,7 +175,7 @@ impl Loop<'_> {
                         self.report_step(&change, &row);
                     }
                 }
-                Next::Over(change) => self.change_over(&change),
+                Next::Over(summary) => self.change_over(&summary),
                 Next::Claimed(change) => {
                     let name = self.changes.roles.name(change.instance);
                     let text = format!(
@@ -251,22 +251,22 @@ impl Loop<'_> {
         }
     }
 
-    fn change_over(&mut self, change: &Change) {
-        let (worst, rows, course) = self.changes.roles.last();
+    fn change_over(&mut self, summary: &Summary) {
+        let change = &summary.change;
         let name = self.changes.roles.name(change.instance).to_owned();
-        let text = self.log_role(&name, change.role, course);
+        let text = self.log_role(&name, change.role, summary.course);
         for session in self.host.clients.all().filter(|s| s.waits_for(change.id)) {
             if !change.json {
                 session.reply(format!("{text}\n").as_bytes());
             }
         }
         let tail = Tail {
-            status: match worst {
+            status: match summary.worst {
                 Outcome::Ok => Outcome::Ok,
                 // The role has changed, whatever a step came to.
                 Outcome::Partial | Outcome::Error => Outcome::Partial,
             },
-            ..Tail::ok(rows)
+            ..Tail::ok(summary.steps)
         };
         self.host.clients.command_done(change.id, &tail);
     }

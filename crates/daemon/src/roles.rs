@@ -75,11 +75,21 @@ pub(crate) enum Course {
     Owed,
 }
 
+/// A change, and what it came to so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Summary {
+    pub(crate) change: Change,
+    pub(crate) course: Course,
+    /// The worst outcome of its steps.
+    pub(crate) worst: Outcome,
+    /// How many there were.
+    pub(crate) steps: u64,
+}
+
 /// A change that is under way.
 #[derive(Debug)]
 struct Running {
-    change: Change,
-    course: Course,
+    summary: Summary,
     left: VecDeque<Step>,
     /// The step whose end is awaited, and since when.
     at: Option<(Step, CommandId, Instant)>,
@@ -93,7 +103,7 @@ pub(crate) enum Next {
     /// The sets of the gate are to be written.
     MoveGate(Step),
     /// The change is over.
-    Over(Change),
+    Over(Summary),
     /// What a change owed is over: the flows here are announced as ours.
     Claimed(Change),
     /// Nothing, or nothing before a command has ended.
@@ -121,12 +131,6 @@ pub(crate) struct Roles {
     are_configured: bool,
     running: Option<Running>,
     waiting: VecDeque<Change>,
-    /// Of the change that is under way, or was last: the worst outcome of its steps, and how
-    /// many there were.
-    worst: Outcome,
-    steps: u64,
-    /// What they were done for.
-    course: Course,
     /// A change to primary that left the peer's flows the peer's, because the peer was
     /// primary for something. They are claimed when it no longer is.
     owed: Option<Change>,
@@ -141,36 +145,28 @@ impl Roles {
             are_configured: !configured.is_empty(),
             running: None,
             waiting: VecDeque::new(),
-            worst: Outcome::Ok,
-            steps: 0,
-            course: Course::Same,
             owed: None,
         }
     }
 
     /// A step of the change that is under way has come to this.
     pub(crate) fn note(&mut self, step: Step, outcome: Outcome) {
-        self.steps += 1;
-        if outcome != Outcome::Ok && self.worst != Outcome::Error {
-            self.worst = outcome;
-        }
         let Some(running) = self.running.as_mut() else {
             return;
         };
+        let summary = &mut running.summary;
+        summary.steps += 1;
+        if outcome != Outcome::Ok && summary.worst != Outcome::Error {
+            summary.worst = outcome;
+        }
         if outcome == Outcome::Error {
-            let failed = &mut self.list[running.change.instance].failed;
+            let failed = &mut self.list[summary.change.instance].failed;
             failed.push(step);
             if step == Step::Commit {
                 // What is in no kernel stays in the cache.
                 running.left.retain(|step| *step != Step::FlushCaches);
             }
         }
-    }
-
-    /// Of the last change: the worst outcome of its steps, their number, and what they were
-    /// done for.
-    pub(crate) fn last(&self) -> (Outcome, u64, Course) {
-        (self.worst, self.steps, self.course)
     }
 
     /// The place of an instance; without a name that of the only one, or of `default`. If none is
@@ -253,7 +249,7 @@ impl Roles {
 
     /// The change that is under way.
     pub(crate) fn current(&self) -> Option<Change> {
-        self.running.as_ref().map(|running| running.change)
+        self.running.as_ref().map(|running| running.summary.change)
     }
 
     /// Name of an instance.
@@ -275,23 +271,21 @@ impl Roles {
         if around.commit_runs && running.left.front().is_some_and(waits) {
             return Next::Nothing;
         }
-        let change = running.change;
+        let summary = running.summary;
+        let known = &mut self.list[summary.change.instance];
         let Some(step) = running.left.pop_front() else {
-            let course = running.course;
             self.running = None;
-            let known = &mut self.list[change.instance];
-            if course == Course::New {
+            if summary.course == Course::New {
                 known.took = Some(now.since(known.since));
             }
-            return match course {
-                Course::Owed => Next::Claimed(change),
-                _ => Next::Over(change),
+            return match summary.course {
+                Course::Owed => Next::Claimed(summary.change),
+                _ => Next::Over(summary),
             };
         };
         match step {
             Step::CloseGate | Step::OpenGate => {
                 // Somebody may have made it a backup by the original's commands meanwhile.
-                let known = &mut self.list[change.instance];
                 known.set_closed(known.role != Some(Role::Primary));
                 Next::MoveGate(step)
             }
@@ -305,33 +299,46 @@ impl Roles {
             return self.claim(now, around);
         };
         let mut left = self.steps(&change, around);
+        let is_shared = change.role == Role::Primary && !self.is_alone(around);
         let known = &mut self.list[change.instance];
         let failed = std::mem::take(&mut known.failed);
-        let course = match failed.first() {
-            _ if known.role != Some(change.role) => Course::New,
-            Some(step) => Course::Again(*step),
+        let is_new = known.role != Some(change.role);
+        if is_new || !failed.is_empty() {
+            self.owed = is_shared.then_some(change);
+        }
+        // What belongs to it no more, as the peer has become primary, is owed.
+        let again = failed.into_iter().find(|step| left.contains(step));
+        let course = match again {
+            _ if is_new => Course::New,
+            Some(step) => Course::Again(step),
             None => Course::Same,
         };
-        (self.worst, self.steps, self.course) = (Outcome::Ok, 0, course);
         match course {
             Course::New => {
                 known.role = Some(change.role);
                 known.since = now;
                 known.took = None;
-                let is_shared = change.role == Role::Primary && !self.is_alone(around);
-                self.owed = is_shared.then_some(change);
             }
             // Those behind it rest on it.
             Course::Again(first) => left = left.into_iter().skip_while(|s| *s != first).collect(),
-            _ => return Next::Over(change),
+            _ => left.clear(),
         }
-        self.running = Some(Running {
+        self.run(change, course, left);
+        self.next(now, around)
+    }
+
+    fn run(&mut self, change: Change, course: Course, left: VecDeque<Step>) {
+        let summary = Summary {
             change,
             course,
+            worst: Outcome::Ok,
+            steps: 0,
+        };
+        self.running = Some(Running {
+            summary,
             left,
             at: None,
         });
-        self.next(now, around)
     }
 
     /// False if the peer's own flows are among ours; it must not take them for taken.
@@ -382,12 +389,7 @@ impl Roles {
         if around.has_control {
             left.push_back(Step::Bulk);
         }
-        self.running = Some(Running {
-            change,
-            course: Course::Owed,
-            left,
-            at: None,
-        });
+        self.run(change, Course::Owed, left);
         self.next(now, around)
     }
 
@@ -534,15 +536,18 @@ mod tests {
         Roles::new(&[instance("A", "10.0.0.1"), instance("B", "10.0.0.2")])
     }
 
-    /// Asks for a role, and carries all steps out; returns them.
-    fn change(roles: &mut Roles, role: Role, name: &str, around: Surroundings) -> Vec<Step> {
-        let instance = roles.find(Some(name)).unwrap();
-        let change = Change {
+    fn asked(role: Role, instance: usize) -> Change {
+        Change {
             role,
             instance,
             id: CommandId(0),
             json: false,
-        };
+        }
+    }
+
+    /// Asks for a role, and carries all steps out; returns them.
+    fn change(roles: &mut Roles, role: Role, name: &str, around: Surroundings) -> Vec<Step> {
+        let change = asked(role, roles.find(Some(name)).unwrap());
         assert!(roles.ask(change));
         let mut steps = Vec::new();
         for n in 1.. {
@@ -556,7 +561,7 @@ mod tests {
                 }
                 Next::MoveGate(step) => steps.push(step),
                 Next::Over(over) => {
-                    assert_eq!(over, change);
+                    assert_eq!(over.change, change);
                     return steps;
                 }
                 other => panic!("{other:?} after {steps:?}"),
@@ -742,13 +747,7 @@ mod tests {
         use Step::*;
         assert_eq!(idle(&mut roles, AROUND), [ReadKernel, Bulk], "it was owed");
         assert!(two().forget("A").unwrap_err().1.contains("configuration"));
-        let ask = Change {
-            role: Role::Backup,
-            instance: 0,
-            id: CommandId(0),
-            json: false,
-        };
-        assert!(roles.ask(ask));
+        assert!(roles.ask(asked(Role::Backup, 0)));
         assert!(roles.forget("VI_1").unwrap_err().0.contains("under way"));
     }
 
@@ -757,13 +756,7 @@ mod tests {
         use Step::*;
         let mut roles = Roles::new(&[instance("default", "10.0.0.1")]);
         change(&mut roles, Role::Backup, "default", AROUND);
-        let ask = Change {
-            role: Role::Primary,
-            instance: 0,
-            id: CommandId(0),
-            json: false,
-        };
-        assert!(roles.ask(ask));
+        assert!(roles.ask(asked(Role::Primary, 0)));
         let commit_runs = true;
         let around = Surroundings {
             commit_runs,
@@ -790,24 +783,18 @@ mod tests {
     }
 
     /// Becomes primary, and lets one step fail; returns the steps, and what they were for.
-    fn fail(roles: &mut Roles, which: Step) -> (Vec<Step>, Course) {
-        let ask = Change {
-            role: Role::Primary,
-            instance: 0,
-            id: CommandId(0),
-            json: false,
-        };
-        assert!(roles.ask(ask));
+    fn fail(roles: &mut Roles, which: Step, around: Surroundings) -> (Vec<Step>, Course) {
+        assert!(roles.ask(asked(Role::Primary, 0)));
         let mut steps = Vec::new();
         for n in 1.. {
-            let step = match roles.next(at(n), AROUND) {
+            let step = match roles.next(at(n), around) {
                 Next::Start(step, _) => {
                     roles.started(step, CommandId(n), at(n));
                     roles.ended(CommandId(n), at(n));
                     step
                 }
                 Next::MoveGate(step) => step,
-                Next::Over(_) => break,
+                Next::Over(over) => return (steps, over.course),
                 other => panic!("{other:?}"),
             };
             let outcome = match step == which {
@@ -817,14 +804,14 @@ mod tests {
             roles.note(step, outcome);
             steps.push(step);
         }
-        (steps, roles.last().2)
+        unreachable!()
     }
 
     #[test]
     fn the_same_command_again_repeats_what_has_failed() {
         use Step::*;
         let mut roles = Roles::new(&[instance("default", "10.0.0.1")]);
-        let (steps, course) = fail(&mut roles, Commit);
+        let (steps, course) = fail(&mut roles, Commit, AROUND);
         assert_eq!(
             steps,
             [Commit, OpenGate, ReadKernel, Bulk],
@@ -835,16 +822,16 @@ mod tests {
             (Course::New, &[Commit][..])
         );
         let took = roles.list[0].took;
-        let (steps, course) = fail(&mut roles, ReadKernel);
+        let (steps, course) = fail(&mut roles, ReadKernel, AROUND);
         assert_eq!(steps, [Commit, OpenGate, FlushCaches, ReadKernel, Bulk]);
         assert_eq!(course, Course::Again(Commit));
         assert_eq!(roles.list[0].took, took, "the role is as old as before");
-        let (steps, _) = fail(&mut roles, CloseGate);
+        let (steps, _) = fail(&mut roles, CloseGate, AROUND);
         assert_eq!(steps, [ReadKernel, Bulk]);
         assert!(roles.list[0].failed.is_empty());
-        assert_eq!(fail(&mut roles, CloseGate), (vec![], Course::Same));
+        assert_eq!(fail(&mut roles, CloseGate, AROUND), (vec![], Course::Same));
         change(&mut roles, Role::Backup, "default", AROUND);
-        fail(&mut roles, OpenGate);
+        fail(&mut roles, OpenGate, AROUND);
         roles.gate_moved();
         assert!(
             roles.list[0].failed.is_empty(),
@@ -853,15 +840,25 @@ mod tests {
     }
 
     #[test]
+    fn what_has_failed_and_is_the_peers_by_now_is_owed() {
+        use Step::*;
+        let mut roles = two();
+        change(&mut roles, Role::Primary, "B", AROUND);
+        fail(&mut roles, Bulk, AROUND);
+        let around = Surroundings {
+            peer_is_primary: true,
+            ..AROUND
+        };
+        let (steps, course) = fail(&mut roles, CloseGate, around);
+        assert_eq!((&steps[..], course), (&[][..], Course::Same));
+        assert_eq!(idle(&mut roles, around), []);
+        assert_eq!(idle(&mut roles, AROUND), [ReadKernel, Bulk]);
+    }
+
+    #[test]
     fn a_flush_by_the_original_meanwhile_leaves_the_gate_closed() {
         let mut roles = Roles::new(&[instance("default", "10.0.0.1")]);
-        let ask = Change {
-            role: Role::Primary,
-            instance: 0,
-            id: CommandId(0),
-            json: false,
-        };
-        assert!(roles.ask(ask));
+        assert!(roles.ask(asked(Role::Primary, 0)));
         assert!(matches!(
             roles.next(at(1), AROUND),
             Next::Start(Step::Commit, _)
@@ -877,12 +874,7 @@ mod tests {
     fn changes_wait_for_each_other() {
         let mut roles = Roles::new(&[]);
         let place = roles.find(None).unwrap();
-        let change = |role| Change {
-            role,
-            instance: place,
-            id: CommandId(0),
-            json: false,
-        };
+        let change = |role| asked(role, place);
         assert!(roles.ask(change(Role::Primary)));
         assert!(roles.ask(change(Role::Backup)));
         let Next::Start(step, _) = roles.next(at(0), AROUND) else {
