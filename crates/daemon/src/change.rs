@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use config::gate::TABLE;
 use control::call::{Head, Outcome, Role, Step, StepRow, Tail};
 use replica::{Command, CommandId, Instant, Mode};
 
@@ -290,7 +291,7 @@ impl Loop<'_> {
             )),
             Err(error) => Some(Line::new(
                 Level::Error,
-                format!("{error:#}"),
+                format!("{error:#}; it is as before, see `nft list table inet {TABLE}`"),
                 Occasion::GateFailed.into(),
             )),
         };

@@ -18,8 +18,7 @@ use ctnetlink::{Message, SetOfNetworks, decode, messages, put_sets};
 use flow::Prefix;
 use sys::netlink::{Netlink, RECEIVE_BYTES};
 
-const REFUSED: &str = "the kernel does not take the sets of the gate: it is as before, see \
-                       `nft list table inet ftfw_gate`";
+const REFUSED: &str = "the kernel does not take the sets of the gate";
 
 /// The table in the kernel.
 #[derive(Debug)]

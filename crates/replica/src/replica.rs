@@ -72,8 +72,8 @@ pub struct Replica {
     commit_next: Option<(CommandId, Objects)>,
     /// When the HA manager last made us primary.
     took_over_at: Option<Instant>,
-    /// When the operator of a primary last had its kernel read, or that announced: all that is
-    /// there is ours.
+    /// Since when the operator of a primary claims all that is in its kernel: when a resync was
+    /// last asked for, or has ended, or the bulk update behind it was asked for.
     claimed_at: Option<Instant>,
     /// When the last commit began, if the external cache has not been emptied since.
     commit_opened_at: Option<Instant>,

@@ -349,3 +349,38 @@ fn what_the_former_primary_sends_during_a_take_over_takes_nothing_back() {
         assert_eq!((first, second), (0, FLOWS.into()), "{what}");
     }
 }
+
+/// Goal: the same, however long it takes to read the kernel.
+/// Method: FW2's dump takes 3 s; FW1 sends everything once more before its end, or behind that.
+#[test]
+fn a_take_over_claims_its_flows_until_the_kernel_is_read() {
+    for (external_cache, behind) in [(true, false), (true, true), (false, false), (false, true)] {
+        let mut w = pair(external_cache);
+        w.command(FW2, Command::ScheduleFlush);
+        w.command(FW1, Command::Commit(Objects::All));
+        w.run(3.0);
+        w.command(FW2, Command::Commit(Objects::All));
+        w.run(0.1);
+        w.command(FW2, Command::FlushCaches);
+        w.nodes[FW2].pace.dump_part = 0;
+        w.command(FW2, Command::Resync(Objects::All));
+        w.run(3.0);
+        if !behind {
+            w.command(FW1, Command::Bulk);
+            w.run(0.1);
+        }
+        w.nodes[FW2].pace.dump_part = 1000;
+        w.run(0.1);
+        if behind {
+            w.command(FW1, Command::Bulk);
+            w.run(0.1);
+        }
+        w.command(FW2, Command::Bulk);
+        w.run(0.1);
+        w.command(FW1, Command::ScheduleFlush);
+        w.run(1.0);
+        let (first, second) = (w.nodes[FW1].announced(), w.nodes[FW2].announced());
+        let what = format!("cache {external_cache}, behind the dump {behind}");
+        assert_eq!((first, second), (0, FLOWS.into()), "{what}");
+    }
+}
