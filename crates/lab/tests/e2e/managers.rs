@@ -4,12 +4,12 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::daemon::{Daemon, Kind, Mode, Settings};
-use lab::node::Node;
+use lab::node::{Node, Process};
 use lab::setups;
 use lab::topology::{Lab, Options, SERVER};
 use lab::traffic::numbered::{self, Connections};
@@ -263,8 +263,27 @@ fn fails_over(world: &World) -> Result<()> {
     ensure!(alive == COUNT, "{alive} of {COUNT} connections live on");
     fw2.must("demote", SUCCESS)?;
     fw2.must("monitor", SUCCESS)?;
+    // A configuration that cannot be read hides no daemon, and keeps none from being stopped.
+    let text = fs::read_to_string(&fw2.config)?;
+    fs::write(&fw2.config, format!("{text}\nSlip {{"))?;
+    fw2.must("monitor", ERR_GENERIC)?;
     fw2.must("stop", SUCCESS)?;
     fw2.must("monitor", NOT_RUNNING)?;
+    fw2.must("stop", SUCCESS)?;
+    // The same of one that systemd has started.
+    fs::write(&fw2.config, &text)?;
+    let by_name = fw2.dir.join("conntrackd");
+    symlink(&fw2.program, &by_name)?;
+    let mut c = fw2.node.command(&by_name);
+    let mut by_systemd = Process(c.arg("-C").arg(&fw2.config).stdout(Stdio::null()).spawn()?);
+    wait::until("it runs", SOON, || {
+        fw2.ask(&["status"])
+            .is_ok_and(|o| o.status.code() != Some(1))
+    })?;
+    fs::write(&fw2.config, format!("{text}\nSlip {{"))?;
+    fw2.must("monitor", ERR_GENERIC)?;
+    fw2.must("stop", SUCCESS)?;
+    ensure!(by_systemd.0.wait()?.success(), "it ends");
     // Stopping what does not run is no failure.
     fw2.must("stop", SUCCESS)
 }
@@ -339,6 +358,7 @@ fn our_agent(world: &World) -> Result<()> {
     fw1.kill()?;
     // The dead daemon's socket deceives nobody.
     fw1.must("monitor", NOT_RUNNING)?;
+    fw1.must("demote", NOT_RUNNING)?;
     fw1.must("stop", SUCCESS)?;
     lab.take_addresses(1)?;
     fw2.must("promote", SUCCESS)?;
