@@ -263,27 +263,8 @@ fn fails_over(world: &World) -> Result<()> {
     ensure!(alive == COUNT, "{alive} of {COUNT} connections live on");
     fw2.must("demote", SUCCESS)?;
     fw2.must("monitor", SUCCESS)?;
-    // A configuration that cannot be read hides no daemon, and keeps none from being stopped.
-    let text = fs::read_to_string(&fw2.config)?;
-    fs::write(&fw2.config, format!("{text}\nSlip {{"))?;
-    fw2.must("monitor", ERR_GENERIC)?;
     fw2.must("stop", SUCCESS)?;
     fw2.must("monitor", NOT_RUNNING)?;
-    fw2.must("stop", SUCCESS)?;
-    // The same of one that systemd has started.
-    fs::write(&fw2.config, &text)?;
-    let by_name = fw2.dir.join("conntrackd");
-    symlink(&fw2.program, &by_name)?;
-    let mut c = fw2.node.command(&by_name);
-    let mut by_systemd = Process(c.arg("-C").arg(&fw2.config).stdout(Stdio::null()).spawn()?);
-    wait::until("it runs", SOON, || {
-        fw2.ask(&["status"])
-            .is_ok_and(|o| o.status.code() != Some(1))
-    })?;
-    fs::write(&fw2.config, format!("{text}\nSlip {{"))?;
-    fw2.must("monitor", ERR_GENERIC)?;
-    fw2.must("stop", SUCCESS)?;
-    ensure!(by_systemd.0.wait()?.success(), "it ends");
     // Stopping what does not run is no failure.
     fw2.must("stop", SUCCESS)
 }
@@ -367,8 +348,25 @@ fn our_agent(world: &World) -> Result<()> {
     ensure!(alive == COUNT, "{alive} of {COUNT} connections live on");
     fw2.must("demote", SUCCESS)?;
     fw2.must("monitor", SUCCESS)?;
+    // A configuration that cannot be read hides no daemon, and keeps none from being stopped.
+    let text = fs::read_to_string(&fw2.config)?;
+    fs::write(&fw2.config, format!("{text}\nSlip {{"))?;
+    fw2.must("monitor", ERR_GENERIC)?;
     fw2.must("stop", SUCCESS)?;
     fw2.must("monitor", NOT_RUNNING)?;
+    fw2.must("stop", SUCCESS)?;
+    // The same of one that systemd has started.
+    fs::write(&fw2.config, &text)?;
+    let mut c = fw2.node.command(fw2.dir.join("conntrackd"));
+    let mut by_systemd = Process(c.arg("-C").arg(&fw2.config).stdout(Stdio::null()).spawn()?);
+    wait::until("it runs", SOON, || {
+        fw2.ask(&["status"])
+            .is_ok_and(|o| o.status.code() != Some(1))
+    })?;
+    fs::write(&fw2.config, format!("{text}\nSlip {{"))?;
+    fw2.must("monitor", ERR_GENERIC)?;
+    fw2.must("stop", SUCCESS)?;
+    ensure!(by_systemd.0.wait()?.success(), "it ends");
     let scores = fs::read_to_string(fw2.dir.join("scores"))?;
     // How a score is written depends on whether Pacemaker is installed.
     ensure!(scores.contains("-v 1000"), "{scores}");
