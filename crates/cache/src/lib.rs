@@ -3,13 +3,14 @@
 //! A [`Cache`] knows no link, no mode and no clock: `replica` decides what is inserted
 //! when, and keeps a [`Note`] of its own in each entry.
 //!
-//! Hard cases: outsiders choose the tuples, so the index is keyed; growing a
-//! large table stops everything for seconds, so it is sized once from the limit;
-//! a slot may be reused while an answer about its former flow is still on its
-//! way, so every slot has a generation.
+//! Hard cases: outsiders choose the tuples, so the index is keyed; growing or freeing a
+//! large table stops everything for seconds, so both go in small parts; a slot may be
+//! reused while an answer about its former flow is still on its way, so every slot has a
+//! generation.
 
 mod arena;
 mod expectations;
+mod index;
 mod record;
 
 use std::hash::{BuildHasher, RandomState};
@@ -17,7 +18,8 @@ use std::hash::{BuildHasher, RandomState};
 use flow::{Flow, FlowKey};
 use hashbrown::HashTable;
 
-use arena::Arena;
+use arena::{Arena, Chunk};
+use index::Index;
 use record::{Extra, Key, Links, Record};
 
 pub use expectations::{ExpectEntry, ExpectTable};
@@ -68,6 +70,45 @@ const EMPTY: Ends = Ends {
     len: 0,
 };
 
+/// Memory of entries that were cleared.
+#[derive(Debug)]
+struct Cleared<N> {
+    v4: Vec<Chunk<Record<4, N>>>,
+    v6: Vec<Chunk<Record<16, N>>>,
+    extras: Vec<Chunk<Extra>>,
+    index: Vec<HashTable<u32>>,
+}
+
+impl<N> Default for Cleared<N> {
+    fn default() -> Cleared<N> {
+        Cleared {
+            v4: Vec::new(),
+            v6: Vec::new(),
+            extras: Vec::new(),
+            index: Vec::new(),
+        }
+    }
+}
+
+impl<N> Cleared<N> {
+    /// So many pieces are freed at a time, a millisecond's worth.
+    const SOME: usize = 32;
+
+    fn free_some(&mut self) -> bool {
+        let mut more = false;
+        for _ in 0..Cleared::<N>::SOME {
+            more = self.v4.pop().is_some()
+                | self.v6.pop().is_some()
+                | self.extras.pop().is_some()
+                | self.index.pop().is_some();
+            if !more {
+                break;
+            }
+        }
+        more
+    }
+}
+
 /// A table of flows, each with a note of its owner's.
 ///
 /// Invariants: every entry is in exactly one index under the hash of its key; an
@@ -77,9 +118,10 @@ const EMPTY: Ends = Ends {
 pub struct Cache<N, S = RandomState> {
     v4: Arena<Record<4, N>>,
     v6: Arena<Record<16, N>>,
-    index_v4: HashTable<u32>,
-    index_v6: HashTable<u32>,
+    index_v4: Index,
+    index_v6: Index,
     extras: Arena<Extra>,
+    cleared: Cleared<N>,
     lists: [Ends; List::COUNT],
     members: [usize; u16::BITS as usize],
     hasher: S,
@@ -87,7 +129,7 @@ pub struct Cache<N, S = RandomState> {
 }
 
 impl<N: Note> Cache<N> {
-    /// A cache of at most `limit` flows, its index sized for them and keyed at random.
+    /// A cache of at most `limit` flows, keyed at random. It takes memory as it fills.
     pub fn new(limit: usize) -> Cache<N> {
         Cache::with_hasher(limit, RandomState::new())
     }
@@ -99,9 +141,10 @@ impl<N: Note, S: BuildHasher> Cache<N, S> {
         Cache {
             v4: Arena::new(),
             v6: Arena::new(),
-            index_v4: HashTable::with_capacity(limit),
-            index_v6: HashTable::with_capacity(limit),
+            index_v4: Index::new(limit),
+            index_v6: Index::new(limit),
             extras: Arena::new(),
+            cleared: Cleared::default(),
             lists: [EMPTY; List::COUNT],
             members: [0; u16::BITS as usize],
             hasher,
@@ -130,15 +173,15 @@ impl<N: Note, S: BuildHasher> Cache<N, S> {
             let hash = self.hasher.hash_one(wanted);
             let found = self
                 .index_v4
-                .find(hash, |&n| self.v4[n as usize].has_key(&wanted))?;
-            Some(Slot(*found))
+                .find(hash, |n| self.v4[n as usize].has_key(&wanted))?;
+            Some(Slot(found))
         } else {
             let wanted = Key::<16>::of(key);
             let hash = self.hasher.hash_one(wanted);
             let found = self
                 .index_v6
-                .find(hash, |&n| self.v6[n as usize].has_key(&wanted))?;
-            Some(Slot(*found | Slot::V6))
+                .find(hash, |n| self.v6[n as usize].has_key(&wanted))?;
+            Some(Slot(found | Slot::V6))
         }
     }
 
@@ -157,20 +200,18 @@ impl<N: Note, S: BuildHasher> Cache<N, S> {
             let wanted = record.own_key();
             let n = self.v4.insert(record);
             let (v4, hasher) = (&self.v4, &self.hasher);
-            self.index_v4
-                .insert_unique(hasher.hash_one(wanted), n, |&n| {
-                    hasher.hash_one(v4[n as usize].own_key())
-                });
+            self.index_v4.insert(hasher.hash_one(wanted), n, |n| {
+                hasher.hash_one(v4[n as usize].own_key())
+            });
             Slot(n)
         } else {
             let record = Record::<16, N>::new(flow, extra, now);
             let wanted = record.own_key();
             let n = self.v6.insert(record);
             let (v6, hasher) = (&self.v6, &self.hasher);
-            self.index_v6
-                .insert_unique(hasher.hash_one(wanted), n, |&n| {
-                    hasher.hash_one(v6[n as usize].own_key())
-                });
+            self.index_v6.insert(hasher.hash_one(wanted), n, |n| {
+                hasher.hash_one(v6[n as usize].own_key())
+            });
             Slot(n | Slot::V6)
         };
         self.count(0, N::default().classes());
@@ -250,28 +291,30 @@ impl<N: Note, S: BuildHasher> Cache<N, S> {
         let n = slot.index() as u32;
         if slot.is_v6() {
             let hash = self.hasher.hash_one(self.v6[slot.index()].own_key());
-            if let Ok(entry) = self.index_v6.find_entry(hash, |&m| m == n) {
-                entry.remove();
-            }
+            self.index_v6.remove(hash, n);
             self.v6.remove(n);
         } else {
             let hash = self.hasher.hash_one(self.v4[slot.index()].own_key());
-            if let Ok(entry) = self.index_v4.find_entry(hash, |&m| m == n) {
-                entry.remove();
-            }
+            self.index_v4.remove(hash, n);
             self.v4.remove(n);
         }
     }
 
-    /// Removes all entries.
+    /// Removes all entries. Their memory is freed by [`Cache::tidy`].
     pub fn clear(&mut self) {
-        self.v4.clear();
-        self.v6.clear();
-        self.extras.clear();
-        self.index_v4.clear();
-        self.index_v6.clear();
+        self.cleared.v4.append(&mut self.v4.clear());
+        self.cleared.v6.append(&mut self.v6.clear());
+        self.cleared.extras.append(&mut self.extras.clear());
+        self.cleared.index.append(&mut self.index_v4.clear());
+        self.cleared.index.append(&mut self.index_v6.clear());
         self.lists = [EMPTY; List::COUNT];
         self.members = [0; u16::BITS as usize];
+    }
+
+    /// Frees some of the memory of cleared entries, as that of a million takes too long at
+    /// once. True if there is more.
+    pub fn tidy(&mut self) -> bool {
+        self.cleared.free_some()
     }
 
     /// What is noted about an entry.

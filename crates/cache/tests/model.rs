@@ -24,6 +24,8 @@ enum Op {
     Link(usize, bool),
     Unlink(usize),
     Change(usize, u16, u16),
+    Clear,
+    Tidy,
 }
 
 /// Few enough keys that operations meet the same flow again.
@@ -91,11 +93,13 @@ fn arb_flow() -> impl Strategy<Value = Flow> {
 
 fn arb_op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        3 => arb_flow().prop_map(Op::Put),
-        1 => any::<usize>().prop_map(Op::Remove),
-        2 => any::<(usize, bool)>().prop_map(|(n, l)| Op::Link(n, l)),
-        1 => any::<usize>().prop_map(Op::Unlink),
-        2 => any::<(usize, u16, u16)>().prop_map(|(n, s, c)| Op::Change(n, s, c)),
+        30 => arb_flow().prop_map(Op::Put),
+        10 => any::<usize>().prop_map(Op::Remove),
+        20 => any::<(usize, bool)>().prop_map(|(n, l)| Op::Link(n, l)),
+        10 => any::<usize>().prop_map(Op::Unlink),
+        20 => any::<(usize, u16, u16)>().prop_map(|(n, s, c)| Op::Change(n, s, c)),
+        1 => Just(Op::Clear),
+        1 => Just(Op::Tidy),
     ]
 }
 
@@ -154,6 +158,17 @@ proptest! {
                         held.0 = held.0 & !clear | set;
                     }
                 }
+                Op::Clear => {
+                    let slots = map.keys().map(|key| cache.find(key).unwrap());
+                    stale.extend(slots.map(|slot| cache.ticket(slot)));
+                    cache.clear();
+                    map.clear();
+                    notes.clear();
+                    orders.iter_mut().for_each(VecDeque::clear);
+                }
+                Op::Tidy => {
+                    cache.tidy();
+                }
                 Op::Unlink(n) => {
                     if let Some(key) = nth(&map, n) {
                         cache.unlink(cache.find(&key).unwrap());
@@ -196,4 +211,35 @@ proptest! {
             }
         }
     }
+}
+
+/// The memory of many cleared entries is freed in steps, and the cache is of use meanwhile.
+#[test]
+fn what_was_cleared_is_freed_in_steps() {
+    const COUNT: u32 = 300_000;
+    let flow = |n: u32| {
+        Flow::new(Tuple {
+            addrs: Addrs::V4 {
+                src: n.into(),
+                dst: [9; 4].into(),
+            },
+            proto: Proto::TCP,
+            l4: L4::Ports { src: 1, dst: 80 },
+        })
+    };
+    let mut cache: Cache<Bits> = Cache::new(COUNT as usize);
+    for n in 0..COUNT {
+        cache.insert(&flow(n), Tick(1)).unwrap();
+    }
+    assert!(!cache.tidy(), "nothing was cleared yet");
+    cache.clear();
+    assert!(cache.is_empty() && cache.walk(Position::default()).is_none());
+    let mut steps = 0;
+    while cache.tidy() {
+        cache.insert(&flow(steps), Tick(2)).unwrap();
+        steps += 1;
+    }
+    assert!(steps > 1, "{steps}");
+    assert_eq!(cache.len(), steps as usize);
+    assert!((0..steps).all(|n| cache.find(&flow(n).key()).is_some()));
 }

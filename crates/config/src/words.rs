@@ -77,7 +77,7 @@ pub(crate) static WORDS: &[Word] = &[
         .note(Warning("user-space helpers are not run: load the kernel's, such as nf_conntrack_ftp"))]),
 
     w("HashSize", &[at(&[General], &[NUMBER_UNUSED])
-        .note(Warning("`HashSize` has no effect: tables are sized from `HashLimit`"))]),
+        .note(Warning("`HashSize` has no effect: tables grow by themselves up to `HashLimit`"))]),
     w("HashLimit", &[at(&[General], &[Number(Draft::hash_limit)])]),
     w("LogFile", &[
         at(&[General], &[SwitchOr(Draft::log_switch, &Path(PATH_MAX, |d, p| d.config.log_file = Some(p)))]),

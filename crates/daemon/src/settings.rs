@@ -8,7 +8,7 @@ use replica::{Epoch, LinkSettings, Seq, Settings, TableId};
 
 use crate::sysctl;
 
-/// The original's default, and the least that a table is sized for.
+/// The original's default, and the least bound of a table.
 const LIMIT_DEFAULT: usize = 262_144;
 
 /// Shortest interval of sweeps over the whole table.

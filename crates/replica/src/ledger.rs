@@ -138,6 +138,11 @@ impl Ledger {
         self.tombstones.clear();
     }
 
+    /// Frees some of the memory of cleared entries; true if there is more.
+    pub(crate) fn tidy(&mut self) -> bool {
+        self.flows.tidy()
+    }
+
     /// Gives an entry the next version and its place at the end.
     fn stamp(&mut self, slot: Slot) {
         self.leave(slot);

@@ -401,6 +401,8 @@ impl Replica {
             self.advance_absent(items),
             self.advance_gone(items),
             self.settle_alone(items),
+            self.external.tidy(),
+            self.ledger.tidy(),
         ];
         if more.contains(&true) {
             Progress::More
