@@ -227,7 +227,7 @@ pub struct Config {
     /// Ask the kernel for events of all flows (`nf_conntrack_events` 1 instead of 2)
     /// while the daemon runs. The word is ours; the original does not know it.
     pub conntrack_events: bool,
-    /// Read events that come fast together, every 2 ms, instead of each at once; a word of ours.
+    /// Read events that come fast together, every 2.5 ms, instead of each at once; a word of ours.
     pub gather_events: bool,
     /// Read the table every so many seconds instead of listening to events.
     pub poll_secs: Option<u32>,

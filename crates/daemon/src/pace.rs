@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use replica::Instant;
 
-/// Time between two wake-ups when events come fast.
-const PERIOD: Duration = Duration::from_millis(2);
+/// Time between two wake-ups when events come fast. The longer, the fewer, and the later
+/// the last flow reaches the peer: at a thousand connections a second 99 of 100 shall be in
+/// its kernel within 3 ms.
+const PERIOD: Duration = Duration::from_micros(2500);
 /// So many wake-ups may follow each other at once after a quiet time: a connection that
 /// begins makes three events in the time of a packet there and back.
 const BURST: u32 = 8;
@@ -94,7 +96,7 @@ mod tests {
 
     #[test]
     fn events_slower_than_the_rate_are_never_kept_waiting() {
-        let times: Vec<u64> = (0..1000).map(|n| n * 2000).collect();
+        let times: Vec<u64> = (0..1000).map(|n| n * 2500).collect();
         assert_eq!(read(&mut Pace::default(), times.clone()), times);
     }
 
@@ -105,7 +107,7 @@ mod tests {
             pace.woken(at(0));
         }
         assert_eq!(pace.pause(at(0)), PERIOD);
-        assert_eq!(pace.pause(at(1500)), Duration::from_micros(500));
+        assert_eq!(pace.pause(at(1500)), Duration::from_micros(1000));
     }
 
     #[test]
@@ -113,10 +115,10 @@ mod tests {
         let times: Vec<u64> = (0..10_000).map(|n| n * 1070).collect();
         let mut reads = read(&mut Pace::default(), times.clone());
         for (time, read) in times.iter().zip(&reads) {
-            assert!(read - time <= 2000, "{time} is read at {read}");
+            assert!(read - time <= 2500, "{time} is read at {read}");
         }
         reads.dedup();
-        let periods = 10_000 * 1070 / 2000;
+        let periods = 10_000 * 1070 / 2500;
         assert!(
             (periods..periods + 10).contains(&reads.len()),
             "{}",

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant as OsInstant};
 use anyhow::{Context, Result};
 use replica::{Command, CommandId, Instant, LinkId, Progress, Replica, Role, Which, driver};
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{self, PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::time::Timespec;
 use sys::netlink::Netlink;
 use sys::signal::{Signal, Signals};
 
@@ -260,14 +263,27 @@ impl Loop<'_> {
 
     /// Waits for something to do; `ready` then holds what there is.
     fn wait(&mut self, timeout: Duration) -> Result<()> {
-        let timeout = rustix::time::Timespec {
+        let timeout = Timespec {
             tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
         };
         self.ready.clear();
+        if !self.gathers {
+            return self.collect(&timeout);
+        }
+        // epoll_pwait counts whole milliseconds, and epoll_pwait2 is younger than Linux 5.10.
+        let mut whole = [PollFd::new(&self.epoll, PollFlags::IN)];
+        match event::poll(&mut whole, Some(&timeout)) {
+            Ok(0) | Err(Errno::INTR) => Ok(()),
+            Ok(_) => self.collect(&Timespec::default()),
+            Err(e) => Err(e).context("poll"),
+        }
+    }
+
+    fn collect(&mut self, timeout: &Timespec) -> Result<()> {
         let spare = rustix::buffer::spare_capacity(&mut self.ready);
-        match epoll::wait(&self.epoll, spare, Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        match epoll::wait(&self.epoll, spare, Some(timeout)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(e) => Err(e).context("epoll"),
         }
     }
