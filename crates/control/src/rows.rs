@@ -126,6 +126,18 @@ pub struct Attention {
     pub help: String,
 }
 
+/// A program that listens to new flows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ListenerRow {
+    /// Its process id.
+    pub pid: u32,
+    /// Its name.
+    pub program: String,
+    /// In the network namespace of the command.
+    #[serde(rename = "here")]
+    pub is_here: bool,
+}
+
 /// What moves from one firewall to the other as a whole.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct InstanceRow {
@@ -384,6 +396,10 @@ pub struct StatusRow {
     pub peer: PeerReport,
     /// Links in file order.
     pub links: Vec<LinkReport>,
+    /// Other programs that listen to new flows. The command adds them: to look for them takes
+    /// longer than the daemon may pause.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<ListenerRow>,
     /// What has been received.
     #[serde(flatten, serialize_with = "counted::of_status")]
     pub receive: ReceiveStats,

@@ -13,7 +13,8 @@ use control::findings::{
 };
 use control::reply::{CacheReport, Connected, LinkReport, PeerReport};
 use control::rows::{
-    Attention, Beside, CountersRow, EventRow, ExpectationRow, FlowRow, InstanceRow, StatusRow,
+    Attention, Beside, CountersRow, EventRow, ExpectationRow, FlowRow, InstanceRow, ListenerRow,
+    StatusRow,
 };
 use control::top::{Lag, LinkRates, LinkRow, Queues, Rates, Tables, Talker, Talkers, TopRow};
 use counters::{CacheStats, Counter, Counters, DaemonStats, ReceiveStats, Shown, Stats};
@@ -425,6 +426,11 @@ fn status() {
             connected: Some(Connected::default()),
             ..LinkReport::default()
         }],
+        listeners: vec![ListenerRow {
+            pid: 1,
+            program: "conntrack".to_owned(),
+            is_here: true,
+        }],
         ..StatusRow::default()
     };
     let row = to_json(&row);
@@ -435,6 +441,7 @@ fn status() {
         ("Link", &row["links"][0]),
         ("Instance", &row["instances"][0]),
         ("Attention", &row["attention"][0]),
+        ("Listener", &row["listeners"][0]),
         ("Readiness", &row["ready"]),
         ("Cache", &row["internal"]),
     ] {

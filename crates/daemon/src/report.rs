@@ -329,6 +329,7 @@ impl Loop<'_> {
             external_expectations: expectations.map(|(_, external)| external),
             peer: report.network.peer,
             links: report.links,
+            listeners: Vec::new(),
             receive: stats.receive,
             stats,
             daemon: self.daemon_stats(),

@@ -6,6 +6,7 @@ mod client;
 mod diff;
 mod doctor;
 mod keepalived;
+mod listeners;
 mod listing;
 mod ready;
 mod rehearse;
@@ -23,7 +24,7 @@ use clap::{CommandFactory, Parser};
 use control::Query;
 use control::call::{Call, Outcome as Status, Role, Tail, Task};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::load::load;
 use crate::{Outcome, print};
@@ -86,7 +87,11 @@ fn act(arguments: &Arguments) -> Result<Outcome, Failure> {
             Ok(Outcome::Exit(0))
         }
         Action::Status { form } => {
-            let status = ask_status(path)?;
+            let mut status = ask_status(path)?;
+            let listeners = listeners::others(status["pid"].as_u64().unwrap_or(0));
+            if !listeners.is_empty() {
+                status["listeners"] = json!(listeners);
+            }
             match form.output {
                 Form::Text => print::out(text::status(&status)),
                 Form::Json => print::out(format_args!("{status}\n")),

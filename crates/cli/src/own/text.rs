@@ -181,7 +181,28 @@ pub(crate) fn status(s: &Value) -> String {
             line("note", format!("{count} {} {text}", counter.unit));
         }
     }
+    if let Some(who) = listeners(s["listeners"].as_array().map_or(&[], Vec::as_slice)) {
+        let cost = "the kernel makes an event of each, and a commit takes nearly twice as long";
+        line("note", format!("{who} to new flows: {cost}"));
+    }
     out
+}
+
+/// Who else listens, as subject and verb.
+fn listeners(all: &[Value]) -> Option<String> {
+    let first = all.first()?;
+    let place = if first["here"] == true {
+        ""
+    } else {
+        " in another network namespace"
+    };
+    let program = first["program"].as_str().unwrap_or("?");
+    let who = format!("{program} (process {}){place}", first["pid"]);
+    Some(match all.len() - 1 {
+        0 => format!("{who} listens"),
+        1 => format!("{who} and another program listen"),
+        more => format!("{who} and {more} other programs listen"),
+    })
 }
 
 /// Whether it is safe to fail over now, and why.
@@ -255,6 +276,21 @@ mod tests {
         assert_eq!(of("primary", false, Some(0), true), nobody);
         assert_eq!(of("primary", false, Some(0), false), "NOT SAFE: ?: why");
         assert_eq!(of("backup", false, Some(7), true), "NOT SAFE: ?: why");
+    }
+
+    #[test]
+    fn other_listeners_are_named() {
+        let one = json!({"pid": 812, "program": "ulogd", "here": true});
+        let far = json!({"pid": 7, "program": "conntrackd", "here": false});
+        assert_eq!(listeners(&[]), None);
+        assert_eq!(
+            listeners(std::slice::from_ref(&one)).unwrap(),
+            "ulogd (process 812) listens"
+        );
+        assert_eq!(
+            listeners(&[far, one.clone(), one]).unwrap(),
+            "conntrackd (process 7) in another network namespace and 2 other programs listen"
+        );
     }
 
     #[test]

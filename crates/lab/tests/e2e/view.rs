@@ -1,4 +1,4 @@
-//! Commands that look, compare and foretell: `ftfw diff`.
+//! Commands that look and compare: `ftfw diff`, and who else listens in `ftfw status`.
 
 use std::fs;
 use std::io::Write;
@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lab::daemon::{Daemon, Kind, Mode, Settings};
-use lab::topology::{Options, SERVER};
+use lab::node::Process;
+use lab::topology::{Lab, Options, SERVER};
 use lab::traffic::datagrams;
 use lab::wait;
 use lab::world::World;
@@ -23,6 +24,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("view/diff_finds_what_the_daemon_lacks", kernel),
     ("view/diff_finds_what_the_peer_lacks", peer),
     ("view/diff_is_not_fooled_by_flows_that_change", churn),
+    ("view/status_names_other_listeners", listeners),
 ];
 
 const COUNT: usize = 40;
@@ -73,6 +75,36 @@ fn kernel(world: &World) -> Result<()> {
         row["examples"][0]["flow"]["state"] == "ESTABLISHED",
         "{row}"
     );
+    Ok(())
+}
+
+/// Goal: a program that makes the kernel send events is named, wherever it listens.
+/// Method: FW1 alone; then `conntrack -E` beside it, and beside B.
+fn listeners(world: &World) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    let fw1 = Daemon::start(Kind::Ftfw, &lab.fw[0], 0, &settings(), world.dir())?;
+    let fw1 = fw1.context("no daemon")?;
+    let seen = || -> Result<Value> {
+        let (_, said) = ask(&fw1, &["status", "-o", "json"], "")?;
+        Ok(serde_json::from_str::<Value>(&said)?["listeners"].take())
+    };
+    ensure!(seen()?.is_null(), "FW1's own daemon does not count");
+    for (node, is_here) in [(&lab.fw[0], true), (&lab.b, false)] {
+        let mut c = node.command("conntrack");
+        let c = c.arg("-E").stdout(Stdio::null()).stderr(Stdio::null());
+        let _listener = Process(c.spawn()?);
+        wait::until("it listens", SOON, || seen().is_ok_and(|l| !l.is_null()))?;
+        let found = seen()?;
+        let [one] = found.as_array().map_or(&[][..], Vec::as_slice) else {
+            bail!("one listener: {found}");
+        };
+        ensure!(
+            one["program"] == "conntrack" && one["here"] == is_here,
+            "{one}"
+        );
+        let (_, said) = ask(&fw1, &["status"], "")?;
+        ensure!(said.contains("listens to new flows"), "{said}");
+    }
     Ok(())
 }
 
