@@ -77,6 +77,8 @@ pub struct ConfigFacts {
     pub netlink_buffer: Option<u64>,
     /// `ExpectationSync`.
     pub expectations: bool,
+    /// `Gate`.
+    pub gate: bool,
 }
 
 /// One process.

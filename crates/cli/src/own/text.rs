@@ -209,15 +209,22 @@ fn listeners(all: &[Value]) -> Option<String> {
 pub(super) fn fail_over(s: &Value) -> String {
     let is_safe = s["safe"] == true;
     let is_ready = s["ready"]["is_ready"] != false;
+    let ready = || {
+        if is_safe {
+            super::ready::words(&s["ready"])
+        } else {
+            super::ready::words_behind_not(&s["ready"])
+        }
+    };
     let reason = match (s["role"] == "primary", s["unprotected"].as_u64()) {
         (true, Some(n @ 1..)) => format!("{n} of our flows would be lost"),
         // It is primary for a part, and the rest is the peer's.
-        (true, _) if !is_ready => super::ready::words(&s["ready"]),
+        (true, _) if !is_ready => ready(),
         (true, _) if !is_safe => "no peer is there that would take over".to_owned(),
         (true, Some(0)) => "the peer holds all our flows".to_owned(),
         (true, None) => "the peer does not report what it holds".to_owned(),
         // Nothing was missing when a silent peer was last heard.
-        (false, _) => super::ready::words(&s["ready"]),
+        (false, _) => ready(),
     };
     format!("{}: {reason}", if is_safe { "SAFE" } else { "NOT SAFE" })
 }
@@ -261,7 +268,8 @@ mod tests {
     #[test]
     fn whether_it_is_safe_has_a_reason() {
         let of = |role: &str, is_safe: bool, unprotected: Option<u64>, is_ready: bool| {
-            let ready = json!({"verdict": "?", "is_ready": is_ready, "reason": "why"});
+            let verdict = if is_ready { "in sync" } else { "not" };
+            let ready = json!({"verdict": verdict, "is_ready": is_ready, "reason": "why"});
             let status = json!({
                 "role": role, "safe": is_safe, "unprotected": unprotected, "ready": ready,
             });
@@ -274,8 +282,11 @@ mod tests {
         let nobody = "NOT SAFE: no peer is there that would take over";
         assert_eq!(of("primary", false, None, true), nobody);
         assert_eq!(of("primary", false, Some(0), true), nobody);
-        assert_eq!(of("primary", false, Some(0), false), "NOT SAFE: ?: why");
-        assert_eq!(of("backup", false, Some(7), true), "NOT SAFE: ?: why");
+        assert_eq!(of("primary", false, Some(0), false), "NOT SAFE: why");
+        assert_eq!(of("backup", false, Some(7), false), "NOT SAFE: why");
+        let behind = "NOT SAFE: in sync: why";
+        assert_eq!(of("backup", false, Some(7), true), behind);
+        assert_eq!(of("backup", true, Some(7), true), "SAFE: in sync: why");
     }
 
     #[test]

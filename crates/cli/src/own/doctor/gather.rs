@@ -125,6 +125,7 @@ fn configuration(path: &Path) -> (Option<Config>, ConfigFacts) {
         });
         facts.transport = transport.map(str::to_owned);
         facts.expectations = sync.expectation_sync.is_some();
+        facts.gate = sync.gate.is_some();
     }
     (Some(config), facts)
 }

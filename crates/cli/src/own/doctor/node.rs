@@ -329,6 +329,14 @@ fn rules(facts: &Facts, found: &mut Findings) {
         let why = "A takeover may be faster than its flows. Segments of flows that are not known \
                    yet are INVALID; a RST ends their connections.";
         match (verdict.as_str(), hook.as_str()) {
+            ("accepted", _) if facts.config.gate => found.add(
+                Level::Warning,
+                "invalid-behind-gate",
+                what("INVALID segments are not dropped"),
+                "Until a takeover is complete the gate drops them. Afterwards a late segment of a \
+                 live connection may be answered by a RST, or forwarded untranslated.",
+                Some("in this chain, before other rules: ct state invalid drop".to_owned()),
+            ),
             ("rejected", _) => found.add(
                 Level::Problem,
                 "invalid-rejected",

@@ -169,6 +169,10 @@ const BROKEN: &[(&str, Level, &str, Break)] = &[
     ("invalid-accepted", Level::Problem, "here", |a, _| {
         a.rules.invalid = fate("input", "accepted");
     }),
+    ("invalid-behind-gate", Level::Warning, "here", |a, _| {
+        a.rules.invalid = fate("input", "accepted");
+        a.config.gate = true;
+    }),
     ("invalid-forwarded", Level::Warning, "here", |a, _| {
         a.rules.invalid = fate("forward", "accepted");
     }),

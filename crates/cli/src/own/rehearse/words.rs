@@ -8,8 +8,8 @@ use exchange::rehearsal::{Example, Foreseen, Group, Reason};
 use replica::KernelError;
 
 /// The verdict; then each reason with examples and what to do.
-pub(super) fn text(row: &RehearsalRow, foreseen: &Foreseen) -> String {
-    let mut out = verdict(row);
+pub(super) fn text(row: &RehearsalRow, foreseen: &Foreseen, injects: bool) -> String {
+    let mut out = verdict(row, injects);
     out.push('\n');
     for group in &foreseen.groups {
         let why = why(group);
@@ -42,12 +42,15 @@ pub(super) fn text(row: &RehearsalRow, foreseen: &Foreseen) -> String {
     out
 }
 
-/// One line.
-fn verdict(row: &RehearsalRow) -> String {
+/// One line. `injects`: the peer's flows go into the kernel as they are announced.
+fn verdict(row: &RehearsalRow, injects: bool) -> String {
     let mut out = match (row.flows, row.refused, row.updated) {
-        (0, ..) => return "nothing to commit: with direct injection the flows are in the kernel already; otherwise \
-                    the peer has announced none"
-            .to_owned(),
+        (0, ..) if injects => {
+            return "nothing to commit: with direct injection the peer's flows are in the kernel \
+                    already; `ftfw status` says if some were refused"
+                .to_owned();
+        }
+        (0, ..) => return "nothing to commit: the peer has announced no flow".to_owned(),
         (all, 0, 0) => format!("all {all} flows would be created; 0 refused"),
         (all, 0, there) => {
             let created = row.created;
@@ -169,8 +172,15 @@ mod tests {
     }
 
     #[test]
+    fn without_flows_it_says_which_set_up_has_none() {
+        let none = row(0, 0, 0);
+        assert!(verdict(&none, true).contains("in the kernel already"));
+        assert!(verdict(&none, false).ends_with("the peer has announced no flow"));
+    }
+
+    #[test]
     fn the_first_line_is_the_verdict() {
-        let line = |created, updated, refused| verdict(&row(created, updated, refused));
+        let line = |created, updated, refused| verdict(&row(created, updated, refused), false);
         assert_eq!(
             line(12000, 0, 0),
             "all 12000 flows would be created; 0 refused"
@@ -183,7 +193,7 @@ mod tests {
         assert!(line(0, 0, 0).starts_with("nothing to commit"));
         let mut lessened = row(3, 0, 0);
         lessened.lessened = 2;
-        assert!(verdict(&lessened).ends_with("; 2 without their helper or master"));
+        assert!(verdict(&lessened, false).ends_with("; 2 without their helper or master"));
     }
 
     #[test]
@@ -211,7 +221,7 @@ mod tests {
         let mut row = row(1, 0, 3);
         row.expectations = 4;
         row.room = None;
-        let text = text(&row, &foreseen);
+        let text = text(&row, &foreseen, false);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(
             lines[1],
