@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 /// Name of the table, of the family `inet`.
 pub const TABLE: &str = "ftfw_gate";
+/// Its only chain.
+pub const CHAIN: &str = "prerouting";
 /// Sets of the table: networks whose packets are not forwarded, and virtual addresses; of IPv4
 /// and of IPv6 in turn.
 pub const SETS: [&str; 4] = ["forwarded4", "forwarded6", "virtual4", "virtual6"];
@@ -26,8 +28,8 @@ table inet {TABLE} {{
             "\tset {name} {{ type {kind}; flags interval, timeout; }}"
         );
     }
-    text += "\tchain prerouting {
-\t\t# Behind connection tracking (-200) and before translation (-100): what is dropped here
+    let _ = writeln!(text, "\tchain {CHAIN} {{");
+    text += "\t\t# Behind connection tracking (-200) and before translation (-100): what is dropped here
 \t\t# leaves no flow, and nothing answers it.
 \t\ttype filter hook prerouting priority -190; policy accept;
 \t\t# Neighbour discovery is untracked.

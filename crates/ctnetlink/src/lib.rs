@@ -10,6 +10,7 @@
 //! never fail a message.
 
 mod attr;
+mod chain;
 mod conntrack;
 mod details;
 mod expect;
@@ -20,6 +21,7 @@ mod request;
 mod sets;
 mod stats;
 
+pub use chain::{chain_rules, put_chain_request};
 pub use conntrack::decode_flow;
 pub use details::{Counters, Details, TcpFlags, decode_details};
 pub use expect::decode_expectation;

@@ -284,8 +284,8 @@ impl Loop<'_> {
             Ok(false) => None,
             Ok(true) => Some(Line::new(
                 Level::Notice,
-                "the table of the gate was gone, and has been loaded again: has somebody flushed \
-                 the rules?"
+                "the table of the gate or its rules were gone, and it has been loaded again: has \
+                 somebody flushed the rules?"
                     .to_owned(),
                 Fields::default(),
             )),

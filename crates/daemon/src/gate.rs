@@ -4,7 +4,8 @@
 //! Their elements expire, so a daemon that dies leaves no closed gate behind.
 //!
 //! The table can go at any time: `nft flush ruleset`, which is also what a restart of
-//! `nftables.service` does. The next write then finds none, and it is loaded again.
+//! `nftables.service` does. `nft flush table` takes its rules and leaves the sets. So before
+//! each write its rules are counted, and if some are gone it is loaded again.
 
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -13,8 +14,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use config::Instance;
-use config::gate::{SETS, TABLE};
-use ctnetlink::{Message, SetOfNetworks, decode, messages, put_sets};
+use config::gate::{CHAIN, SETS, TABLE};
+use ctnetlink::{
+    Message, SetOfNetworks, chain_rules, decode, messages, put_chain_request, put_sets,
+};
 use flow::Prefix;
 use sys::netlink::{Netlink, RECEIVE_BYTES};
 
@@ -27,6 +30,8 @@ pub(crate) struct Gate {
     seq: u32,
     buffer: Vec<u8>,
     timeout: Duration,
+    /// How many rules the table has.
+    rules: u32,
 }
 
 impl Gate {
@@ -36,28 +41,35 @@ impl Gate {
     /// `nft` is missing, or the kernel lacks what the rules need.
     pub(crate) fn load(timeout: Duration) -> Result<Gate> {
         nft(&config::gate::rules()).context("can't load the rules of the gate")?;
-        Ok(Gate {
+        let mut gate = Gate {
             socket: Netlink::open(true).context("netlink socket for the gate")?,
             seq: 0,
             buffer: vec![0; RECEIVE_BYTES],
             timeout,
-        })
+            rules: 0,
+        };
+        gate.rules = gate
+            .count_rules()
+            .context("the rules of the gate cannot be read")?;
+        Ok(gate)
     }
 
     /// Keeps out what belongs to these instances and, with `all_forwarded`, everything that
-    /// would be forwarded; for as long as the gate's timeout. True if the table was gone and
-    /// has been loaded again.
+    /// would be forwarded; for as long as the gate's timeout. True if the table or some of its
+    /// rules were gone, and it has been loaded again.
     ///
     /// # Errors
     /// The kernel has refused it, or has not answered: what it held before stands.
     pub(crate) fn keep_out(&mut self, closed: &[&Instance], all_forwarded: bool) -> Result<bool> {
         let sets = sets(closed, all_forwarded);
-        let is_gone = match self.write(&sets) {
+        let written = match self.has_its_rules() {
+            Ok(true) => self.write(&sets).map(|()| true),
+            other => other,
+        };
+        let is_gone = match written {
+            Ok(is_whole) => !is_whole,
             Err(e) if e.kind() == io::ErrorKind::NotFound => true,
-            written => {
-                written.context(REFUSED)?;
-                false
-            }
+            Err(e) => return Err(e).context(REFUSED),
         };
         if is_gone {
             nft(&config::gate::rules()).context("can't load the rules of the gate again")?;
@@ -66,17 +78,41 @@ impl Gate {
         Ok(is_gone)
     }
 
+    fn has_its_rules(&mut self) -> io::Result<bool> {
+        Ok(self.count_rules()? >= self.rules)
+    }
+
+    fn count_rules(&mut self) -> io::Result<u32> {
+        self.seq = self.seq.wrapping_add(1);
+        let mut request = Vec::new();
+        put_chain_request(&mut request, self.seq, TABLE, CHAIN);
+        let mut rules = None;
+        self.ask(&request, |bytes| {
+            for message in messages(bytes).flatten() {
+                rules = rules.or(chain_rules(&message).ok().flatten());
+            }
+        })?;
+        rules.ok_or_else(|| io::Error::other("it has not told about the chain"))
+    }
+
     fn write(&mut self, sets: &[SetOfNetworks<'_>]) -> io::Result<()> {
         self.seq = self.seq.wrapping_add(1);
         let mut batch = Vec::new();
         put_sets(&mut batch, self.seq, TABLE, sets, self.timeout);
-        // An answer that an earlier write left behind is not the answer to this one.
+        self.ask(&batch, |_| {})
+    }
+
+    /// Sends requests, of which the last is to be acknowledged. `see` gets what the kernel
+    /// answers.
+    fn ask(&mut self, requests: &[u8], mut see: impl FnMut(&[u8])) -> io::Result<()> {
+        // An answer that an earlier request left behind is not the answer to this one.
         while self.socket.receive(&mut self.buffer).is_ok() {}
-        self.socket.send(&batch)?;
+        self.socket.send(requests)?;
         // The kernel has answered when `send` returns: errors, or that all is done.
         let mut answer = None;
         while let Ok(bytes) = self.socket.receive(&mut self.buffer) {
             note_answer(&mut answer, bytes);
+            see(bytes);
         }
         match answer {
             Some(0) => Ok(()),

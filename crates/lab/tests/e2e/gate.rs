@@ -159,6 +159,16 @@ fn flushed(world: &World) -> Result<()> {
     ensure!(standing(&pair, "default")? == ("backup".into(), "closed".into()));
     let log = pair.fw2.log();
     ensure!(log.contains("has been loaded again"), "{log}");
+    // Or the rules alone, which leaves the sets.
+    let drops = || {
+        fw2.run("nft list table inet ftfw_gate")
+            .is_ok_and(|table| table.matches("counter").count() == 6)
+    };
+    ensure!(drops(), "six rules count and drop");
+    fw2.run("nft flush table inet ftfw_gate")?;
+    ensure!(!drops() && is_closed(), "the sets are left");
+    wait::until("the rules are there again", SOON, drops)?;
+    ensure!(is_closed());
     // While it is open nobody looks; the next change loads it.
     pair.fw2.own(&["primary"])?;
     fw2.run("nft flush ruleset")?;
