@@ -116,6 +116,8 @@ fn serve(
 
 /// What a parent reads after a complete start; anything else is the reason why there is none.
 const STARTED: &[u8] = b"\0";
+/// A command that looks whether a daemon lives has the lock for a moment.
+const LOOK_MAX: Duration = Duration::from_secs(1);
 
 enum Split {
     /// Has waited for the child, and knows how its start went.
@@ -321,7 +323,7 @@ fn core(
 fn take_lock(config: &Config) -> Result<(File, OwnFile)> {
     let path = &config.lock_file;
     let file = place::open_lock(path).with_context(|| format!("lockfile '{}'", path.display()))?;
-    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    if !lock(&file) {
         bail!(
             "lockfile '{}' exists, perhaps conntrackd already running?",
             path.display()
@@ -332,6 +334,18 @@ fn take_lock(config: &Config) -> Result<(File, OwnFile)> {
         place::check_socket(control).with_context(|| no_socket(control))?;
     }
     Ok((file, OwnFile::at(Place::Lock, path)?))
+}
+
+/// False if somebody else holds the lock for longer than a command that looks at it.
+fn lock(file: &File) -> bool {
+    let until = Instant::now() + LOOK_MAX;
+    while rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::sleep(LOOK_MAX / 20);
+    }
+    true
 }
 
 fn open_control(config: &Config, guards: &mut Guards) -> Result<Clients> {
@@ -398,4 +412,25 @@ fn open_events(
         }
     }
     Ok(Some(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_a_command_has_for_a_moment_is_waited_for() {
+        let path = std::env::temp_dir().join(format!("ftfw-lock-{}", std::process::id()));
+        let command = place::open_lock(&path).unwrap();
+        rustix::fs::flock(&command, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let daemon = place::open_lock(&path).unwrap();
+        assert!(!lock(&daemon), "another daemon keeps it");
+        let looks = std::thread::spawn(move || {
+            std::thread::sleep(LOOK_MAX / 10);
+            drop(command);
+        });
+        assert!(lock(&daemon));
+        looks.join().unwrap();
+        std::fs::remove_file(&path).unwrap();
+    }
 }
