@@ -83,4 +83,4 @@ bench:
 	target/release/ftfw-lab bench gate
 	target/release/ftfw-lab bench hostile --rounds 1
 	target/release/ftfw-sim --seeds 1000
-	cargo bench -p ftfw-ctnetlink
+	cargo bench -p ftfw-ctnetlink -p ftfw-cache
