@@ -175,10 +175,15 @@ impl Gate {
 /// `vrrp_sync_group` of keepalived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
-    /// Its name, as the HA manager has it; `default` if its addresses stand in `Gate` itself.
+    /// Its name, as the HA manager has it; [`Instance::DEFAULT`] if its addresses stand in `Gate` itself.
     pub name: String,
     /// Its virtual addresses, and the networks of its clients.
     pub addresses: Vec<Prefix>,
+}
+
+impl Instance {
+    /// Name of the only instance, if its addresses stand in `Gate` itself or nobody names one.
+    pub const DEFAULT: &str = "default";
 }
 
 /// The `Stats` section: a line about each flow that has ended.

@@ -18,8 +18,6 @@ use config::Instance;
 use control::call::{Outcome, Role, Step};
 use replica::{Command, CommandId, Instant, Objects};
 
-/// Name of the only instance, if none is configured and none named.
-const DEFAULT: &str = "default";
 /// Changes of role that may wait for one that is under way.
 const WAITING_MAX: usize = 64;
 
@@ -178,7 +176,7 @@ impl Roles {
         if name.is_none() && self.list.len() == 1 {
             return Ok(0);
         }
-        let wanted = name.unwrap_or(DEFAULT);
+        let wanted = name.unwrap_or(Instance::DEFAULT);
         if let Some(place) = self.list.iter().position(|known| known.of.name == wanted) {
             return Ok(place);
         }

@@ -24,8 +24,7 @@ use super::arguments::{Diff, Form};
 use super::client::Failure;
 use super::listing::list;
 use super::row;
-use super::{FAILED, ask_status};
-use crate::load::load;
+use super::{FAILED, ask_status, load_replicating};
 use crate::{Outcome, print};
 use compare::{Comparison, Counts, Difference, Side, fields};
 
@@ -41,12 +40,7 @@ const YOUNG_SECS: u64 = 2;
 /// Compares, and prints what it has found.
 pub(super) fn run(config: &Path, wanted: &Diff) -> Result<Outcome, Failure> {
     let begun = Instant::now();
-    let loaded = load(config).map_err(Failure::plain)?.config;
-    let Some(sync) = &loaded.sync else {
-        return Err(Failure::plain(
-            "this daemon does not replicate: no section Sync in the configuration",
-        ));
-    };
+    let (loaded, sync) = load_replicating(config)?;
     let status = ask_status(config)?;
     if status["internal"]["enabled"] == false {
         return Err(Failure {
@@ -56,7 +50,7 @@ pub(super) fn run(config: &Path, wanted: &Diff) -> Result<Outcome, Failure> {
     }
     let mut comparison = Comparison::new(wanted.sample.into(), EXAMPLES_MAX);
     match &wanted.peer {
-        None => with_kernel(config, &loaded, sync, &mut comparison)?,
+        None => with_kernel(config, &loaded, &sync, &mut comparison)?,
         Some(peer) => with_peer(config, peer, begun, &mut comparison)?,
     }
     let (counts, changing, examples) = comparison.finish();

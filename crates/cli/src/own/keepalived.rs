@@ -21,6 +21,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use config::Instance;
 use control::call::{Call, Role, Task};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
@@ -52,8 +53,6 @@ const LINE_MAX: usize = 4096;
 const SHOWN_MAX: usize = 80;
 /// What the kernel's pipes hold, unless somebody has changed it.
 const PIPE_BYTES: usize = 65_536;
-/// Name of the daemon's only instance.
-const DEFAULT: &str = "default";
 
 /// What keepalived has last written of each instance that is followed.
 type Wanted = BTreeMap<String, Role>;
@@ -180,7 +179,7 @@ impl Followed {
         let gate = loaded.config.sync.and_then(|sync| sync.gate);
         let instances = gate.map_or_else(Vec::new, |gate| gate.instances);
         let (default, names): (Vec<_>, Vec<_>) =
-            (instances.into_iter().map(|i| i.name)).partition(|name| name == DEFAULT);
+            (instances.into_iter().map(|i| i.name)).partition(|name| name == Instance::DEFAULT);
         Ok(Followed {
             has_default: !default.is_empty() || names.is_empty(),
             names,
@@ -238,7 +237,7 @@ fn note(wanted: &mut Wanted, followed: &Followed, line: &str) {
     if followed.names.iter().any(|followed| followed == name) {
         wanted.insert(name.to_owned(), role);
     } else if followed.has_default {
-        wanted.insert(DEFAULT.to_owned(), role);
+        wanted.insert(Instance::DEFAULT.to_owned(), role);
     }
 }
 
@@ -270,7 +269,7 @@ fn reconcile(config: &Path, wanted: &Wanted) -> String {
         Err(failure) => return failure.error,
     };
     let ask = |name: &str, role: Role| {
-        let instance = (name != DEFAULT).then(|| name.to_owned());
+        let instance = (name != Instance::DEFAULT).then(|| name.to_owned());
         let call = Call::new(Task::Role { role, instance }, false);
         let done = client::ask(config, &call, |line| {
             print::out(format_args!("{line}\n"));
@@ -307,7 +306,7 @@ fn each(
 fn role_of<'a>(status: &'a Value, name: &str) -> Option<&'a str> {
     let list = status["instances"].as_array()?;
     let instance = match &list[..] {
-        [only] if name == DEFAULT => only,
+        [only] if name == Instance::DEFAULT => only,
         _ => list.iter().find(|i| i["name"] == name)?,
     };
     instance["role"].as_str()
@@ -382,7 +381,7 @@ mod tests {
         followed.has_default = true;
         note(&mut wanted, &followed, "GROUP \"G\" MASTER 1");
         let all: Vec<_> = wanted.iter().map(|(n, r)| (n.as_str(), *r)).collect();
-        let default = (DEFAULT, Role::Primary);
+        let default = (Instance::DEFAULT, Role::Primary);
         assert_eq!(all, [("A", Role::Primary), ("B", Role::Backup), default]);
     }
 
@@ -431,8 +430,15 @@ mod tests {
             json!({ "instances": list })
         };
         let role = |names: &[&str], name| role_of(&status(names), name).is_some();
-        assert!(role(&["slip"], DEFAULT) && role(&["slip", DEFAULT], DEFAULT));
-        assert!(!role(&["slip", "A"], DEFAULT) && !role(&[], DEFAULT) && !role(&["slip"], "A"));
+        assert!(
+            role(&["slip"], Instance::DEFAULT)
+                && role(&["slip", Instance::DEFAULT], Instance::DEFAULT)
+        );
+        assert!(
+            !role(&["slip", "A"], Instance::DEFAULT)
+                && !role(&[], Instance::DEFAULT)
+                && !role(&["slip"], "A")
+        );
     }
 
     #[test]

@@ -21,6 +21,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
+use config::{Config, Sync};
 use control::Query;
 use control::call::{Call, Outcome as Status, Role, Tail, Task};
 
@@ -120,6 +121,15 @@ fn act(arguments: &Arguments) -> Result<Outcome, Failure> {
             }))
         }
     }
+}
+
+/// The configuration of a daemon that replicates, and what its section Sync says.
+fn load_replicating(config: &Path) -> Result<(Config, Sync), Failure> {
+    let loaded = load(config).map_err(Failure::plain)?.config;
+    let sync = loaded.sync.clone().ok_or_else(|| {
+        Failure::plain("this daemon does not replicate: no section Sync in the configuration")
+    })?;
+    Ok((loaded, sync))
 }
 
 /// A daemon that has not answered for this long hangs.

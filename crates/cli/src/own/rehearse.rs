@@ -20,8 +20,7 @@ use serde_json::Value;
 use super::arguments::{Form, Output};
 use super::client::Failure;
 use super::listing::{flows_of, list};
-use super::{PARTIAL, ask_status};
-use crate::load::load;
+use super::{PARTIAL, ask_status, load_replicating};
 use crate::{Outcome, print};
 
 /// Flows of the kernel that are copied at once.
@@ -30,12 +29,7 @@ const COPIED_AT_ONCE: usize = 256;
 /// Rehearses, and prints what would come of it.
 pub(super) fn run(config: &Path, form: Output) -> Result<Outcome, Failure> {
     let begun = Instant::now();
-    let loaded = load(config).map_err(Failure::plain)?.config;
-    let Some(sync) = &loaded.sync else {
-        return Err(Failure::plain(
-            "this daemon does not replicate: no section Sync in the configuration",
-        ));
-    };
+    let (_, sync) = load_replicating(config)?;
     let status = ask_status(config)?;
     if status["committing"] == true {
         return Err(Failure {

@@ -9,8 +9,6 @@ use crate::lexer::Token;
 use crate::meaning::Family;
 use crate::{Gate, Instance};
 
-/// Name of the instance whose addresses stand in `Gate` itself.
-pub(crate) const DEFAULT: &str = "default";
 /// Longest name of an instance in bytes.
 const NAME_MAX: usize = 64;
 /// Longest time in seconds after which a gate that should be open opens by itself.
@@ -97,10 +95,10 @@ impl Draft {
             return;
         }
         let instances = &mut self.gate().instances;
-        match instances.iter_mut().find(|i| i.name == DEFAULT) {
+        match instances.iter_mut().find(|i| i.name == Instance::DEFAULT) {
             Some(instance) => instance.addresses.push(prefix),
             None => instances.push(Instance {
-                name: DEFAULT.to_owned(),
+                name: Instance::DEFAULT.to_owned(),
                 addresses: vec![prefix],
             }),
         }
