@@ -1,7 +1,7 @@
 # ftfw. `make demo` and `make test` install what is missing (as root, saying what)
 # and remove everything that a run made.
 
-.PHONY: all check test test-full demo bench manual book deb test-package clean
+.PHONY: all check test test-full demo bench evaluation manual book deb test-package clean
 
 # none: no daemon, the control experiment; conntrackd: Debian's; ftfw: ours.
 DAEMON ?= all
@@ -60,6 +60,14 @@ test-package: deb
 
 clean:
 	cargo clean
+
+# What replication costs, beside conntrackd in one run, as a report with charts in
+# target/evaluation. About 50 minutes; with QUICK=1 under three.
+QUICK ?=
+evaluation:
+	scripts/need packages
+	cargo build --release
+	target/release/ftfw-lab evaluation $(if $(QUICK),--quick)
 
 # Beside conntrackd in one run: read the ratios. About 45 minutes.
 bench:

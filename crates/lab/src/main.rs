@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use lab::bench::{self, Family, Plan};
 use lab::daemon::{Kind, Mode, Settings};
 use lab::dashboard::{self, Board};
+use lab::evaluation;
 use lab::loss;
 use lab::setups::{Setup, asymmetric};
 use lab::topology::Options;
@@ -104,6 +105,11 @@ enum Action {
         /// Seconds
         #[arg(long, default_value_t = 120)]
         length: u64,
+    },
+    /// Reproduce the original's evaluation beside conntrackd, as a report with charts
+    Evaluation {
+        #[command(flatten)]
+        plan: evaluation::Plan,
     },
     /// Measure ftfw beside conntrackd in one run
     Bench {
@@ -216,6 +222,10 @@ fn run() -> Result<ExitCode> {
     match arguments.action {
         Action::Bench { what, plan } => {
             measure(&world, what, &plan)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Evaluation { plan } => {
+            evaluation::run(&world, &plan)?;
             Ok(ExitCode::SUCCESS)
         }
         Action::Dashboard { to, length } => {

@@ -24,7 +24,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 const UNIT: &str = "µs per connection";
 
 /// A laboratory with a server of HTTP on B.
-pub(super) fn lab() -> Result<(Lab, SocketAddr)> {
+pub(crate) fn lab() -> Result<(Lab, SocketAddr)> {
     let lab = Lab::build(Options::default())?;
     many_connections(&lab)?;
     let server = SocketAddr::new(SERVER.parse()?, 80);

@@ -170,7 +170,7 @@ fn thread_cpu() -> Duration {
 
 /// Whether the kernel makes events of what happens in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Events {
+pub(crate) enum Events {
     /// It makes none: nobody listens.
     None,
     /// It makes each, and nobody receives it: so it is on a firewall whose daemon does not

@@ -6,19 +6,19 @@
 
 pub mod asymmetric;
 mod bulk;
-mod commit;
+pub(crate) mod commit;
 mod events;
 mod external;
 mod flows;
 mod gate;
 mod hostile;
-mod http;
+pub(crate) mod http;
 mod idle;
 mod lag;
 mod load;
 mod loss;
-mod pair;
-mod table;
+pub(crate) mod pair;
+pub(crate) mod table;
 
 use std::path::PathBuf;
 
@@ -75,41 +75,43 @@ impl Plan {
 
     /// conntrackd, ours, and another build of ours if one is given.
     fn programs(&self) -> Vec<(&'static str, Program)> {
-        let ours = |path: &Option<PathBuf>| Program {
-            kind: Kind::Ftfw,
-            path: path.clone(),
-        };
-        let mut programs = vec![
-            (
-                CONNTRACKD,
-                Program {
-                    kind: Kind::Conntrackd,
-                    path: None,
-                },
-            ),
-            (FTFW, ours(&self.ftfw)),
-        ];
+        let mut programs = both(self.ftfw.clone());
         if self.beside.is_some() {
-            programs.push((BESIDE, ours(&self.beside)));
+            let path = self.beside.clone();
+            let kind = Kind::Ftfw;
+            programs.push((BESIDE, Program { kind, path }));
         }
         programs
     }
 }
 
+/// conntrackd and ours, the one built beside this program if `ftfw` names none.
+pub(crate) fn both(ftfw: Option<PathBuf>) -> Vec<(&'static str, Program)> {
+    let original = Program {
+        kind: Kind::Conntrackd,
+        path: None,
+    };
+    let ours = Program {
+        kind: Kind::Ftfw,
+        path: ftfw,
+    };
+    vec![(CONNTRACKD, original), (FTFW, ours)]
+}
+
 /// Names of contenders.
-const CONNTRACKD: &str = "conntrackd";
-const FTFW: &str = "ftfw";
+pub(crate) const CONNTRACKD: &str = "conntrackd";
+pub(crate) const FTFW: &str = "ftfw";
 const BESIDE: &str = "other ftfw";
 /// The requests alone, by a program that does nothing else.
-const KERNEL: &str = "kernel";
+pub(crate) const KERNEL: &str = "kernel";
 /// The same while the kernel makes an event of each, as it does when any daemon listens.
-const KERNEL_EVENTS: &str = "kernel with events";
+pub(crate) const KERNEL_EVENTS: &str = "kernel with events";
 
 /// A program that replicates.
 #[derive(Clone, Debug)]
-struct Program {
-    kind: Kind,
-    path: Option<PathBuf>,
+pub(crate) struct Program {
+    pub(crate) kind: Kind,
+    pub(crate) path: Option<PathBuf>,
 }
 
 impl Program {
@@ -124,14 +126,14 @@ impl Program {
 
 /// One measured number.
 #[derive(Clone, Debug)]
-struct Figure {
+pub(crate) struct Figure {
     name: String,
     unit: &'static str,
     value: f64,
 }
 
 impl Figure {
-    fn new(name: impl Into<String>, unit: &'static str, value: f64) -> Figure {
+    pub(crate) fn new(name: impl Into<String>, unit: &'static str, value: f64) -> Figure {
         Figure {
             name: name.into(),
             unit,
@@ -184,10 +186,23 @@ fn alternate<S>(
     rounds: usize,
     contenders: &[(&'static str, S)],
     goals: &[Goal],
-    mut measure: impl FnMut(&S, usize) -> Result<Vec<Figure>>,
+    measure: impl FnMut(&S, usize) -> Result<Vec<Figure>>,
 ) -> Result<()> {
     println!("{title}");
     println!("  {}", table::circumstances());
+    let table = collect(rounds, contenders, measure, |reason| println!("  {reason}"));
+    println!("  load average at the end: {}", table::load_average());
+    table.print(goals, rounds)
+}
+
+/// Measures each contender once a round, one after the other. `say` gets the reason why a
+/// measurement does not count.
+pub(crate) fn collect<S>(
+    rounds: usize,
+    contenders: &[(&'static str, S)],
+    mut measure: impl FnMut(&S, usize) -> Result<Vec<Figure>>,
+    mut say: impl FnMut(String),
+) -> Table {
     let mut table = Table::new(contenders.iter().map(|(name, _)| *name).collect());
     for round in 0..rounds {
         // There and back: whoever is last in one round is first in the next.
@@ -199,10 +214,12 @@ fn alternate<S>(
         for (name, subject) in order {
             match measure(subject, round) {
                 Ok(figures) => table.add(name, round, figures),
-                Err(e) => println!("  round {}, {name}: does not count: {e:#}", round + 1),
+                Err(e) => say(format!(
+                    "round {}, {name}: does not count: {e:#}",
+                    round + 1
+                )),
             }
         }
     }
-    println!("  load average at the end: {}", table::load_average());
-    table.print(goals, rounds)
+    table
 }

@@ -15,20 +15,20 @@ use crate::world::World;
 /// In this time two daemons in FT-FW have greeted each other.
 const GREETING: Duration = Duration::from_millis(2500);
 /// How long a pair may take until it holds what it should.
-pub(super) const LATEST: Duration = Duration::from_secs(15);
+pub(crate) const LATEST: Duration = Duration::from_secs(15);
 /// Flows that a firewall may hold beside those of the measurement: its link, and what the
 /// machines do by themselves.
 const OTHERS: u64 = 20;
 
 /// The daemons of FW1, the sender, and FW2, the receiver.
-pub(super) struct Pair {
-    pub(super) daemons: [Daemon; 2],
+pub(crate) struct Pair {
+    pub(crate) daemons: [Daemon; 2],
     lab: Lab,
 }
 
 impl Pair {
     /// Starts both on empty tables and waits until they have greeted each other.
-    pub(super) fn start(
+    pub(crate) fn start(
         world: &World,
         lab: &Lab,
         program: &Program,
@@ -41,7 +41,7 @@ impl Pair {
     }
 
     /// The same on the tables as they are.
-    pub(super) fn start_on_tables(
+    pub(crate) fn start_on_tables(
         world: &World,
         lab: &Lab,
         program: &Program,
@@ -65,12 +65,12 @@ impl Pair {
     }
 
     /// CPU time of each, all threads, in nanoseconds.
-    pub(super) fn cpu_ns(&self) -> Result<[u64; 2]> {
+    pub(crate) fn cpu_ns(&self) -> Result<[u64; 2]> {
         Ok([self.daemons[0].cpu_ns()?, self.daemons[1].cpu_ns()?])
     }
 
     /// CPU time of each since then, in microseconds, divided by `count`.
-    pub(super) fn cpu_us_since(&self, before: [u64; 2], count: u32) -> Result<[f64; 2]> {
+    pub(crate) fn cpu_us_since(&self, before: [u64; 2], count: u32) -> Result<[f64; 2]> {
         let now = self.cpu_ns()?;
         let each = |n: usize| (now[n] - before[n]) as f64 / 1000.0 / f64::from(count);
         Ok([each(0), each(1)])
@@ -80,7 +80,7 @@ impl Pair {
     ///
     /// # Errors
     /// If it never does: what was measured meanwhile does not count.
-    pub(super) fn wait_for(&self, place: Place, count: u32) -> Result<()> {
+    pub(crate) fn wait_for(&self, place: Place, count: u32) -> Result<()> {
         let count = u64::from(count);
         let mut held = 0;
         wait::until("the flows are there", LATEST, || {
@@ -91,7 +91,7 @@ impl Pair {
     }
 
     /// Number of flows in a place.
-    pub(super) fn held(&self, place: Place) -> Result<u64> {
+    pub(crate) fn held(&self, place: Place) -> Result<u64> {
         match place {
             Place::InternalCache => cached(&self.daemons[0], 0),
             Place::ExternalCache => cached(&self.daemons[1], 1),
@@ -100,7 +100,7 @@ impl Pair {
     }
 
     /// Ends both in good order.
-    pub(super) fn stop(self) -> Result<()> {
+    pub(crate) fn stop(self) -> Result<()> {
         for daemon in self.daemons {
             daemon.stop()?;
         }
@@ -110,7 +110,7 @@ impl Pair {
 
 /// Where flows are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// Of FW1's daemon.
     InternalCache,
     /// Of FW2's daemon.
@@ -120,7 +120,7 @@ pub(super) enum Place {
 }
 
 /// Number of entries in a firewall's kernel table.
-pub(super) fn table_count(lab: &Lab, n: usize) -> Result<u64> {
+pub(crate) fn table_count(lab: &Lab, n: usize) -> Result<u64> {
     let text = lab.fw[n].run("cat /proc/sys/net/netfilter/nf_conntrack_count")?;
     Ok(text.trim().parse()?)
 }
@@ -139,7 +139,7 @@ fn cached(daemon: &Daemon, which: usize) -> Result<u64> {
 }
 
 /// The numbers of the statistics' `which`th line that begins like this.
-pub(super) fn numbers(text: &str, begin: &str, which: usize) -> Result<Vec<u64>> {
+pub(crate) fn numbers(text: &str, begin: &str, which: usize) -> Result<Vec<u64>> {
     let mut lines = text.lines().filter(|l| l.trim_start().starts_with(begin));
     let line = lines.nth(which).with_context(|| format!("no {begin}"))?;
     let numbers: Vec<u64> = line

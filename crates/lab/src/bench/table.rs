@@ -5,6 +5,7 @@ use std::env;
 use std::fs;
 
 use anyhow::{Result, bail};
+use serde::Serialize;
 
 use super::{BESIDE, CONNTRACKD, FTFW, Figure, Goal, KERNEL, KERNEL_EVENTS};
 
@@ -16,17 +17,27 @@ struct Row {
     values: Vec<Vec<(usize, f64)>>,
 }
 
-pub(super) struct Table {
+pub(crate) struct Table {
     contenders: Vec<&'static str>,
     rows: Vec<Row>,
 }
 
 /// Median, least and greatest.
-#[derive(Clone, Copy)]
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    pub(crate) fn times(self, factor: f64) -> Spread {
+        Spread {
+            median: self.median * factor,
+            min: self.min * factor,
+            max: self.max * factor,
+        }
+    }
 }
 
 fn spread(mut values: Vec<f64>) -> Option<Spread> {
@@ -63,6 +74,13 @@ impl Table {
             });
             self.rows[row].values[column].push((round, figure.value));
         }
+    }
+
+    /// A figure of a contender over the rounds.
+    pub(crate) fn spread(&self, contender: &str, figure: &str) -> Option<Spread> {
+        let column = self.contenders.iter().position(|c| *c == contender)?;
+        let row = self.rows.iter().find(|row| row.name == figure)?;
+        spread(row.values[column].iter().map(|v| v.1).collect())
     }
 
     /// Prints every figure, and beside it the ratios and goals that it has.
@@ -176,20 +194,20 @@ fn text(s: Spread) -> String {
 }
 
 /// Name of the processor, as the kernel gives it.
-pub(super) fn processor() -> String {
+pub(crate) fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = text.lines().find(|l| l.starts_with("model name"));
     let name = line.and_then(|l| l.split_once(": ")).map(|(_, name)| name);
     name.unwrap_or("unknown processor").to_owned()
 }
 
-pub(super) fn load_average() -> String {
+pub(crate) fn load_average() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().unwrap_or("unknown").to_owned()
 }
 
 /// Machine and command, for whoever reads the figures later.
-pub(super) fn circumstances() -> String {
+pub(crate) fn circumstances() -> String {
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let words: Vec<String> = env::args().skip(1).collect();

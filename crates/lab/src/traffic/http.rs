@@ -50,48 +50,80 @@ fn respond(stream: &mut TcpStream, answer: &[u8]) -> std::io::Result<()> {
     stream.write_all(answer)
 }
 
+/// What the client has met.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Requests a second.
+    pub rate: f64,
+    /// How long each connection took to be set up, in no order.
+    pub set_ups: Vec<Duration>,
+}
+
 /// Makes `count` requests from `node`, `rate` a second, evenly.
 ///
 /// # Errors
 /// If one fails, or the rate is not reached.
-pub fn get(node: &Node, server: SocketAddr, count: u32, rate: u32) -> Result<()> {
+pub fn get(node: &Node, server: SocketAddr, count: u32, rate: u32) -> Result<Load> {
+    let load = load(node, server, count, Some(rate))?;
+    ensure!(
+        load.rate >= RATE_MIN * f64::from(rate),
+        "{:.0} connections a second instead of {rate}",
+        load.rate
+    );
+    Ok(load)
+}
+
+/// Makes `count` requests, each thread one after the other as fast as it goes.
+///
+/// # Errors
+/// If one fails.
+pub fn get_fast(node: &Node, server: SocketAddr, count: u32) -> Result<Load> {
+    load(node, server, count, None)
+}
+
+fn load(node: &Node, server: SocketAddr, count: u32, rate: Option<u32>) -> Result<Load> {
     ensure!(count <= PORTS, "A has {PORTS} ports, not {count}");
     let begun = Instant::now();
     let mut clients = Vec::new();
     for first in 0..THREADS {
-        clients.push(node.thread(move || -> Result<()> {
+        clients.push(node.thread(move || -> Result<Vec<Duration>> {
+            let mut set_ups = Vec::new();
             for n in (first..count).step_by(THREADS as usize) {
-                let due = Duration::from_secs_f64(f64::from(n) / f64::from(rate));
-                thread::sleep(due.saturating_sub(begun.elapsed()));
-                request(server, FIRST_PORT + n as u16).with_context(|| format!("request {n}"))?;
+                if let Some(rate) = rate {
+                    let due = Duration::from_secs_f64(f64::from(n) / f64::from(rate));
+                    thread::sleep(due.saturating_sub(begun.elapsed()));
+                }
+                let took = request(server, FIRST_PORT + n as u16);
+                set_ups.push(took.with_context(|| format!("request {n}"))?);
             }
-            Ok(())
+            Ok(set_ups)
         })?);
     }
+    let mut set_ups = Vec::new();
     for client in clients {
         let done = client.join();
-        done.map_err(|_| anyhow::anyhow!("a client panicked"))??;
+        set_ups.extend(done.map_err(|_| anyhow::anyhow!("a client panicked"))??);
     }
-    let reached = f64::from(count) / begun.elapsed().as_secs_f64();
-    ensure!(
-        reached >= RATE_MIN * f64::from(rate),
-        "{reached:.0} connections a second instead of {rate}"
-    );
-    Ok(())
+    Ok(Load {
+        rate: f64::from(count) / begun.elapsed().as_secs_f64(),
+        set_ups,
+    })
 }
 
 /// From this port: the kernel would choose one again as soon as it is free, and the flow in the
-/// firewall would be another one's.
-fn request(server: SocketAddr, port: u16) -> Result<()> {
+/// firewall would be another one's. Yields how long the connection took to be set up.
+fn request(server: SocketAddr, port: u16) -> Result<Duration> {
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
     sockopt::set_socket_timeout(&socket, Timeout::Send, Some(LIMIT))?;
     sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(LIMIT))?;
     bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))?;
+    let begun = Instant::now();
     connect(&socket, &server)?;
+    let set_up = begun.elapsed();
     let mut stream = TcpStream::from(socket);
     stream.write_all(b"GET /4k HTTP/1.0\r\n\r\n")?;
     let mut answer = Vec::with_capacity(BODY_BYTES + 100);
     stream.read_to_end(&mut answer)?;
     ensure!(answer.len() > BODY_BYTES, "{} bytes came", answer.len());
-    Ok(())
+    Ok(set_up)
 }
