@@ -30,7 +30,8 @@ struct Way {
     injects: bool,
 }
 
-const WAYS: [Way; 4] = [
+/// Those that people use most stand last.
+const WAYS: &[Way] = &[
     Way {
         name: "NOTRACK",
         mode: Mode::Notrack,
@@ -65,24 +66,13 @@ const QUICK: Extent = Extent {
     rates: &[500, 1000, 2500],
     secs: 2,
     rounds: 1,
-    ways: &[
-        Way {
-            name: "FT-FW",
-            mode: Mode::Ftfw,
-            injects: false,
-        },
-        Way {
-            name: "FT-FW, direct injection",
-            mode: Mode::Ftfw,
-            injects: true,
-        },
-    ],
+    ways: WAYS.split_at(2).1,
 };
 const WHOLE: Extent = Extent {
     rates: &[500, 1000, 2500, 5000],
     secs: 8,
     rounds: 3,
-    ways: &WAYS,
+    ways: WAYS,
 };
 
 impl Way {
