@@ -2,7 +2,7 @@
 //! asked next after each outcome. It knows no cache and counts nothing.
 //!
 //! ```text
-//!  Create ──done──▶ written
+//!  Create ──done──▶ written        (Get first, if the kernel is known to have the flow)
 //!    │ ▲ └─refused─▶ once more without helper or master, then failed
 //!    │ │
 //!    │ └──────────────────────────────────────────────┐

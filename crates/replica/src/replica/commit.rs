@@ -1,7 +1,7 @@
 //! Commit: the requests of a pass over the external cache, and what follows their results.
 
 use cache::{List, Position, Slot, Ticket};
-use flow::Flow;
+use flow::{Flow, FlowKey};
 use wire::Role;
 
 use super::{REQUESTS_MAX, Replica};
@@ -177,6 +177,12 @@ impl Replica {
                 continue;
             }
             let flow = self.with_commit_timeout(slot, flow);
+            // What our kernel has is read at once: a create would only be refused.
+            let op = if self.is_in_kernel(&flow.key()) {
+                Op::Get(flow.key())
+            } else {
+                Op::Create(flow)
+            };
             self.external.change(slot, External::committing);
             self.external.change(slot, External::asked);
             commit.in_flight += 1;
@@ -184,10 +190,16 @@ impl Replica {
                 purpose: Purpose::Commit,
                 subject: Subject::External(self.external.ticket(slot)),
                 step: 0,
-                op: Op::Create(flow),
+                op,
             });
         }
         Some(At::Flows(position))
+    }
+
+    /// True if our kernel has a flow, as far as its events and looks at it have shown.
+    fn is_in_kernel(&self, key: &FlowKey) -> bool {
+        let own = self.ledger.find(key);
+        own.is_some_and(|own| !self.ledger.note(own).has_ended())
     }
 
     /// Calls `see` for what a commit would now put into the kernel, among up to `items` entries
@@ -225,9 +237,7 @@ impl Replica {
         if !self.settings.external_cache {
             return note.is_held();
         }
-        let own = || self.ledger.find(&self.external.key(slot));
-        let lives_here = || own().is_some_and(|own| !self.ledger.note(own).has_ended());
-        !(note.is_ours() && lives_here())
+        !(note.is_ours() && self.is_in_kernel(&self.external.key(slot)))
     }
 
     /// A flow of the external cache with what is left of its timeout.
