@@ -122,6 +122,14 @@ impl Machine {
         self.text("/var/log/conntrackd.log") + &self.text(self.manager.log())
     }
 
+    /// What its daemon reports, as far as it answers.
+    pub fn figures(&self) -> String {
+        let ask = "ftfw status; conntrackd -s; conntrackd -s network";
+        let out = self.command("sh").args(["-c", ask]).output();
+        out.map(|out| String::from_utf8_lossy(&out.stdout).into_owned())
+            .unwrap_or_default()
+    }
+
     /// True if one of its interfaces has this address.
     pub fn holds(&self, address: &str) -> bool {
         let listing = self.node.run("ip -o addr show");

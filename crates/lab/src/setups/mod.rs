@@ -245,7 +245,7 @@ impl Site {
         wait::until(what, limit, condition).with_context(|| {
             let machines = self.machines.iter().flatten();
             machines
-                .map(|m| format!("{}:\n{}\n", m.node().name(), m.logs()))
+                .map(|m| format!("{}:\n{}{}\n", m.node().name(), m.logs(), m.figures()))
                 .collect::<String>()
         })
     }
