@@ -368,9 +368,7 @@ impl Replica {
                 Answer::NoControl
             }
             Command::Bulk => {
-                if self.is_claiming() {
-                    self.claimed_at = Some(now);
-                }
+                self.go_on_claiming();
                 self.start_bulk();
                 Answer::Done
             }

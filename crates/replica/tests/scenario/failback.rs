@@ -318,6 +318,28 @@ fn a_take_over_after_the_peer_was_made_the_backup_crosses_nothing() {
     assert_eq!(w.nodes[FW2].replica.len(Which::External), FLOWS.into());
 }
 
+/// Goal: what a backup still sends, in answer to an earlier request, takes nothing back from
+/// the one that has taken over since, also if the epoch of that one is the lower one.
+/// Method: FW2 says that it is backup, then sends everything, and hears FW1 only then.
+#[test]
+fn what_a_backup_still_sends_takes_nothing_back() {
+    for external_cache in [true, false] {
+        let mut w = pair(external_cache);
+        w.command(FW1, Command::ScheduleFlush);
+        take_over(&mut w, FW2);
+        w.run(5.0);
+        w.nodes[FW1].mute = true;
+        take_over(&mut w, FW1);
+        w.run(1.1);
+        w.command(FW2, Command::Bulk);
+        w.run(0.1);
+        w.nodes[FW1].mute = false;
+        w.run(3.0);
+        let announced = [FW1, FW2].map(|n| w.nodes[n].announced());
+        assert_eq!(announced, [FLOWS.into(), 0], "cache {external_cache}");
+    }
+}
+
 /// Goal: FW2 takes over from a living FW1, and what FW1 sends late takes nothing back.
 /// Method: FW1 sends everything once more between two commands of FW2's script, as it does in
 /// answer to an earlier request; FW1 is made the backup only then.
