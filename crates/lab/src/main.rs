@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use lab::bench::{self, Family, Plan};
+use lab::bench::{self, Family, Keeps, Plan};
 use lab::daemon::{Kind, Mode, Settings};
 use lab::dashboard::{self, Board};
 use lab::loss;
@@ -125,6 +125,10 @@ enum Measure {
     Inject,
     /// CPU time per HTTP request, a new connection each, at two rates
     Http,
+    /// CPU consumption and set-up of connections at rising rates, NOTRACK, ALARM and FT-FW
+    Cpu,
+    /// The same with direct injection, NOTRACK and FT-FW
+    CpuInject,
     /// CPU time of an idle pair with direct injection, half of the flows UDP
     Idle,
     /// The same, all flows TCP
@@ -311,10 +315,12 @@ fn run() -> Result<ExitCode> {
 }
 
 fn measure(world: &World, what: Measure, plan: &Plan) -> Result<()> {
-    match what {
+    let table = match what {
         Measure::Events => bench::events(world, plan),
         Measure::EventsWithoutCaches => bench::events_without_caches(world, plan),
         Measure::Inject => bench::inject(world, plan),
+        Measure::Cpu => bench::cpu(world, plan, Keeps::Cache),
+        Measure::CpuInject => bench::cpu(world, plan, Keeps::Kernel),
         Measure::Idle => bench::idle(world, plan),
         Measure::IdleTcp => bench::idle_tcp(world, plan),
         Measure::Lag => bench::lag(world, plan),
@@ -325,11 +331,12 @@ fn measure(world: &World, what: Measure, plan: &Plan) -> Result<()> {
         Measure::Memory => bench::memory(world, plan, Family::V4),
         Measure::Memory6 => bench::memory(world, plan, Family::V6),
         Measure::Listing => bench::listing(world, plan),
-        Measure::Hostile => bench::hostile(world, plan),
+        Measure::Hostile => return bench::hostile(world, plan),
         Measure::Loss | Measure::Gate | Measure::Asymmetric => {
             bail!("each run of it wants namespaces of its own")
         }
-    }
+    };
+    plan.show(table?)
 }
 
 /// Measurements each of whose runs has namespaces of its own.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::load::{self, Action, Events, Load};
 use super::pair::Pair;
-use super::{Figure, Goal, KERNEL, Plan, Program, alternate, external_flows};
+use super::{Figure, Goal, KERNEL, Plan, Program, Table, alternate, external_flows};
 use crate::daemon::{Mode, Settings};
 use crate::topology::{Lab, SERVER};
 use crate::traffic::datagrams;
@@ -33,7 +33,7 @@ enum Contender {
 }
 
 /// Bulk update of UDP flows in FT-FW.
-pub fn bulk(world: &World, plan: &Plan) -> Result<()> {
+pub fn bulk(world: &World, plan: &Plan) -> Result<Table> {
     let count = plan.flows(FLOWS);
     let title = format!("bulk update of {count} UDP flows, FT-FW, external cache");
     let goals = [Goal::beside(RECEIVER, 0.8), Goal::absolute(RECEIVER, 1.0)];
@@ -44,7 +44,7 @@ pub fn bulk(world: &World, plan: &Plan) -> Result<()> {
     contenders.push((KERNEL, Contender::Kernel));
     let lab = datagrams::lab()?;
     datagrams::send(&lab.a, SERVER, count as usize)?;
-    alternate(&title, plan.rounds, &contenders, &goals, |contender, _| {
+    alternate(&title, plan, &contenders, &goals, |contender, _| {
         let held = lab.count_flows(0, "-p udp -s 192.168.0.3")?;
         ensure!(held == count as usize, "FW1's kernel holds {held} flows");
         match contender {

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use super::flows::{self, Family};
 use super::load::{self, Action, Events, Load};
 use super::pair::table_count;
-use super::{Figure, Goal, KERNEL, KERNEL_EVENTS, Plan, Program, alternate};
+use super::{Figure, Goal, KERNEL, KERNEL_EVENTS, Plan, Program, Table, alternate};
 use crate::topology::{Lab, Options};
 use crate::world::World;
 
@@ -25,7 +25,7 @@ enum Contender {
 }
 
 /// Time of `-c`, with the kernel's limit beside it.
-pub fn commit(world: &World, plan: &Plan) -> Result<()> {
+pub fn commit(world: &World, plan: &Plan) -> Result<Table> {
     let count = plan.flows(FLOWS);
     let title = format!("commit of {count} flows with source NAT");
     let mut contenders = Vec::new();
@@ -34,13 +34,9 @@ pub fn commit(world: &World, plan: &Plan) -> Result<()> {
     }
     contenders.push((KERNEL, Contender::Kernel(Events::None)));
     contenders.push((KERNEL_EVENTS, Contender::Kernel(Events::Unreceived)));
-    let goal = Goal {
-        figure: CPU.into(),
-        by: &[KERNEL],
-        at_most: 1.2,
-    };
+    let goal = Goal::by(CPU, &[KERNEL], 1.2);
     let lab = Lab::build(Options::default())?;
-    alternate(&title, plan.rounds, &contenders, &[goal], |contender, _| {
+    alternate(&title, plan, &contenders, &[goal], |contender, _| {
         lab.fw[1].run("conntrack -F")?;
         let [ms, us] = match contender {
             Contender::Daemon(program) => by_daemon(world, &lab, program, count)?,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::load::{self, Action, Events, Load};
 use super::pair::{LATEST, Pair, Place, numbers};
-use super::{FTFW, Figure, Goal, KERNEL, KERNEL_EVENTS, Plan, Program, alternate};
+use super::{FTFW, Figure, Goal, KERNEL, KERNEL_EVENTS, Plan, Program, Table, alternate};
 use crate::daemon::{Mode, Settings};
 use crate::topology::{Lab, Options};
 use crate::wait;
@@ -51,7 +51,7 @@ fn goals(sender: f64, receiver: f64) -> Vec<Goal> {
 }
 
 /// FT-FW with both caches.
-pub fn events(world: &World, plan: &Plan) -> Result<()> {
+pub fn events(world: &World, plan: &Plan) -> Result<Table> {
     let count = plan.flows(FLOWS);
     let title = format!(
         "CPU time per event, FT-FW, external cache: {}",
@@ -60,17 +60,13 @@ pub fn events(world: &World, plan: &Plan) -> Result<()> {
     let goals = goals(0.5, 0.7);
     let lab = Lab::build(Options::default())?;
     let settings = Settings::new(Mode::Ftfw);
-    alternate(
-        &title,
-        plan.rounds,
-        &plan.programs(),
-        &goals,
-        |program, _| measure(world, &lab, program, &settings, count),
-    )
+    alternate(&title, plan, &plan.programs(), &goals, |program, _| {
+        measure(world, &lab, program, &settings, count)
+    })
 }
 
 /// NOTRACK without any cache, where FW2's daemon injects.
-pub fn events_without_caches(world: &World, plan: &Plan) -> Result<()> {
+pub fn events_without_caches(world: &World, plan: &Plan) -> Result<Table> {
     let count = plan.flows(FLOWS);
     let title = format!(
         "CPU time per event, NOTRACK, no caches: {}",
@@ -82,13 +78,9 @@ pub fn events_without_caches(world: &World, plan: &Plan) -> Result<()> {
         mode_lines: "DisableInternalCache on\nDisableExternalCache on".into(),
         ..Settings::new(Mode::Notrack)
     };
-    alternate(
-        &title,
-        plan.rounds,
-        &plan.programs(),
-        &goals,
-        |program, _| measure(world, &lab, program, &settings, count),
-    )
+    alternate(&title, plan, &plan.programs(), &goals, |program, _| {
+        measure(world, &lab, program, &settings, count)
+    })
 }
 
 /// What is measured by [`inject`].
@@ -105,7 +97,7 @@ enum Contender {
 const CACHED: &str = "ftfw, cached";
 
 /// FT-FW with direct injection, and its limits beside it.
-pub fn inject(world: &World, plan: &Plan) -> Result<()> {
+pub fn inject(world: &World, plan: &Plan) -> Result<Table> {
     let count = plan.flows(FLOWS);
     let title = format!(
         "CPU time per event, FT-FW, direct injection: {}",
@@ -115,11 +107,7 @@ pub fn inject(world: &World, plan: &Plan) -> Result<()> {
     for (_, phase) in PHASES {
         let receiver = format!("receiver, {phase}");
         goals.push(Goal::beside(receiver.clone(), 0.65));
-        goals.push(Goal {
-            figure: receiver,
-            by: &[KERNEL_EVENTS, CACHED],
-            at_most: 1.5,
-        });
+        goals.push(Goal::by(receiver, &[KERNEL_EVENTS, CACHED], 1.5));
     }
     let mut contenders = Vec::new();
     for (name, program) in plan.programs() {
@@ -139,7 +127,7 @@ pub fn inject(world: &World, plan: &Plan) -> Result<()> {
     };
     alternate(
         &title,
-        plan.rounds,
+        plan,
         &contenders,
         &goals,
         |contender, _| match contender {

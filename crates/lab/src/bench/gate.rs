@@ -79,7 +79,7 @@ pub fn gate(plan: &Plan) -> Result<()> {
         "{count} connections whose ends send, {FAILOVERS} failovers under keepalived, \
          nothing refused by rules, tcp_loose 1"
     );
-    alternate(&title, plan.rounds, &contenders, &[], |name, _| {
+    let table = alternate(&title, plan, &contenders, &[], |name, _| {
         let words = format!("failovers {name} --connections {count}");
         let out = world::command(words.split(' ').map(Into::into))?.output()?;
         let text = String::from_utf8_lossy(&out.stdout);
@@ -93,7 +93,8 @@ pub fn gate(plan: &Plan) -> Result<()> {
             Figure::new("reset", "connections", value("reset=")?),
             Figure::new("lost otherwise", "connections", value("lost=")?),
         ])
-    })
+    })?;
+    plan.show(table)
 }
 
 /// Runs one of them; `count` connections.

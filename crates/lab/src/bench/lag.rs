@@ -18,7 +18,7 @@ use sys::netlink::{Netlink, RECEIVE_BYTES};
 use super::http;
 use super::load::{Action, Load};
 use super::pair::{Pair, Place};
-use super::{Figure, Goal, Plan, Program, alternate};
+use super::{Figure, Goal, Plan, Program, Table, alternate};
 use crate::daemon::{Mode, Settings};
 use crate::node::Node;
 use crate::topology::{Lab, SERVER};
@@ -34,7 +34,7 @@ const PAUSE_MS: std::ops::Range<u64> = 70..130;
 const UNIT: &str = "ms";
 
 /// At 1000 connections a second through FW1, and of single flows while nothing else happens.
-pub fn lag(world: &World, plan: &Plan) -> Result<()> {
+pub fn lag(world: &World, plan: &Plan) -> Result<Table> {
     let count = plan.flows(CONNECTIONS);
     let title = format!(
         "lag, FT-FW, direct injection: {count} connections at {RATE}/s, then {SINGLES} single flows"
@@ -47,13 +47,9 @@ pub fn lag(world: &World, plan: &Plan) -> Result<()> {
     for fw in &lab.fw {
         fw.sysctl("net/netfilter/nf_conntrack_timestamp", "1")?;
     }
-    alternate(
-        &title,
-        plan.rounds,
-        &plan.programs(),
-        &goals,
-        |program, _| measure(world, &lab, server, program, count),
-    )
+    alternate(&title, plan, &plan.programs(), &goals, |program, _| {
+        measure(world, &lab, server, program, count)
+    })
 }
 
 fn measure(

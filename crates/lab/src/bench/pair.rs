@@ -1,13 +1,18 @@
 //! Two daemons of one program on FW1 and FW2, and what they hold and have used.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use flow::{Flow, Proto, ProtoInfo};
 
 use super::Program;
 use super::load::{EVENTS, EVENTS_DEFAULT};
 use crate::daemon::{Daemon, Settings};
+use crate::kernel;
+use crate::loss;
 use crate::topology::Lab;
 use crate::wait;
 use crate::world::World;
@@ -99,6 +104,47 @@ impl Pair {
         }
     }
 
+    /// Waits until two places hold the same TCP flows, in the same states.
+    ///
+    /// # Errors
+    /// If they never do.
+    pub(super) fn wait_equal(&self, places: [Place; 2]) -> Result<()> {
+        let mut differ = (0, 0);
+        wait::until("both hold the same flows", LATEST, || {
+            let both = places.map(|place| self.tcp_flows(place));
+            let [Ok(here), Ok(there)] = both else {
+                return false;
+            };
+            differ = (
+                here.difference(&there).count(),
+                there.difference(&here).count(),
+            );
+            differ == (0, 0)
+        })
+        .with_context(|| format!("{places:?}: only in the one, only in the other: {differ:?}"))
+    }
+
+    /// Protocol, state and original tuple of each TCP flow.
+    fn tcp_flows(&self, place: Place) -> Result<BTreeSet<String>> {
+        match place {
+            Place::InternalCache => Ok(loss::lines(self.daemons[0].internal("tcp ")?)),
+            Place::ExternalCache => Ok(loss::lines(self.daemons[1].external("tcp ")?)),
+            Place::KernelOf(n) => {
+                let flows = kernel::dump(&self.lab.fw[n])?;
+                Ok(flows.iter().filter_map(tcp_line).collect())
+            }
+        }
+    }
+
+    /// The configuration files of both, by the name of the set-up.
+    pub(super) fn configurations(&self, name: &str) -> Result<BTreeMap<String, String>> {
+        let each = (1..).zip(&self.daemons).map(|(n, daemon)| {
+            let text = fs::read_to_string(daemon.config())?;
+            Ok((format!("{name}, FW{n}"), text))
+        });
+        each.collect()
+    }
+
     /// Ends both in good order.
     pub(super) fn stop(self) -> Result<()> {
         for daemon in self.daemons {
@@ -117,6 +163,15 @@ pub(super) enum Place {
     ExternalCache,
     /// The table of FW1 (0) or FW2 (1).
     KernelOf(usize),
+}
+
+/// A TCP flow of a kernel as a daemon lists it.
+fn tcp_line(flow: &Flow) -> Option<String> {
+    let Some(ProtoInfo::Tcp(tcp)) = flow.proto_info.filter(|_| flow.orig.proto == Proto::TCP)
+    else {
+        return None;
+    };
+    Some(format!("{:?} {:?} {:?}", tcp.state, flow.orig, flow.reply))
 }
 
 /// Number of entries in a firewall's kernel table.

@@ -50,48 +50,102 @@ fn respond(stream: &mut TcpStream, answer: &[u8]) -> std::io::Result<()> {
     stream.write_all(answer)
 }
 
+/// Requests, each from a port of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Requests {
+    /// How many the client has made before: their ports are in use for a while.
+    pub after: u32,
+    /// How many.
+    pub count: u32,
+    /// How many a second, evenly; `None`: as fast as some clients go that wait for each answer.
+    pub rate: Option<u32>,
+}
+
+/// What came of them.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// Requests a second.
+    pub rate: f64,
+    /// From the SYN to the SYN-ACK of each, the shortest first.
+    pub connected: Vec<Duration>,
+}
+
+impl Requests {
+    /// Makes them from `node`.
+    ///
+    /// # Errors
+    /// If one fails.
+    pub fn run(self, node: &Node, server: SocketAddr) -> Result<Served> {
+        let end = self.after + self.count;
+        ensure!(end <= PORTS, "A has {PORTS} ports, not {end}");
+        let begun = Instant::now();
+        let mut clients = Vec::new();
+        for first in 0..THREADS {
+            clients.push(node.thread(move || -> Result<Vec<Duration>> {
+                let mut connected = Vec::new();
+                for n in (first..self.count).step_by(THREADS as usize) {
+                    if let Some(rate) = self.rate {
+                        let due = Duration::from_secs_f64(f64::from(n) / f64::from(rate));
+                        thread::sleep(due.saturating_sub(begun.elapsed()));
+                    }
+                    let port = FIRST_PORT + (self.after + n) as u16;
+                    let took = request(server, port).with_context(|| format!("request {n}"))?;
+                    connected.push(took);
+                }
+                Ok(connected)
+            })?);
+        }
+        let mut connected = Vec::new();
+        for client in clients {
+            let done = client.join();
+            connected.extend(done.map_err(|_| anyhow::anyhow!("a client panicked"))??);
+        }
+        connected.sort_unstable();
+        let rate = f64::from(self.count) / begun.elapsed().as_secs_f64();
+        Ok(Served { rate, connected })
+    }
+
+    /// Whether the load was what it should be.
+    ///
+    /// # Errors
+    /// If the rate was not reached.
+    pub fn check(self, served: &Served) -> Result<()> {
+        let (reached, wanted) = (served.rate, self.rate.unwrap_or(0));
+        ensure!(
+            reached >= RATE_MIN * f64::from(wanted),
+            "{reached:.0} connections a second instead of {wanted}"
+        );
+        Ok(())
+    }
+}
+
 /// Makes `count` requests from `node`, `rate` a second, evenly.
 ///
 /// # Errors
 /// If one fails, or the rate is not reached.
 pub fn get(node: &Node, server: SocketAddr, count: u32, rate: u32) -> Result<()> {
-    ensure!(count <= PORTS, "A has {PORTS} ports, not {count}");
-    let begun = Instant::now();
-    let mut clients = Vec::new();
-    for first in 0..THREADS {
-        clients.push(node.thread(move || -> Result<()> {
-            for n in (first..count).step_by(THREADS as usize) {
-                let due = Duration::from_secs_f64(f64::from(n) / f64::from(rate));
-                thread::sleep(due.saturating_sub(begun.elapsed()));
-                request(server, FIRST_PORT + n as u16).with_context(|| format!("request {n}"))?;
-            }
-            Ok(())
-        })?);
-    }
-    for client in clients {
-        let done = client.join();
-        done.map_err(|_| anyhow::anyhow!("a client panicked"))??;
-    }
-    let reached = f64::from(count) / begun.elapsed().as_secs_f64();
-    ensure!(
-        reached >= RATE_MIN * f64::from(rate),
-        "{reached:.0} connections a second instead of {rate}"
-    );
-    Ok(())
+    let requests = Requests {
+        after: 0,
+        count,
+        rate: Some(rate),
+    };
+    requests.check(&requests.run(node, server)?)
 }
 
 /// From this port: the kernel would choose one again as soon as it is free, and the flow in the
-/// firewall would be another one's.
-fn request(server: SocketAddr, port: u16) -> Result<()> {
+/// firewall would be another one's. Yields how long the connection took to be there.
+fn request(server: SocketAddr, port: u16) -> Result<Duration> {
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
     sockopt::set_socket_timeout(&socket, Timeout::Send, Some(LIMIT))?;
     sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(LIMIT))?;
     bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))?;
+    let begun = Instant::now();
     connect(&socket, &server)?;
+    let connected = begun.elapsed();
     let mut stream = TcpStream::from(socket);
     stream.write_all(b"GET /4k HTTP/1.0\r\n\r\n")?;
     let mut answer = Vec::with_capacity(BODY_BYTES + 100);
     stream.read_to_end(&mut answer)?;
     ensure!(answer.len() > BODY_BYTES, "{} bytes came", answer.len());
-    Ok(())
+    Ok(connected)
 }
