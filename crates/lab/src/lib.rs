@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod dashboard;
 pub mod delay;
 pub mod demo;
+pub mod evaluation;
 pub mod hostile;
 pub mod keepalived;
 pub mod kernel;
