@@ -70,6 +70,18 @@ enum Action {
         #[arg(long, default_value_t = 1000)]
         connections: usize,
     },
+    /// Let FW1 die once, and print for how long no traffic flows and what survives, as JSON
+    Recover {
+        /// What runs on both firewalls
+        #[arg(value_enum)]
+        pairing: bench::Pairing,
+        /// How many connections
+        #[arg(long, default_value_t = 1000)]
+        flows: u32,
+        /// Under keepalived, with as many seconds between two advertisements: 1, 0.1 or 0.01
+        #[arg(long)]
+        advert: Option<String>,
+    },
     /// Start one of the set-ups of docs/setups, let its firewalls die, and see what survives
     Setup {
         /// Which one
@@ -151,6 +163,10 @@ enum Measure {
     Loss,
     /// Connections that die in failovers under keepalived, with and without the gate
     Gate,
+    /// Time without traffic and share of surviving connections when FW1 dies, by script
+    Recovery,
+    /// The same under keepalived, at three rates of advertisements, with and without the gate
+    Keepalived,
     /// Bytes sent and logged because of forged datagrams, with 50 000 flows
     Hostile,
     /// How connections come up whose two directions pass different firewalls
@@ -239,6 +255,14 @@ fn run() -> Result<ExitCode> {
             let survey = bench::failovers(&world, contender, connections)?;
             let (alive, reset, lost) = (survey.alive, survey.reset, survey.lost);
             println!("alive={alive} reset={reset} lost={lost}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Recover {
+            pairing,
+            flows,
+            advert,
+        } => {
+            bench::recover(&world, pairing, flows, advert.as_deref())?;
             Ok(ExitCode::SUCCESS)
         }
         Action::Loss {
@@ -332,7 +356,11 @@ fn measure(world: &World, what: Measure, plan: &Plan) -> Result<()> {
         Measure::Memory6 => bench::memory(world, plan, Family::V6),
         Measure::Listing => bench::listing(world, plan),
         Measure::Hostile => return bench::hostile(world, plan),
-        Measure::Loss | Measure::Gate | Measure::Asymmetric => {
+        Measure::Loss
+        | Measure::Gate
+        | Measure::Asymmetric
+        | Measure::Recovery
+        | Measure::Keepalived => {
             bail!("each run of it wants namespaces of its own")
         }
     };
@@ -344,6 +372,8 @@ fn outside(what: Measure) -> Option<fn(&Plan) -> Result<()>> {
     match what {
         Measure::Loss => Some(bench::loss),
         Measure::Gate => Some(bench::gate),
+        Measure::Recovery => Some(bench::recovery),
+        Measure::Keepalived => Some(bench::keepalived),
         Measure::Asymmetric => Some(bench::asymmetric::asymmetric),
         _ => None,
     }

@@ -24,7 +24,7 @@ const CONNECTIONS: u32 = 9500;
 const FAILOVERS: usize = 4;
 const EVERY: Duration = Duration::from_secs(1);
 const PORT: u16 = 5007;
-const GATE: &str = "Gate {
+pub(super) const GATE: &str = "Gate {
 IPv4_address 192.168.0.100
 IPv4_address 192.168.1.100
 }";

@@ -19,6 +19,7 @@ mod lag;
 mod load;
 mod loss;
 mod pair;
+pub(crate) mod recovery;
 mod table;
 
 use std::collections::BTreeMap;
@@ -45,6 +46,7 @@ pub use idle::{idle, idle_tcp};
 pub use lag::lag;
 pub use loss::loss;
 pub(crate) use pair::external_flows;
+pub use recovery::{Pairing, keepalived, recover, recovery};
 pub use table::{Refused, Row, Spread, Table};
 
 /// What the user asks for, beside the kind of measurement.
