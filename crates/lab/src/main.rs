@@ -149,6 +149,10 @@ enum Measure {
     Lag,
     /// Time of `-c` with flows that have source NAT
     Commit,
+    /// Time until a daemon that starts, or is told to resync, knows the kernel's flows, in FT-FW
+    Start,
+    /// What the kernel alone does: creates in batches, a dump, events
+    Kernel,
     /// Growth of resident memory per flow of the external cache
     Memory,
     /// The same for IPv6
@@ -350,6 +354,8 @@ fn measure(world: &World, what: Measure, plan: &Plan) -> Result<()> {
         Measure::Lag => bench::lag(world, plan),
         Measure::Http => bench::http(world, plan),
         Measure::Commit => bench::commit(world, plan),
+        Measure::Start => bench::start(world, plan),
+        Measure::Kernel => bench::kernel(plan),
         Measure::Connections => bench::connections(world, plan),
         Measure::Bulk => bench::bulk(world, plan),
         Measure::Memory => bench::memory(world, plan, Family::V4),

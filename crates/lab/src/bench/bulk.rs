@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::load::{self, Action, Events, Load};
 use super::pair::Pair;
-use super::{Figure, Goal, KERNEL, Plan, Program, Table, alternate, external_flows};
+use super::{Figure, Goal, KERNEL, Measurement, Plan, Program, Table, alternate, external_flows};
 use crate::daemon::{Mode, Settings};
 use crate::topology::{Lab, SERVER};
 use crate::traffic::datagrams;
@@ -59,13 +59,13 @@ pub fn bulk(world: &World, plan: &Plan) -> Result<Table> {
                 };
                 let creates = || load.run(&lab.fw[1], Action::Create);
                 let spent = load::alone(&lab, Events::None, creates)?;
-                Ok(vec![Figure::new(CREATES, UNIT, spent.cpu_us(count))])
+                Ok(vec![Figure::new(CREATES, UNIT, spent.cpu_us(count))].into())
             }
         }
     })
 }
 
-fn update(world: &World, lab: &Lab, program: &Program, count: u32) -> Result<Vec<Figure>> {
+fn update(world: &World, lab: &Lab, program: &Program, count: u32) -> Result<Measurement> {
     let pair = Pair::start_on_tables(world, lab, program, &Settings::new(Mode::Ftfw))?;
     // Ours has sent everything by itself to a peer that it did not know, and does that once in
     // 10 s at most.
@@ -88,11 +88,16 @@ fn update(world: &World, lab: &Lab, program: &Program, count: u32) -> Result<Vec
     let lost = text.lines().find(|l| l.contains("Packets lost"));
     let lost = lost.and_then(|l| l.split_whitespace().next_back());
     let lost: f64 = lost.context("no count of lost packets")?.parse()?;
+    let configurations = pair.configurations("FT-FW")?;
     pair.stop()?;
-    Ok(vec![
+    let figures = vec![
         Figure::new("rate", "thousand flows/s", f64::from(count) / took / 1000.0),
         Figure::new("CPU time of the sender", UNIT, sent),
         Figure::new(RECEIVER, UNIT, received),
         Figure::new("messages lost", "", lost),
-    ])
+    ];
+    Ok(Measurement {
+        configurations,
+        ..figures.into()
+    })
 }

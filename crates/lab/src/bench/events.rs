@@ -8,7 +8,9 @@ use anyhow::{Context, Result};
 
 use super::load::{self, Action, Events, Load};
 use super::pair::{LATEST, Pair, Place, numbers};
-use super::{FTFW, Figure, Goal, KERNEL, KERNEL_EVENTS, Plan, Program, Table, alternate};
+use super::{
+    FTFW, Figure, Goal, KERNEL, KERNEL_EVENTS, Measurement, Plan, Program, Table, alternate,
+};
 use crate::daemon::{Mode, Settings};
 use crate::topology::{Lab, Options};
 use crate::wait;
@@ -133,7 +135,7 @@ pub fn inject(world: &World, plan: &Plan) -> Result<Table> {
         |contender, _| match contender {
             Contender::Injects(program) => measure(world, &lab, program, &injects, count),
             Contender::Keeps(program) => measure(world, &lab, program, &cached, count),
-            Contender::Kernel(events) => requests_alone(&lab, count, *events),
+            Contender::Kernel(events) => requests_alone(&lab, count, *events).map(Into::into),
         },
     )
 }
@@ -150,7 +152,7 @@ fn measure(
     program: &Program,
     settings: &Settings,
     count: u32,
-) -> Result<Vec<Figure>> {
+) -> Result<Measurement> {
     let place = |disabled: &str, n: usize, cache: Place| {
         if settings.mode_lines.contains(disabled) {
             Place::KernelOf(n)
@@ -164,6 +166,7 @@ fn measure(
     let mut figures = Vec::new();
     for (action, phase) in PHASES {
         let before = pair.cpu_ns()?;
+        let sent_before = lab.link_sent(0)?;
         load(count).run(&lab.fw[0], action)?;
         thread::sleep(SETTLE);
         let held = if action == Action::Delete { 0 } else { count };
@@ -191,9 +194,23 @@ fn measure(
             "µs per event",
             received,
         ));
+        let link = lab.link_sent(0)?;
+        for (n, unit) in ["bytes per event", "packets per event"]
+            .into_iter()
+            .enumerate()
+        {
+            let each = (link[n] - sent_before[n]) as f64 / f64::from(count);
+            let name = format!("sent, {unit}, {phase}");
+            figures.push(Figure::new(name, unit, each));
+        }
     }
+    let configurations =
+        pair.configurations(&format!("{} {}", settings.mode, settings.mode_lines))?;
     pair.stop()?;
-    Ok(figures)
+    Ok(Measurement {
+        configurations,
+        ..figures.into()
+    })
 }
 
 /// Updates that FW2's daemon has made, in its cache or in the kernel.

@@ -9,7 +9,7 @@ use flow::Flow;
 
 use super::load::{Action, Load};
 use super::pair::{Pair, Place};
-use super::{Figure, Goal, Plan, Table, alternate, flows};
+use super::{Figure, Goal, Measurement, Plan, Table, alternate, flows};
 use crate::daemon::{Mode, Settings};
 use crate::topology::{Lab, Options};
 use crate::world::World;
@@ -60,11 +60,13 @@ fn measure(
         first: 0,
         count,
         group: 16,
-        rate: Some(15_000),
+        rate: Some(if count > FLOWS { 30_000 } else { 15_000 }),
     };
     alternate(&title, plan, &plan.programs(), &goals, |program, _| {
         let pair = Pair::start(world, &lab, program, &settings)?;
-        load.run(&lab.fw[0], Action::Create)?;
+        if count > 0 {
+            load.run(&lab.fw[0], Action::Create)?;
+        }
         let places = [Place::InternalCache, Place::KernelOf(1)];
         for place in places {
             pair.wait_for(place, count)?;
@@ -76,6 +78,7 @@ fn measure(
         for place in places {
             pair.wait_for(place, count).context("after it")?;
         }
+        let configurations = pair.configurations("FT-FW, direct injection")?;
         pair.stop()?;
         let mut figures = Vec::new();
         for (end, us) in ends.into_iter().zip(used) {
@@ -83,6 +86,9 @@ fn measure(
             figures.push(Figure::new(end, "ms per 15 s", seconds * 15_000.0));
             figures.push(Figure::new(share(end), "% of a CPU", seconds * 100.0));
         }
-        Ok(figures)
+        Ok(Measurement {
+            configurations,
+            ..figures.into()
+        })
     })
 }

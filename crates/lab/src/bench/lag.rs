@@ -18,7 +18,7 @@ use sys::netlink::{Netlink, RECEIVE_BYTES};
 use super::http;
 use super::load::{Action, Load};
 use super::pair::{Pair, Place};
-use super::{Figure, Goal, Plan, Program, Table, alternate};
+use super::{Figure, Goal, Measurement, Plan, Program, Table, alternate};
 use crate::daemon::{Mode, Settings};
 use crate::node::Node;
 use crate::topology::{Lab, SERVER};
@@ -58,7 +58,7 @@ fn measure(
     server: SocketAddr,
     program: &Program,
     count: u32,
-) -> Result<Vec<Figure>> {
+) -> Result<Measurement> {
     let settings = Settings {
         mode_lines: "DisableExternalCache on".into(),
         ..Settings::new(Mode::Ftfw)
@@ -75,9 +75,13 @@ fn measure(
     add(format!("{RATE}/s"), lags(lab, pair, count)?);
 
     let pair = Pair::start(world, lab, program, &settings)?;
+    let configurations = pair.configurations("FT-FW, direct injection")?;
     singles(&lab.fw[0])?;
     add("single".into(), lags(lab, pair, SINGLES)?);
-    Ok(figures)
+    Ok(Measurement {
+        configurations,
+        ..figures.into()
+    })
 }
 
 /// Waits until FW2's kernel has as many flows, and ends the pair. Returns the lags in

@@ -19,7 +19,9 @@ mod lag;
 mod load;
 mod loss;
 mod pair;
+pub(crate) mod raw;
 pub(crate) mod recovery;
+mod start;
 mod table;
 
 use std::collections::BTreeMap;
@@ -46,7 +48,9 @@ pub use idle::{idle, idle_tcp};
 pub use lag::lag;
 pub use loss::loss;
 pub(crate) use pair::external_flows;
+pub use raw::kernel;
 pub use recovery::{Pairing, keepalived, recover, recovery};
+pub use start::start;
 pub use table::{Refused, Row, Spread, Table};
 
 /// What the user asks for, beside the kind of measurement.

@@ -180,6 +180,11 @@ pub(super) fn table_count(lab: &Lab, n: usize) -> Result<u64> {
     Ok(text.trim().parse()?)
 }
 
+/// Number of flows in a daemon's internal cache.
+pub(super) fn internal_flows(daemon: &Daemon) -> Result<u64> {
+    cached(daemon, 0)
+}
+
 /// Number of flows in a daemon's external cache.
 pub(crate) fn external_flows(daemon: &Daemon) -> Result<u64> {
     cached(daemon, 1)

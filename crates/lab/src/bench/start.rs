@@ -1,0 +1,79 @@
+//! From a full kernel to a daemon that knows it: start-up, and a resync after the internal cache has
+//! been flushed.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::load::{Action, Load};
+use super::pair::{LATEST, internal_flows};
+use super::{Figure, Measurement, Plan, Table, alternate};
+use crate::daemon::{Daemon, Mode, Settings};
+use crate::topology::{Lab, Options};
+use crate::wait;
+use crate::world::World;
+
+const FLOWS: u32 = 10_000;
+/// Requests in one `send`: more gain nothing.
+const GROUP: u32 = 64;
+
+/// Time and CPU time of FW1's daemon until its internal cache holds all flows of the kernel.
+pub fn start(world: &World, plan: &Plan) -> Result<Table> {
+    let count = plan.flows(FLOWS);
+    let title = format!("{count} TCP flows with source NAT are in the kernel, FT-FW");
+    let lab = Lab::build(Options::default())?;
+    let load = Load {
+        flow: super::flow,
+        first: 0,
+        count,
+        group: GROUP,
+        rate: None,
+    };
+    for action in [Action::Create, Action::Update] {
+        load.run(&lab.fw[0], action)?;
+    }
+    let settings = Settings::new(Mode::Ftfw);
+    let programs = plan.programs();
+    alternate(&title, plan, &programs, &[], |program, _| {
+        let begun = Instant::now();
+        let settings = program.with(&settings);
+        let daemon = Daemon::start(program.kind, &lab.fw[0], 0, &settings, world.dir())?;
+        let daemon = daemon.context("no daemon")?;
+        let mut figures = Vec::new();
+        let mut add = |name: &str, begun: Instant, cpu: u64| -> Result<()> {
+            wait_known(&daemon, count)?;
+            let took = begun.elapsed().as_secs_f64() * 1e3;
+            let used = (daemon.cpu_ns()? - cpu) as f64 / 1e3 / f64::from(count);
+            figures.push(Figure::new(name, "ms", took));
+            figures.push(Figure::new(
+                format!("{name}, CPU time"),
+                "µs per flow",
+                used,
+            ));
+            Ok(())
+        };
+        add("start-up", begun, 0)?;
+        daemon.ask(&["-f", "internal"])?;
+        wait::until("the internal cache is empty", LATEST, || {
+            internal_flows(&daemon).is_ok_and(|n| n < u64::from(count))
+        })?;
+        let (begun, cpu) = (Instant::now(), daemon.cpu_ns()?);
+        daemon.ask(&["-R"])?;
+        add("resync", begun, cpu)?;
+        let file = std::fs::read_to_string(daemon.config())?;
+        daemon.stop()?;
+        Ok(Measurement {
+            configurations: [("FT-FW, FW1".to_owned(), file)].into(),
+            ..figures.into()
+        })
+    })
+}
+
+fn wait_known(daemon: &Daemon, count: u32) -> Result<()> {
+    let mut known = 0;
+    wait::until("it knows the flows", Duration::from_secs(60), || {
+        known = internal_flows(daemon).unwrap_or(0);
+        known >= u64::from(count)
+    })
+    .with_context(|| format!("it knows {known} of {count}"))
+}
