@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use lab::bench::{self, Family, Keeps, Plan};
 use lab::daemon::{Kind, Mode, Settings};
 use lab::dashboard::{self, Board};
+use lab::evaluation;
 use lab::loss;
 use lab::setups::{Setup, asymmetric};
 use lab::topology::Options;
@@ -117,6 +118,8 @@ enum Action {
         #[arg(long, default_value_t = 120)]
         length: u64,
     },
+    /// Measure everything beside conntrackd, and write a report with charts: about 50 minutes
+    Evaluation(evaluation::Options),
     /// Measure ftfw beside conntrackd in one run
     Bench {
         /// What to measure
@@ -219,16 +222,25 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
+    // An evaluation blocks some for itself, and its parts are started by it.
+    sys::signal::unblock()?;
     let arguments = Arguments::parse();
     if !world::is_inside() {
         if let Some(reason) = world::unavailable() {
             bail!("{reason}");
         }
-        if let Action::Bench { what, plan } = &arguments.action
-            && let Some(measure) = outside(*what)
-        {
-            measure(plan)?;
-            return Ok(ExitCode::SUCCESS);
+        match &arguments.action {
+            Action::Evaluation(options) => {
+                evaluation::run(options)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Action::Bench { what, plan } => {
+                if let Some(measure) = outside(*what) {
+                    measure(plan)?;
+                    return Ok(ExitCode::SUCCESS);
+                }
+            }
+            _ => {}
         }
         // Ctrl-C reaches the run too, whose end takes everything with it.
         let status = world::command(env::args_os().skip(1))?
@@ -238,6 +250,7 @@ fn run() -> Result<ExitCode> {
     }
     let world = World::new()?;
     match arguments.action {
+        Action::Evaluation(_) => bail!("each part of it wants namespaces of its own"),
         Action::Bench { what, plan } => {
             measure(&world, what, &plan)?;
             Ok(ExitCode::SUCCESS)

@@ -70,10 +70,10 @@ pub fn gate(plan: &Plan) -> Result<()> {
     let count = plan.flows(CONNECTIONS);
     let contenders = [
         ("conntrackd", "conntrackd"),
-        ("no gate", "no-gate"),
-        ("gate", "gate"),
-        ("injected", "injected"),
-        ("injected, gate", "injected-gate"),
+        ("ftfw, no gate", "no-gate"),
+        ("ftfw, gate", "gate"),
+        ("ftfw injection", "injected"),
+        ("ftfw injection, gate", "injected-gate"),
     ];
     let title = format!(
         "{count} connections whose ends send, {FAILOVERS} failovers under keepalived, \

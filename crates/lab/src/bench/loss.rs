@@ -36,7 +36,7 @@ pub fn loss(plan: &Plan) -> Result<()> {
             }
             Ok(figures)
         })?;
-        plan.show(table)?;
+        plan.show(table.at(100.0 * loss.parse::<f64>()?))?;
     }
     Ok(())
 }

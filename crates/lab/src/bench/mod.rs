@@ -51,6 +51,7 @@ pub(crate) use pair::external_flows;
 pub use raw::kernel;
 pub use recovery::{Pairing, keepalived, recover, recovery};
 pub use start::start;
+pub(crate) use table::processor;
 pub use table::{Refused, Row, Spread, Table};
 
 /// What the user asks for, beside the kind of measurement.

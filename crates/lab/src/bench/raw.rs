@@ -24,6 +24,8 @@ const SILENCE: Duration = Duration::from_millis(200);
 const UNIT: &str = "thousand/s";
 /// Names of figures.
 pub(crate) const CREATES: &str = "created in batches";
+pub(crate) const WITH_EVENTS: &str = "created with events";
+pub(crate) const RECEIVED: &str = "events received";
 pub(crate) const DUMPED: &str = "read in a dump";
 
 /// Rates of the kernel.
@@ -41,10 +43,7 @@ pub fn kernel(plan: &Plan) -> Result<Table> {
     let rate = |count: u32, took: Duration| f64::from(count) / took.as_secs_f64() / 1e3;
     alternate(&title, plan, &[(KERNEL, ())], &[], |(), _| {
         let mut figures = Vec::new();
-        for (events, name) in [
-            (Events::Unreceived, "created with events"),
-            (Events::None, CREATES),
-        ] {
+        for (events, name) in [(Events::Unreceived, WITH_EVENTS), (Events::None, CREATES)] {
             load::alone(&lab, events, || {
                 let spent = load(count).run(&lab.fw[1], Action::Create)?;
                 figures.push(Figure::new(name, UNIT, rate(count, spent.wall)));
@@ -59,7 +58,7 @@ pub fn kernel(plan: &Plan) -> Result<Table> {
         let listener = load::listen(&lab.fw[0], BUFFER_BYTES)?;
         load(EVENTS).run(&lab.fw[0], Action::Create)?;
         let took = drain(&listener)?;
-        figures.push(Figure::new("events received", UNIT, rate(EVENTS, took)));
+        figures.push(Figure::new(RECEIVED, UNIT, rate(EVENTS, took)));
         lab.fw[0].run("conntrack -F")?;
         Ok(figures)
     })

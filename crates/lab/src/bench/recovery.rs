@@ -43,6 +43,7 @@ const DEAD: Duration = Duration::from_secs(4);
 const ADVERTS: [&str; 3] = ["1", "0.1", "0.01"];
 
 /// Names of figures.
+pub(crate) const TAKEOVER: &str = "take-over";
 pub(crate) const SILENCE: &str = "no traffic for";
 pub(crate) const SURVIVE: &str = "connections that survive";
 
@@ -227,7 +228,7 @@ pub fn recover(world: &World, pairing: Pairing, count: u32, advert: Option<&str>
     let survivors = traffic.survivors(&lab, limit)?;
 
     let mut measured = Measurement::from(vec![
-        Figure::new("take-over", "ms", ms(takeover)),
+        Figure::new(TAKEOVER, "ms", ms(takeover)),
         Figure::new(SURVIVE, "%", 100.0 * survivors as f64 / f64::from(count)),
     ]);
     // If not all of them are heard again, no time is the longest.

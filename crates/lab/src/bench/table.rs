@@ -191,6 +191,13 @@ impl Table {
         self.load_at_end = other.load_at_end;
     }
 
+    /// The bound of a figure itself, if it has one.
+    pub fn goal(&self, figure: &str) -> Option<f64> {
+        let mut goals = self.goals.iter();
+        let goal = goals.find(|g| g.figure == figure && g.by.is_empty())?;
+        Some(goal.at_most)
+    }
+
     /// Names of those for whom nothing counts.
     pub fn unmeasured(&self) -> Vec<&str> {
         let has_none = |n: &usize| self.rows.iter().all(|row| row.values[*n].is_empty());

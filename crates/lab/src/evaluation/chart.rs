@@ -165,9 +165,9 @@ impl Chart {
     fn looks(&self) -> Vec<Look> {
         let mut seen = [0; 3];
         let each = self.series.iter().map(|series| {
-            let who = match series.name.split(' ').next() {
-                Some("ftfw") => 0,
-                Some("conntrackd") => 1,
+            let who = match series.name.as_str() {
+                name if name.starts_with("ftfw") => 0,
+                name if name.starts_with("conntrackd") => 1,
                 _ => 2,
             };
             seen[who] += 1;
