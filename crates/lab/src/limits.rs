@@ -5,13 +5,20 @@
 //! measurement does. Every table of every namespace is in the same buckets, so nobody else may
 //! measure meanwhile: it is refused while there are other runs.
 
+use std::env;
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use sys::signal::{Signal, Signals};
+
+use crate::node::Process;
 use crate::world;
 
 const DIR: &str = "/proc/sys/net/netfilter";
@@ -19,6 +26,8 @@ const MAX: &str = "nf_conntrack_max";
 const BUCKETS: &str = "nf_conntrack_buckets";
 /// Held by whoever has raised them; the kernel lets go of it with the process.
 const NAME: &str = "ftfw-lab-limits";
+/// How often a child that runs, and a signal, are looked for.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Limits that are put back when this is dropped.
 #[derive(Debug)]
@@ -27,6 +36,38 @@ pub struct Raised {
     /// What was there before: the key and its value.
     before: Vec<(&'static str, String)>,
     _alone: UnixListener,
+}
+
+/// Runs this program again with the same arguments while the limits allow `flows` flows of one
+/// firewall; `None` if they do so already. They are put back when it ends, also by a signal.
+///
+/// # Errors
+/// If they may not be raised, or the program cannot be started.
+pub fn run_again(flows: u32) -> Result<Option<ExitStatus>> {
+    // From before the first change until after the last one.
+    let signals = Signals::open()?;
+    let Some(raised) = raise(flows)? else {
+        drop(signals);
+        sys::signal::unblock()?;
+        return Ok(None);
+    };
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    command
+        .arg(env::current_exe()?)
+        .args(env::args_os().skip(1));
+    let mut child = Process(command.spawn().context("setpriv")?);
+    let status = loop {
+        if let Some(status) = child.0.try_wait()? {
+            break status;
+        }
+        if let Some(Signal::Terminate) = signals.next() {
+            bail!("interrupted");
+        }
+        thread::sleep(LOOK);
+    };
+    drop(raised);
+    Ok(Some(status))
 }
 
 /// Raises the limits to what `flows` flows of one firewall want, if they are lower.

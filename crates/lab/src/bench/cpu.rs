@@ -25,6 +25,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 
 /// Names of figures.
 pub(crate) const HIGHEST: &str = "highest rate";
+pub(crate) const SET_UP: &str = "connection set-up";
 /// At the highest rate, instead of a rate.
 pub(crate) const AT_HIGHEST: &str = " at the highest rate";
 
@@ -63,7 +64,7 @@ pub fn cpu(world: &World, plan: &Plan, keeps: Keeps) -> Result<Table> {
         Keeps::Kernel => Place::KernelOf(1),
     };
     let (lab, server) = http::lab()?;
-    alternate(&title, plan, &contenders, &[], |contender, _| {
+    let mut table = alternate(&title, plan, &contenders, &[], |contender, _| {
         let ramp = |pair| {
             Ramp {
                 lab: &lab,
@@ -84,7 +85,9 @@ pub fn cpu(world: &World, plan: &Plan, keeps: Keeps) -> Result<Table> {
         measured.configurations = pair.configurations(&setup)?;
         pair.stop()?;
         Ok(measured)
-    })
+    })?;
+    table.add_differences(SET_UP, NONE);
+    Ok(table)
 }
 
 fn name_of(program: &str, mode: Mode) -> &'static str {
@@ -169,7 +172,7 @@ impl Ramp<'_> {
             let Some(took) = served.connected.get(n as usize) else {
                 continue;
             };
-            let name = format!("connection set-up, {name}");
+            let name = format!("{SET_UP}, {name}");
             self.add(requests, &name, "µs", took.as_secs_f64() * 1e6);
         }
     }

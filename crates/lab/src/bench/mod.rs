@@ -78,6 +78,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Number of flows or connections, if the user asks for one.
+    pub fn wanted(&self) -> Option<u32> {
+        self.flows
+    }
+
     fn flows(&self, default: u32) -> u32 {
         self.flows.unwrap_or(default)
     }

@@ -85,6 +85,25 @@ impl Row {
         spread(self.values.get(n)?.iter().map(|v| v.1).collect())
     }
 
+    /// What each contender has more than contender number `base`, in the same round.
+    fn differences(&self, base: usize) -> Row {
+        let of_base = |round: usize| {
+            let found = self.values[base].iter().find(|v| v.0 == round);
+            found.map(|v| v.1)
+        };
+        let of = |n: usize, values: &[(usize, f64)]| {
+            let both = values.iter().filter(|_| n != base);
+            both.filter_map(|(round, value)| Some((*round, value - of_base(*round)?)))
+                .collect()
+        };
+        let values = self.values.iter().enumerate();
+        Row {
+            name: format!("{}, added", self.name),
+            values: values.map(|(n, values)| of(n, values)).collect(),
+            ..self.clone()
+        }
+    }
+
     /// Its name, and against what it was measured.
     fn text(&self) -> String {
         match self.at {
@@ -156,6 +175,17 @@ impl Table {
         self.goals = goals.to_vec();
         self.load_at_end = load_average();
         self
+    }
+
+    /// Adds to each figure that begins so a row with what every contender has more than `base`, in
+    /// the same round.
+    pub(super) fn add_differences(&mut self, begin: &str, base: &str) {
+        let Some(base) = self.contenders.iter().position(|c| c == base) else {
+            return;
+        };
+        let rows = self.rows.iter().filter(|row| row.name.starts_with(begin));
+        let differences: Vec<_> = rows.map(|row| row.differences(base)).collect();
+        self.rows.extend(differences);
     }
 
     /// Says of every row against what it was measured.
@@ -451,6 +481,16 @@ mod tests {
         }
         assert_eq!(table.unmeasured(), [FTFW]);
         assert!(table.refused[0].reason.contains("Nice 1"));
+    }
+
+    /// Goal: what is added is what the same round has more, and nothing where the base was not
+    /// measured.
+    #[test]
+    fn a_difference_is_that_of_a_round() {
+        let mut table = table([&[(0, 5.0), (1, 9.0)], &[(0, 3.0)], &[(1, 10.0)]]);
+        table.add_differences("time", FTFW);
+        assert_eq!(table.rows[1].name, "time, added");
+        assert_eq!(table.rows[1].values, [vec![(0, 2.0)], vec![], vec![]]);
     }
 
     /// Goal: a table that was measured at another size adds its rows, each value in the column of

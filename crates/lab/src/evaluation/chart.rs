@@ -29,7 +29,9 @@ const LEGEND_LINE: i32 = 20;
 /// Of a letter of 13 pixels, on average.
 const LETTER: f64 = 7.2;
 const INK: RGBColor = RGBColor(30, 34, 38);
-const PALE: RGBColor = RGBColor(224, 227, 231);
+/// Lines with a number, and those between them.
+const PALE: RGBColor = RGBColor(200, 204, 209);
+const PALER: RGBColor = RGBColor(238, 240, 242);
 const OURS: RGBColor = RGBColor(11, 94, 168);
 const THEIRS: RGBColor = RGBColor(200, 80, 20);
 const OTHERS: RGBColor = RGBColor(84, 84, 84);
@@ -54,7 +56,7 @@ pub enum Scale {
     Linear,
     /// Each power of ten takes the same length.
     Log,
-    /// Names; a value is the number of one, and is drawn as a bar.
+    /// Names; a value is the number of one.
     Names(Vec<String>),
 }
 
@@ -181,6 +183,11 @@ impl Chart {
         each.collect()
     }
 
+    /// Names have bars; where there is no zero, they have a mark on a stem.
+    fn has_bars(&self) -> bool {
+        matches!(self.x.scale, Scale::Names(_)) && self.y.scale == Scale::Linear
+    }
+
     /// The drawing.
     ///
     /// # Errors
@@ -218,7 +225,7 @@ impl Chart {
             if x > 14 && x + wanted > pixels(SIZE.0) {
                 (x, y) = (14, y + LEGEND_LINE);
             }
-            if let Scale::Names(_) = self.x.scale {
+            if self.has_bars() {
                 bar(root, (x + 8, y - 6), (x + 34, y + 7), *look)?;
             } else {
                 line(root, vec![(x, y), (x + 40, y)], *look)?;
@@ -354,7 +361,8 @@ impl Plot<'_> {
         let (top, bottom) = (self.top, pixels(SIZE.1) - BOTTOM);
         for (value, has_number) in self.y.ticks() {
             let y = self.py(value);
-            root.draw(&PathElement::new(vec![(left, y), (right, y)], PALE))?;
+            let color = if has_number { PALE } else { PALER };
+            root.draw(&PathElement::new(vec![(left, y), (right, y)], color))?;
             if has_number {
                 let style = font(12, INK).pos(Pos::new(HPos::Right, VPos::Center));
                 root.draw(&Text::new(short(value), (left - 8, y), style))?;
@@ -370,7 +378,8 @@ impl Plot<'_> {
         } else {
             for (value, has_number) in self.x.ticks() {
                 let x = self.px(self.x.part(value));
-                root.draw(&PathElement::new(vec![(x, top), (x, bottom)], PALE))?;
+                let color = if has_number { PALE } else { PALER };
+                root.draw(&PathElement::new(vec![(x, top), (x, bottom)], color))?;
                 if has_number {
                     let at = (x, bottom + 7);
                     root.draw(&Text::new(short(value), at, below.clone()))?;
@@ -407,12 +416,20 @@ impl Plot<'_> {
             let begin = point.x + GROUP_GAP / 2.0 + width * n as f64;
             let at = |x: f64| self.px(self.x.part(x));
             let (left, right) = (at(begin), at(begin + width) - 2);
-            let top = self.py(point.median);
+            let (middle, top) = ((left + right) / 2, self.py(point.median));
             let bottom = pixels(SIZE.1) - BOTTOM;
-            bar(root, (left, top), (right, bottom), look)?;
-            self.spread(root, (left + right) / 2, point, INK)?;
+            if self.y.is_log {
+                // The length of a bar would mean nothing: the axis has no zero.
+                line(root, vec![(middle, bottom), (middle, top)], look)?;
+                self.spread(root, middle, point, INK)?;
+                mark(root, (middle, top), look)?;
+            } else {
+                bar(root, (left, top), (right, bottom), look)?;
+                self.spread(root, middle, point, INK)?;
+            }
             let style = font(11, INK).pos(Pos::new(HPos::Center, VPos::Bottom));
-            let at = ((left + right) / 2, self.py(point.max) - 4);
+            let lift = if self.y.is_log { 9 } else { 4 };
+            let at = (middle, self.py(point.max) - lift);
             root.draw(&Text::new(short(point.median), at, style))?;
         }
         Ok(())

@@ -37,6 +37,12 @@ pub struct Options {
     /// Few contenders, sizes and rounds: a look whether all of it works, in less than three minutes
     #[arg(long)]
     quick: bool,
+    /// Only this subject; may be repeated
+    #[arg(long)]
+    only: Vec<String>,
+    /// Leave out what wants more flows than this
+    #[arg(long)]
+    flows_max: Option<u32>,
     /// Folder for the report
     #[arg(long, default_value = "target/evaluation")]
     out: PathBuf,
@@ -45,17 +51,18 @@ pub struct Options {
 /// Measures everything and writes the report.
 ///
 /// # Errors
-/// If it is interrupted, the report cannot be written, or a part of it failed.
+/// If nothing is chosen, it is interrupted, the report cannot be written, or a part of it failed.
 pub fn run(options: &Options) -> Result<()> {
     // What would be found out after an hour otherwise.
     Painter::new()?;
-    fs::create_dir_all(&options.out).with_context(|| options.out.display().to_string())?;
-    let signals = Signals::open()?;
-    let subjects = if options.quick {
+    let all = if options.quick {
         plan::quick()
     } else {
         plan::full()
     };
+    let subjects = plan::chosen(all, &options.only, options.flows_max)?;
+    fs::create_dir_all(&options.out).with_context(|| options.out.display().to_string())?;
+    let signals = Signals::open()?;
     let parts = || subjects.iter().flat_map(|s| &s.parts);
     let most = parts().filter(|p| p.fills_kernel).filter_map(|p| p.flows);
     let raised = limits::raise(most.max().unwrap_or(0))?;

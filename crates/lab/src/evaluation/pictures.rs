@@ -6,7 +6,7 @@ use crate::bench::{Row, Table, cpu, raw, recovery};
 const FLOWS: &str = "flows";
 const RATE: &str = "connections a second";
 const LOWER: &str = "Lower is better.";
-const LOG: &str = "Each line of the grid is ten times the one below.";
+const LOG: &str = "The scale is logarithmic.";
 
 /// A chart of which only the curves are missing.
 fn chart(name: &str, title: &str, x: Axis, y: Axis, reading: &str) -> Chart {
@@ -160,7 +160,7 @@ fn by_rate(table: &Table, file: &str, keeps: &str) -> Vec<Chart> {
                 Axis::log("µs from SYN to SYN-ACK"),
                 &format!("{LOWER} {LOG} What a daemon adds is its distance from \"none\"."),
             )
-            .curves(table, &format!("connection set-up, {part}")),
+            .curves(table, &format!("{}, {part}", cpu::SET_UP)),
         );
     }
     drawn(charts)

@@ -1,5 +1,7 @@
 //! What is measured: the subjects of an evaluation in their order, and the measurements of each.
 
+use anyhow::{Result, ensure};
+
 use super::chart::Chart;
 use super::pictures as draw;
 use crate::bench::Table;
@@ -80,12 +82,45 @@ type Draw = fn(&Table) -> Vec<Chart>;
 /// One subject.
 #[derive(Clone, Debug)]
 pub(super) struct Subject {
+    /// As the user asks for it.
+    pub(super) name: &'static str,
     pub(super) title: &'static str,
     pub(super) text: &'static str,
     /// What rows are measured against.
     pub(super) against: &'static str,
     pub(super) parts: Vec<Part>,
     pub(super) draw: Draw,
+}
+
+/// The subjects that the user wants, without the measurements that want more flows than allowed.
+///
+/// # Errors
+/// If nothing is left.
+pub(super) fn chosen(
+    all: Vec<Subject>,
+    only: &[String],
+    flows_max: Option<u32>,
+) -> Result<Vec<Subject>> {
+    let names: Vec<_> = all.iter().map(|s| s.name).collect();
+    for name in only {
+        ensure!(
+            names.contains(&name.as_str()),
+            "--only {name}: this run has {}",
+            names.join(", ")
+        );
+    }
+    let is_wanted = |s: &Subject| only.is_empty() || only.iter().any(|name| name == s.name);
+    let mut chosen: Vec<_> = all.into_iter().filter(is_wanted).collect();
+    for subject in &mut chosen {
+        let most = flows_max.unwrap_or(u32::MAX);
+        subject.parts.retain(|p| p.flows.is_none_or(|n| n <= most));
+    }
+    chosen.retain(|subject| !subject.parts.is_empty());
+    ensure!(
+        !chosen.is_empty(),
+        "--flows-max: everything chosen wants more flows"
+    );
+    Ok(chosen)
 }
 
 /// Everything: about 50 minutes.
@@ -174,6 +209,7 @@ pub(super) fn quick() -> Vec<Subject> {
 
 fn cpu_cached(parts: Vec<Part>) -> Subject {
     Subject {
+        name: "cpu",
         title: "CPU consumption, external cache",
         text: "GET requests of 4 KB from A to B through FW1, a new connection each, evenly at rising \
                rates, and last as fast as four clients go that wait for each answer. CPU time of all \
@@ -188,6 +224,7 @@ fn cpu_cached(parts: Vec<Part>) -> Subject {
 
 fn cpu_injected(parts: Vec<Part>) -> Subject {
     Subject {
+        name: "cpu-injection",
         title: "CPU consumption, direct injection",
         text: "The same with DisableExternalCache: the receiver puts each flow into its kernel at \
                once. ALARM has no such mode. Both kernels held the same flows in the same states.",
@@ -199,6 +236,7 @@ fn cpu_injected(parts: Vec<Part>) -> Subject {
 
 fn by_script(parts: Vec<Part>) -> Subject {
     Subject {
+        name: "recovery",
         title: "Recovery by script",
         text: "FW1 loses its wires and its daemon, and FW2 takes the addresses and runs the original's \
                failover script at once: no detection is part of it. FT-FW. Traffic is ten UDP flows on \
@@ -214,6 +252,7 @@ fn by_script(parts: Vec<Part>) -> Subject {
 
 fn under_keepalived(parts: Vec<Part>) -> Subject {
     Subject {
+        name: "keepalived",
         title: "Recovery under keepalived",
         text: "The same with 1000 connections, and FW2 finds out by itself, by Debian's keepalived: \
                conntrackd with its own script, ftfw with `ftfw primary`. Most of the time is \
@@ -227,6 +266,7 @@ fn under_keepalived(parts: Vec<Part>) -> Subject {
 
 fn gate(parts: Vec<Part>) -> Subject {
     Subject {
+        name: "gate",
         title: "Survival while the ends send, with rules that refuse nothing",
         text: "9500 connections whose ends send once a second all the time, and four failovers there \
                and back under keepalived (advert_int 0.1). No rule drops what is INVALID, so FW2 \
@@ -240,6 +280,7 @@ fn gate(parts: Vec<Part>) -> Subject {
 
 fn commit(parts: Vec<Part>) -> Subject {
     Subject {
+        name: "commit",
         title: "Commit",
         text: "Time of `-c` with flows with source NAT in the external cache: into an empty kernel \
                table, and once more over the same flows. The kernel's own time is that of the same \
@@ -252,6 +293,7 @@ fn commit(parts: Vec<Part>) -> Subject {
 
 fn start(parts: Vec<Part>) -> Subject {
     Subject {
+        name: "start",
         title: "Start-up and resync",
         text: "From the start of the daemon until its internal cache holds all flows that the kernel \
                has; and from `-R`, after the internal cache has been flushed, until it holds them \
@@ -264,6 +306,7 @@ fn start(parts: Vec<Part>) -> Subject {
 
 fn bulk(parts: Vec<Part>) -> Subject {
     Subject {
+        name: "bulk",
         title: "Bulk update",
         text: "From `-n` on FW2, whose external cache is empty, until it holds all of FW1's UDP flows. \
                FT-FW, external cache. Beside it the CPU time of as many creates by the kernel.",
@@ -275,6 +318,7 @@ fn bulk(parts: Vec<Part>) -> Subject {
 
 fn events(parts: Vec<Part>) -> Subject {
     Subject {
+        name: "events",
         title: "Events: CPU time, bytes and packets",
         text: "TCP flows with source NAT begin, are established and end in FW1's kernel, 15 000 events \
                a second in groups of 16. FT-FW, external cache. Bytes and packets are those that FW1 \
@@ -287,6 +331,7 @@ fn events(parts: Vec<Part>) -> Subject {
 
 fn memory(parts: Vec<Part>) -> Subject {
     Subject {
+        name: "memory",
         title: "Memory",
         text: "Growth of the daemon's resident memory while its external cache takes flows with \
                source NAT, a flow.",
@@ -298,6 +343,7 @@ fn memory(parts: Vec<Part>) -> Subject {
 
 fn lag(parts: Vec<Part>) -> Subject {
     Subject {
+        name: "lag",
         title: "Replication lag",
         text: "From a flow's begin in FW1's kernel until FW2's kernel has the entry, as both kernels \
                note it; FT-FW, direct injection. At 1000 connections a second, and of single \
@@ -310,6 +356,7 @@ fn lag(parts: Vec<Part>) -> Subject {
 
 fn loss(parts: Vec<Part>) -> Subject {
     Subject {
+        name: "loss",
         title: "Equality on a lossy link",
         text: "1000 connections, half of them closed, while a part of the datagrams is lost in both \
                directions; where any is, a tenth comes late by up to 20 ms and a twentieth twice. \
@@ -323,6 +370,7 @@ fn loss(parts: Vec<Part>) -> Subject {
 
 fn idle(parts: Vec<Part>) -> Subject {
     Subject {
+        name: "idle",
         title: "Idle cost",
         text: "CPU time of both daemons while nothing happens for 30 s, with TCP flows in both kernels; \
                FT-FW, direct injection. Ours looks through the whole table once in that time.",
@@ -334,6 +382,7 @@ fn idle(parts: Vec<Part>) -> Subject {
 
 fn kernel(parts: Vec<Part>) -> Subject {
     Subject {
+        name: "kernel",
         title: "The kernel alone",
         text: "What the kernel itself takes, by a program that does nothing else: flows created in \
                batches of 64, with and without an event of each, read in a dump, and events received \
@@ -351,6 +400,24 @@ mod tests {
     fn minutes(subjects: &[Subject]) -> f64 {
         let parts = subjects.iter().flat_map(|s| &s.parts);
         parts.map(Part::takes).sum::<f64>() / 60.0
+    }
+
+    /// Goal: the user gets what he has asked for, and reads what there is.
+    #[test]
+    fn subjects_are_chosen() {
+        let only = |names: &[&str], most| {
+            let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+            chosen(full(), &names, most)
+        };
+        let subjects = only(&["commit", "lag"], Some(10_000)).unwrap();
+        let names: Vec<_> = subjects.iter().map(|s| (s.name, s.parts.len())).collect();
+        assert_eq!(names, [("commit", 2), ("lag", 1)]);
+        let refused = only(&["speed"], None).unwrap_err().to_string();
+        assert!(
+            refused.contains("cpu, cpu-injection, recovery"),
+            "{refused}"
+        );
+        assert!(only(&["memory"], Some(10)).is_err());
     }
 
     /// Goal: the plan keeps to its time.

@@ -222,7 +222,7 @@ fn cells(table: &Table, against: &str) -> Vec<Vec<String>> {
     head.extend(table.contenders.iter().cloned());
     head.push("ftfw / conntrackd".to_owned());
     let mut lines = vec![head];
-    for row in &table.rows {
+    for row in in_order(table) {
         let mut line = vec![name(row, against), row.unit.clone()];
         line.extend((0..table.contenders.len()).map(|n| cell(row.spread(n))));
         let ratios = table.beside(row).into_iter();
@@ -231,6 +231,17 @@ fn cells(table: &Table, against: &str) -> Vec<Vec<String>> {
         lines.push(line);
     }
     lines
+}
+
+/// The rows of a figure one after the other, by what they were measured against.
+fn in_order(table: &Table) -> Vec<&Row> {
+    let first = |row: &Row| table.rows.iter().position(|r| r.name == row.name);
+    let mut rows: Vec<_> = table.rows.iter().collect();
+    rows.sort_by(|a, b| {
+        let at = |row: &Row| row.at.unwrap_or(f64::INFINITY);
+        first(a).cmp(&first(b)).then(at(a).total_cmp(&at(b)))
+    });
+    rows
 }
 
 fn cell(spread: Option<Spread>) -> String {
