@@ -1,7 +1,7 @@
 # ftfw. `make demo` and `make test` install what is missing (as root, saying what)
 # and remove everything that a run made.
 
-.PHONY: all check test test-full demo bench manual book deb test-package clean
+.PHONY: all check test test-full demo bench evaluation manual book deb test-package clean
 
 # none: no daemon, the control experiment; conntrackd: Debian's; ftfw: ours.
 DAEMON ?= all
@@ -84,3 +84,10 @@ bench:
 	target/release/ftfw-lab bench hostile --rounds 1
 	target/release/ftfw-sim --seeds 1000
 	cargo bench -p ftfw-ctnetlink
+
+# Both daemons in one run, with charts: about 50 minutes, `make evaluation QUICK=1` below three.
+# Wants root, and the machine for itself.
+evaluation:
+	scripts/need packages
+	cargo build --release
+	target/release/ftfw-lab evaluation $(if $(QUICK),--quick)
