@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::load::{self, Action, Events, Load};
-use super::pair::Pair;
+use super::pair::{Pair, Place};
 use super::{Figure, Goal, KERNEL, Measurement, Plan, Program, Table, alternate, external_flows};
 use crate::daemon::{Mode, Settings};
 use crate::topology::{Lab, SERVER};
@@ -66,7 +66,8 @@ pub fn bulk(world: &World, plan: &Plan) -> Result<Table> {
 }
 
 fn update(world: &World, lab: &Lab, program: &Program, count: u32) -> Result<Measurement> {
-    let pair = Pair::start_on_tables(world, lab, program, &Settings::new(Mode::Ftfw))?;
+    let settings = Settings::new(Mode::Ftfw).for_flows(count);
+    let pair = Pair::start_on_tables(world, lab, program, &settings)?;
     // Ours has sent everything by itself to a peer that it did not know, and does that once in
     // 10 s at most.
     thread::sleep(BULK_PAUSE);
@@ -88,6 +89,7 @@ fn update(world: &World, lab: &Lab, program: &Program, count: u32) -> Result<Mea
     let lost = text.lines().find(|l| l.contains("Packets lost"));
     let lost = lost.and_then(|l| l.split_whitespace().next_back());
     let lost: f64 = lost.context("no count of lost packets")?.parse()?;
+    pair.wait_equal(Place::ExternalCache, "udp")?;
     let configurations = pair.configurations("FT-FW")?;
     pair.stop()?;
     let figures = vec![

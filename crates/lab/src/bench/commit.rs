@@ -1,13 +1,15 @@
 //! A commit: time and CPU time to put the external cache into an empty kernel table.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
 use super::flows::{self, Family};
 use super::load::{self, Action, Events, Load};
-use super::pair::table_count;
-use super::{Figure, Goal, KERNEL, KERNEL_EVENTS, Plan, Program, Table, alternate};
+use super::pair::{configuration, established};
+use super::{Figure, Goal, KERNEL, KERNEL_EVENTS, Measurement, Plan, Program, Table, alternate};
+use crate::daemon::Daemon;
 use crate::topology::{Lab, Options};
 use crate::world::World;
 
@@ -45,38 +47,35 @@ pub fn commit(world: &World, plan: &Plan) -> Result<Table> {
             figures.push(Figure::new(format!("{which}{TIME}"), "ms", ms));
             figures.push(Figure::new(format!("{which}{CPU}"), "µs per flow", us));
         };
+        let mut configurations = BTreeMap::new();
         match contender {
             Contender::Daemon(program) => {
-                let [first, second] = by_daemon(world, &lab, program, count)?;
-                add("", first);
-                add(SECOND, second);
+                let (daemon, _) = flows::loaded(world, &lab, program, count, Family::V4)?;
+                for which in ["", SECOND] {
+                    add(which, by_daemon(&lab, &daemon, count)?);
+                }
+                configurations = configuration(&daemon, "NOTRACK, FW2")?;
+                daemon.stop()?;
             }
             Contender::Kernel(events) => add("", by_requests(&lab, count, *events)?),
         }
-        Ok(figures)
+        Ok(Measurement {
+            configurations,
+            ..figures.into()
+        })
     })
 }
 
-/// Milliseconds, and microseconds of CPU time per flow, of a commit into an empty table and of
-/// another one after it.
-fn by_daemon(world: &World, lab: &Lab, program: &Program, count: u32) -> Result<[[f64; 2]; 2]> {
-    let (daemon, _) = flows::loaded(world, lab, program, count, Family::V4)?;
-    let mut took = [[0.0; 2]; 2];
-    for one in &mut took {
-        let cpu = daemon.cpu_ns()?;
-        let begun = Instant::now();
-        daemon.ask(&["-c"])?;
-        let ms = begun.elapsed().as_secs_f64() * 1000.0;
-        let used = daemon.cpu_ns()? - cpu;
-        let held = table_count(lab, 1)?;
-        ensure!(
-            held >= u64::from(count),
-            "{held} of {count} flows are committed"
-        );
-        *one = [ms, used as f64 / 1000.0 / f64::from(count)];
-    }
-    daemon.stop()?;
-    Ok(took)
+/// Milliseconds, and microseconds of CPU time per flow, of a commit.
+fn by_daemon(lab: &Lab, daemon: &Daemon, count: u32) -> Result<[f64; 2]> {
+    let cpu = daemon.cpu_ns()?;
+    let begun = Instant::now();
+    daemon.ask(&["-c"])?;
+    let ms = begun.elapsed().as_secs_f64() * 1000.0;
+    let used = daemon.cpu_ns()? - cpu;
+    let held = established(lab, 1, count)?;
+    ensure!(held == count, "{held} of {count} flows are committed");
+    Ok([ms, used as f64 / 1000.0 / f64::from(count)])
 }
 
 fn by_requests(lab: &Lab, count: u32, events: Events) -> Result<[f64; 2]> {

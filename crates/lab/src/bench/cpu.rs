@@ -146,11 +146,7 @@ impl Ramp<'_> {
             pair.wait_for(place, held)?;
         }
         let used = pair.cpu_us_since(before, requests.count)?;
-        let first = match self.place {
-            Place::KernelOf(_) => Place::KernelOf(0),
-            _ => Place::InternalCache,
-        };
-        pair.wait_equal([first, self.place])?;
+        pair.wait_equal(self.place, "tcp")?;
         requests.check(&served)?;
         for (end, us) in ["sender", "receiver"].into_iter().zip(used) {
             let share = us * served.rate / 1e4;

@@ -184,6 +184,8 @@ fn measure(
             .with_context(|| format!("{updates} of {count} updates"))?;
         }
         let [sent, received] = pair.cpu_us_since(before, count)?;
+        let link = lab.link_sent(0)?;
+        pair.wait_equal(receiver, "tcp")?;
         figures.push(Figure::new(
             format!("sender, {phase}"),
             "µs per event",
@@ -194,7 +196,6 @@ fn measure(
             "µs per event",
             received,
         ));
-        let link = lab.link_sent(0)?;
         for (n, unit) in ["bytes per event", "packets per event"]
             .into_iter()
             .enumerate()

@@ -8,7 +8,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use super::flows::{self, Family};
-use super::{Figure, Plan, Table, alternate};
+use super::pair::configuration;
+use super::{Figure, Measurement, Plan, Table, alternate};
 use crate::daemon::Kind;
 use crate::topology::{Lab, Options};
 use crate::world::World;
@@ -23,9 +24,13 @@ pub fn memory(world: &World, plan: &Plan, family: Family) -> Result<Table> {
     alternate(&title, plan, &plan.programs(), &[], |program, _| {
         let (daemon, before) = flows::loaded(world, &lab, program, count, family)?;
         let grown = daemon.resident_bytes()?.saturating_sub(before);
+        let configurations = configuration(&daemon, "NOTRACK, FW2")?;
         daemon.stop()?;
         let each = grown as f64 / f64::from(count);
-        Ok(vec![Figure::new("memory", "bytes per flow", each)])
+        Ok(Measurement {
+            configurations,
+            ..vec![Figure::new("memory", "bytes per flow", each)].into()
+        })
     })
 }
 

@@ -53,7 +53,7 @@ fn measure(
     let lab = Lab::build(Options::default())?;
     let settings = Settings {
         mode_lines: "DisableExternalCache on".into(),
-        ..Settings::new(Mode::Ftfw)
+        ..Settings::new(Mode::Ftfw).for_flows(count)
     };
     let load = Load {
         flow,
@@ -78,6 +78,7 @@ fn measure(
         for place in places {
             pair.wait_for(place, count).context("after it")?;
         }
+        pair.wait_equal(Place::KernelOf(1), "tcp")?;
         let configurations = pair.configurations("FT-FW, direct injection")?;
         pair.stop()?;
         let mut figures = Vec::new();

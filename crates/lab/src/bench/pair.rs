@@ -1,12 +1,12 @@
 //! Two daemons of one program on FW1 and FW2, and what they hold and have used.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use flow::{Flow, Proto, ProtoInfo};
+use flow::{Flow, Proto, ProtoInfo, TcpState};
 
 use super::Program;
 use super::load::{EVENTS, EVENTS_DEFAULT};
@@ -104,14 +104,20 @@ impl Pair {
         }
     }
 
-    /// Waits until two places hold the same TCP flows, in the same states.
+    /// Waits until the receiver has in `place` the flows of a protocol that the sender has, `tcp` or
+    /// `udp`, in the same states.
     ///
     /// # Errors
-    /// If they never do.
-    pub(super) fn wait_equal(&self, places: [Place; 2]) -> Result<()> {
+    /// If it never does.
+    pub(super) fn wait_equal(&self, place: Place, protocol: &str) -> Result<()> {
+        // A cache is compared with a cache, as a daemon lists both.
+        let first = match place {
+            Place::KernelOf(_) => Place::KernelOf(0),
+            _ => Place::InternalCache,
+        };
         let mut differ = (0, 0);
         wait::until("both hold the same flows", LATEST, || {
-            let both = places.map(|place| self.tcp_flows(place));
+            let both = [first, place].map(|place| self.flows(place, protocol));
             let [Ok(here), Ok(there)] = both else {
                 return false;
             };
@@ -121,15 +127,17 @@ impl Pair {
             );
             differ == (0, 0)
         })
-        .with_context(|| format!("{places:?}: only in the one, only in the other: {differ:?}"))
+        .with_context(|| format!("{place:?}: lacked, and only there: {differ:?}"))
     }
 
-    /// Protocol, state and original tuple of each TCP flow.
-    fn tcp_flows(&self, place: Place) -> Result<BTreeSet<String>> {
+    /// Protocol, state and original tuple of each flow.
+    fn flows(&self, place: Place, protocol: &str) -> Result<BTreeSet<String>> {
+        let pattern = format!("{protocol} ");
         match place {
-            Place::InternalCache => Ok(loss::lines(self.daemons[0].internal("tcp ")?)),
-            Place::ExternalCache => Ok(loss::lines(self.daemons[1].external("tcp ")?)),
+            Place::InternalCache => Ok(loss::lines(self.daemons[0].internal(&pattern)?)),
+            Place::ExternalCache => Ok(loss::lines(self.daemons[1].external(&pattern)?)),
             Place::KernelOf(n) => {
+                ensure!(protocol == "tcp", "only TCP flows of a kernel are compared");
                 let flows = kernel::dump(&self.lab.fw[n])?;
                 Ok(flows.iter().filter_map(tcp_line).collect())
             }
@@ -138,11 +146,9 @@ impl Pair {
 
     /// The configuration files of both, by the name of the set-up.
     pub(super) fn configurations(&self, name: &str) -> Result<BTreeMap<String, String>> {
-        let each = (1..).zip(&self.daemons).map(|(n, daemon)| {
-            let text = fs::read_to_string(daemon.config())?;
-            Ok((format!("{name}, FW{n}"), text))
-        });
-        each.collect()
+        let mut all = configuration(&self.daemons[0], &format!("{name}, FW1"))?;
+        all.extend(configuration(&self.daemons[1], &format!("{name}, FW2"))?);
+        Ok(all)
     }
 
     /// Ends both in good order.
@@ -152,6 +158,12 @@ impl Pair {
         }
         Ok(())
     }
+}
+
+/// The configuration file of a daemon, by the name of the set-up.
+pub(super) fn configuration(daemon: &Daemon, name: &str) -> Result<BTreeMap<String, String>> {
+    let text = fs::read_to_string(daemon.config())?;
+    Ok([(name.to_owned(), text)].into())
 }
 
 /// Where flows are counted.
@@ -172,6 +184,18 @@ fn tcp_line(flow: &Flow) -> Option<String> {
         return None;
     };
     Some(format!("{:?} {:?} {:?}", tcp.state, flow.orig, flow.reply))
+}
+
+/// How many of the first `count` flows that no traffic made a firewall's kernel has, established.
+pub(super) fn established(lab: &Lab, n: usize, count: u32) -> Result<u32> {
+    let is_there = |flow: &&Flow| {
+        let tcp = flow.proto_info;
+        matches!(tcp, Some(ProtoInfo::Tcp(tcp)) if tcp.state == TcpState::ESTABLISHED)
+    };
+    let flows = kernel::dump(&lab.fw[n])?;
+    let there: HashSet<_> = flows.iter().filter(is_there).map(Flow::key).collect();
+    let found = (0..count).filter(|n| there.contains(&super::flow(*n).key()));
+    Ok(u32::try_from(found.count())?)
 }
 
 /// Number of entries in a firewall's kernel table.

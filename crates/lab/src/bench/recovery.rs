@@ -5,22 +5,19 @@
 //! are entries of FW1's kernel, and survive if FW2's kernel has them, established. The silence is
 //! that of a few UDP flows beside them, on which the server sends every 2 ms: the longest of any.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use flow::{Flow, ProtoInfo, TcpState};
 
 use super::gate::GATE;
 use super::load::{Action, Load};
-use super::pair::{Pair, Place};
+use super::pair::{Pair, Place, established};
 use super::{Figure, Measurement, NONE, Plan, Program, Table, alternate};
 use crate::daemon::{Kind, Mode, Settings};
 use crate::keepalived::{Calls, Keepalived, State, Way};
-use crate::kernel;
 use crate::topology::{Lab, Options, SERVER};
 use crate::traffic::numbered::{self, Connections};
 use crate::traffic::tickers::Tickers;
@@ -198,13 +195,9 @@ pub fn recover(world: &World, pairing: Pairing, count: u32, advert: Option<&str>
     let mut traffic = Traffic::open(&lab, count)?;
     if let Some(pair) = &pair {
         let all = count + TICKERS as u32;
-        let first = match pairing.place() {
-            Place::KernelOf(_) => Place::KernelOf(0),
-            _ => Place::InternalCache,
-        };
         pair.wait_for(Place::InternalCache, all)?;
         pair.wait_for(pairing.place(), all)?;
-        pair.wait_equal([first, pairing.place()])?;
+        pair.wait_equal(pairing.place(), "tcp")?;
     }
 
     traffic.tickers.reset()?;
@@ -325,16 +318,7 @@ impl Traffic {
         }
         let mut survivors = alive as u32;
         if self.entries > 0 {
-            let is_there = |flow: &Flow| {
-                let tcp = flow.proto_info;
-                matches!(tcp, Some(ProtoInfo::Tcp(tcp)) if tcp.state == TcpState::ESTABLISHED)
-            };
-            let there: BTreeSet<_> = (kernel::dump(&lab.fw[1])?.iter())
-                .filter(|flow| is_there(flow))
-                .map(Flow::key)
-                .collect();
-            let entries = (0..self.entries).filter(|n| there.contains(&super::flow(*n).key()));
-            survivors += entries.count() as u32;
+            survivors += established(lab, 1, self.entries)?;
         }
         Ok(survivors)
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::load::{Action, Load};
-use super::pair::{LATEST, internal_flows};
+use super::pair::{LATEST, configuration, internal_flows};
 use super::{Figure, Measurement, Plan, Table, alternate};
 use crate::daemon::{Daemon, Mode, Settings};
 use crate::topology::{Lab, Options};
@@ -32,7 +32,7 @@ pub fn start(world: &World, plan: &Plan) -> Result<Table> {
     for action in [Action::Create, Action::Update] {
         load.run(&lab.fw[0], action)?;
     }
-    let settings = Settings::new(Mode::Ftfw);
+    let settings = Settings::new(Mode::Ftfw).for_flows(count);
     let programs = plan.programs();
     alternate(&title, plan, &programs, &[], |program, _| {
         let begun = Instant::now();
@@ -60,10 +60,10 @@ pub fn start(world: &World, plan: &Plan) -> Result<Table> {
         let (begun, cpu) = (Instant::now(), daemon.cpu_ns()?);
         daemon.ask(&["-R"])?;
         add("resync", begun, cpu)?;
-        let file = std::fs::read_to_string(daemon.config())?;
+        let configurations = configuration(&daemon, "FT-FW, FW1")?;
         daemon.stop()?;
         Ok(Measurement {
-            configurations: [("FT-FW, FW1".to_owned(), file)].into(),
+            configurations,
             ..figures.into()
         })
     })

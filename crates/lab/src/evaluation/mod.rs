@@ -73,7 +73,18 @@ pub fn run(options: &Options) -> Result<()> {
         progress: Progress::new(parts().map(Part::takes).sum()),
         done: 0.0,
     };
-    let chapters: Result<Vec<_>> = subjects.iter().map(|s| evaluation.chapter(s)).collect();
+    let mut chapters = Vec::new();
+    let mut end = Ok(());
+    for subject in &subjects {
+        match evaluation.chapter(subject) {
+            Ok(chapter) => chapters.push(chapter),
+            // What has been measured until then is written down.
+            Err(e) => {
+                end = Err(e);
+                break;
+            }
+        }
+    }
     evaluation.progress.end();
     drop(raised);
     let report = Report {
@@ -81,10 +92,13 @@ pub fn run(options: &Options) -> Result<()> {
         began: String::from_utf8(began.stdout)?.trim().to_owned(),
         seconds: begun.elapsed().as_secs_f64(),
         circumstances: circumstances()?,
-        chapters: chapters?,
+        chapters,
     };
-    report.write(&options.out)?;
-    println!("{}", options.out.join("evaluation.html").display());
+    if !report.chapters.is_empty() {
+        report.write(&options.out)?;
+        println!("{}", options.out.join("evaluation.html").display());
+    }
+    end?;
     let failed: Vec<_> = report.chapters.iter().flat_map(|c| &c.failed).collect();
     match failed[..] {
         [] => Ok(()),
