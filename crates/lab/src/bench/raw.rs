@@ -65,7 +65,7 @@ pub fn kernel(plan: &Plan) -> Result<Table> {
 }
 
 /// Time to read the whole table of a machine, no flow decoded.
-fn dump(node: &Node, count: u32) -> Result<Duration> {
+pub(super) fn dump(node: &Node, count: u32) -> Result<Duration> {
     node.inside(move || -> Result<Duration> {
         let socket = Netlink::open(false)?;
         let mut out = Vec::new();

@@ -65,7 +65,8 @@ pub fn run(options: &Options) -> Result<()> {
     let signals = Signals::open()?;
     let parts = || subjects.iter().flat_map(|s| &s.parts);
     let most = parts().filter(|p| p.fills_kernel).filter_map(|p| p.flows);
-    let raised = limits::raise(most.max().unwrap_or(0))?;
+    let raised = limits::raise(most.max().unwrap_or(0))
+        .context("--flows-max N leaves out what wants more flows")?;
     let began = Command::new("date").args(["-u", "+%F %H:%M"]).output()?;
     let begun = Instant::now();
     let mut evaluation = Evaluation {
@@ -136,7 +137,7 @@ impl Evaluation {
             self.progress.begin(subject.title);
             let before = self.done;
             let outcome = run::part(part, &self.signals, |steps| {
-                let done = before + steps as f64 * part.seconds;
+                let done = before + steps * part.seconds;
                 self.progress.reach(done.min(before + part.takes()));
                 self.progress.draw();
             })?;

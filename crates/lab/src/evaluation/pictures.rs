@@ -282,7 +282,7 @@ pub(super) fn commit(table: &Table) -> Vec<Chart> {
 
 pub(super) fn start(table: &Table) -> Vec<Chart> {
     let one = |file: &str, title: &str, figure: &str| {
-        let reading = format!("{LOWER} {LOG}");
+        let reading = format!("{LOWER} {LOG} The dotted line is one dump of the kernel's table.");
         chart(file, title, Axis::log(FLOWS), Axis::log("ms"), &reading).curves(table, figure)
     };
     drawn([

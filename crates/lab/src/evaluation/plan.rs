@@ -130,9 +130,7 @@ pub(super) fn full() -> Vec<Subject> {
     let sizes = [1000, 10_000, 100_000, 1_000_000];
     let each = |part: fn(u32) -> Part| sizes.map(part).to_vec();
     vec![
-        cpu_cached(vec![
-            Part::new("cpu", 7, 19.0).flows(3000).rounds(3).in_cache(),
-        ]),
+        cpu_cached(vec![Part::new("cpu", 7, 19.0).flows(3000).rounds(3)]),
         cpu_injected(vec![Part::new("cpu-inject", 5, 19.0).flows(3000).rounds(3)]),
         by_script(
             recovery
@@ -152,7 +150,7 @@ pub(super) fn full() -> Vec<Subject> {
         })),
         start(each(|n| {
             let rounds = if n > 100_000 { 2 } else { 3 };
-            Part::new("start", 2, 1.0 + f64::from(n) / 80_000.0)
+            Part::new("start", 3, 1.0 + f64::from(n) / 100_000.0)
                 .at(n)
                 .rounds(rounds)
         })),
@@ -190,16 +188,14 @@ pub(super) fn quick() -> Vec<Subject> {
     const COMMIT: &[&str] = &["none", "conntrackd commit", "ftfw commit"];
     let sizes = [1000, 10_000];
     vec![
-        cpu_cached(vec![
-            Part::new("cpu", 3, 7.5).flows(500).only(FTFW).in_cache(),
-        ]),
+        cpu_cached(vec![Part::new("cpu", 3, 7.5).flows(500).only(FTFW)]),
         by_script(
             [1, 1000]
                 .map(|n| Part::new("recovery", 3, 4.5).at(n).only(COMMIT))
                 .to_vec(),
         ),
         commit(sizes.map(|n| Part::new("commit", 4, 1.0).at(n)).to_vec()),
-        start(sizes.map(|n| Part::new("start", 2, 1.0).at(n)).to_vec()),
+        start(sizes.map(|n| Part::new("start", 3, 0.7).at(n)).to_vec()),
         events(vec![Part::new("events", 2, 6.0).flows(3000)]),
         memory(vec![Part::new("memory", 2, 2.0).flows(100_000).in_cache()]),
         lag(vec![Part::new("lag", 2, 15.0).flows(1000)]),
@@ -297,7 +293,7 @@ fn start(parts: Vec<Part>) -> Subject {
         title: "Start-up and resync",
         text: "From the start of the daemon until its internal cache holds all flows that the kernel \
                has; and from `-R`, after the internal cache has been flushed, until it holds them \
-               again.",
+               again. \"kernel\" is a dump by a program that does nothing else.",
         against: "flows",
         parts,
         draw: draw::start,

@@ -15,6 +15,8 @@ use crate::bench::{Line, Table};
 
 /// How often the line of progress is drawn, and a signal noticed.
 const LOOK: Duration = Duration::from_millis(250);
+/// So much of a step is done that takes longer than it should.
+const STEP_MAX: f64 = 0.95;
 /// A part may take as many times what it should.
 const SLOW: f64 = 3.0;
 const GRACE: Duration = Duration::from_secs(120);
@@ -26,19 +28,21 @@ pub(super) struct Outcome {
     pub(super) failure: Option<String>,
 }
 
-/// Runs a part to its end. `reached` is told how many steps are done.
+/// Runs a part to its end. `reached` is told how many steps are done, and how much of the next one
+/// should be.
 ///
 /// # Errors
 /// If a signal ends the run, or it cannot be started.
 pub(super) fn part(
     part: &Part,
     signals: &Signals,
-    mut reached: impl FnMut(usize),
+    mut reached: impl FnMut(f64),
 ) -> Result<Outcome> {
     let words = words(part);
     let mut child = Running::start(&words)?;
     let limit = GRACE + Duration::from_secs_f64(SLOW * part.takes());
-    let (begun, mut steps, mut tables) = (Instant::now(), 0, Vec::new());
+    let (begun, mut steps, mut tables) = (Instant::now(), 0.0, Vec::new());
+    let mut since = begun;
     let failure = loop {
         if let Some(Signal::Terminate) = signals.next() {
             bail!("interrupted");
@@ -47,12 +51,13 @@ pub(super) fn part(
             break Some(format!("not done within {} s", limit.as_secs()));
         }
         match child.lines.recv_timeout(LOOK) {
-            Ok(Line::Step) => steps += 1,
+            Ok(Line::Step) => (steps, since) = (steps + 1.0, Instant::now()),
             Ok(Line::Table(table)) => tables.push(*table),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break child.failure()?,
         }
-        reached(steps);
+        let under_way = since.elapsed().as_secs_f64() / part.seconds;
+        reached(steps + under_way.min(STEP_MAX));
     };
     Ok(Outcome {
         tables,

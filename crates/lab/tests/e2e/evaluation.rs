@@ -1,4 +1,4 @@
-//! Goal: `ftfw-lab evaluation` ends with a report whose figures both daemons have.
+//! Goal: `ftfw-lab evaluation` ends with a report whose figures both daemons and the kernel have.
 //! Method: its smallest subject, in namespaces of its own below these.
 
 use std::fs;
@@ -28,13 +28,16 @@ fn one_subject(world: &World) -> Result<()> {
     let report: Report = serde_json::from_slice(&json)?;
     ensure!(report.chapters.len() == 1, "{report:?}");
     let table = report.chapters[0].table.as_ref().context("no table")?;
-    ensure!(table.contenders == ["conntrackd", "ftfw"], "{table:?}");
+    ensure!(
+        table.contenders == ["conntrackd", "ftfw", "kernel"],
+        "{table:?}"
+    );
     ensure!(table.refused.is_empty(), "{:?}", table.refused);
     for size in [1000.0, 10_000.0] {
         let row = |row: &&lab::bench::Row| row.name == "resync" && row.at == Some(size);
         let row = table.rows.iter().find(row).context("no resync")?;
-        for n in 0..2 {
-            let spread = row.spread(n).context("a daemon has no figure")?;
+        for n in 0..3 {
+            let spread = row.spread(n).context("one has no figure")?;
             ensure!(spread.median > 0.0, "{row:?}");
         }
     }
