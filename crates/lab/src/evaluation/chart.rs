@@ -149,6 +149,8 @@ pub struct Chart {
     pub series: Vec<Series>,
     /// Lines across.
     pub limits: Vec<Limit>,
+    /// Where the stems of marks begin, if not at the bottom.
+    pub base: Option<f64>,
 }
 
 /// How a series is drawn.
@@ -203,14 +205,14 @@ impl Chart {
             let top = self.legend(&root, &looks)?;
             let plot = Plot::new(self, top);
             plot.frame(&root)?;
+            for limit in &self.limits {
+                plot.limit(&root, limit)?;
+            }
             for (n, (series, look)) in self.series.iter().zip(&looks).enumerate() {
                 match self.x.scale {
                     Scale::Names(_) => plot.bars(&root, n, &series.points, *look)?,
                     _ => plot.curve(&root, &series.points, *look)?,
                 }
-            }
-            for limit in &self.limits {
-                plot.limit(&root, limit)?;
             }
             root.present()?;
         }
@@ -269,16 +271,11 @@ impl Range {
             },
             Scale::Log => {
                 let least = values.iter().copied().filter(|v| *v > 0.0);
-                let low = least.fold(high, f64::min);
-                let floor = 10f64.powf(low.log10().floor());
-                let ceiling = 10f64.powf(high.log10().ceil());
+                let low = round_down(least.fold(high, f64::min));
+                let above = step(high);
                 Range {
-                    low: floor,
-                    high: if ceiling > floor {
-                        ceiling
-                    } else {
-                        floor * 10.0
-                    },
+                    low,
+                    high: if above > low { above } else { low * 10.0 },
                     is_log: true,
                 }
             }
@@ -308,27 +305,39 @@ impl Range {
             let count = (self.high / step).floor() as usize;
             return (0..=count).map(|n| (n as f64 * step, true)).collect();
         }
-        let decades = (self.high / self.low).log10().round() as i32;
+        let decades = (self.high / self.low).log10();
+        let mut base = 10f64.powf(self.low.log10().floor());
         let mut ticks = Vec::new();
-        for decade in 0..=decades {
-            let base = self.low * 10f64.powi(decade);
-            ticks.push((base, true));
-            if decade < decades {
-                ticks.extend((2..10).map(|n| {
-                    let has_number = decades < 3 && (n == 2 || n == 5);
-                    (base * f64::from(n), has_number)
-                }));
+        while base <= self.high {
+            for n in 1..10 {
+                let has_number = n == 1 || decades < 3.0 && (n == 2 || n == 5);
+                ticks.push((base * f64::from(n), has_number));
             }
+            base *= 10.0;
         }
+        // What was rounded on the way is still inside.
+        let is_inside = |v: f64| v > self.low * 0.999 && v < self.high * 1.001;
+        ticks.retain(|(value, _)| is_inside(*value));
         ticks
     }
 }
 
-/// A round number near this: 1, 2 or 5 with zeros.
-fn step(about: f64) -> f64 {
-    let base = 10f64.powf(about.log10().floor());
-    let rounded = [1.0, 2.0, 5.0, 10.0].into_iter().map(|n| n * base);
-    rounded.into_iter().find(|s| *s >= about).unwrap_or(base)
+/// The round number above: 1, 2 or 5 with zeros.
+fn step(value: f64) -> f64 {
+    let mut rounds = rounds(value);
+    rounds.find(|round| *round >= value).unwrap_or(value)
+}
+
+/// The round number below.
+fn round_down(value: f64) -> f64 {
+    let rounds = rounds(value);
+    rounds.filter(|r| *r <= value).last().unwrap_or(value)
+}
+
+/// Round numbers from below to above.
+fn rounds(value: f64) -> impl Iterator<Item = f64> {
+    let base = 10f64.powf(value.log10().floor());
+    [1.0, 2.0, 5.0, 10.0].into_iter().map(move |n| n * base)
 }
 
 impl Plot<'_> {
@@ -418,19 +427,23 @@ impl Plot<'_> {
             let (left, right) = (at(begin), at(begin + width) - 2);
             let (middle, top) = ((left + right) / 2, self.py(point.median));
             let bottom = pixels(SIZE.1) - BOTTOM;
+            let base = self.chart.base.map_or(bottom, |base| self.py(base));
             if self.y.is_log {
                 // The length of a bar would mean nothing: the axis has no zero.
-                line(root, vec![(middle, bottom), (middle, top)], look)?;
+                line(root, vec![(middle, base), (middle, top)], look)?;
                 self.spread(root, middle, point, INK)?;
                 mark(root, (middle, top), look)?;
             } else {
                 bar(root, (left, top), (right, bottom), look)?;
                 self.spread(root, middle, point, INK)?;
             }
-            let style = font(11, INK).pos(Pos::new(HPos::Center, VPos::Bottom));
             let lift = if self.y.is_log { 9 } else { 4 };
-            let at = (middle, self.py(point.max) - lift);
-            root.draw(&Text::new(short(point.median), at, style))?;
+            let (y, vertical) = match top > base {
+                true => (self.py(point.min) + lift, VPos::Top),
+                false => (self.py(point.max) - lift, VPos::Bottom),
+            };
+            let style = font(11, INK).pos(Pos::new(HPos::Center, vertical));
+            root.draw(&Text::new(short(point.median), (middle, y), style))?;
         }
         Ok(())
     }
@@ -601,6 +614,7 @@ mod tests {
                 name: "goal".into(),
                 value: 50.0,
             }],
+            base: None,
         }
     }
 
@@ -661,10 +675,14 @@ mod tests {
     /// Goal: each value is inside the axis, in order, and a decade is as long as the other.
     #[test]
     fn values_lie_where_they_should() {
-        let range = Range::of([3.0, 4000.0].into_iter(), &Scale::Log);
+        let range = Range::of([1.0, 9000.0].into_iter(), &Scale::Log);
         assert_eq!((range.low, range.high), (1.0, 10_000.0));
         assert!((range.part(10.0) - 0.25).abs() < 1e-9);
         assert!((range.part(100.0) - 0.5).abs() < 1e-9);
+        let narrow = Range::of([60.0, 118.0].into_iter(), &Scale::Log);
+        assert_eq!((narrow.low, narrow.high), (50.0, 200.0));
+        let ticks: Vec<f64> = narrow.ticks().iter().map(|t| t.0).collect();
+        assert_eq!(ticks, [50.0, 60.0, 70.0, 80.0, 90.0, 100.0, 200.0]);
         assert_eq!(range.part(0.0), 0.0, "no logarithm");
         let range = Range::of([0.0, 50.0].into_iter(), &Scale::Linear);
         assert!(range.high > 50.0);

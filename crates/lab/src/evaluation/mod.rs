@@ -88,6 +88,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
     evaluation.progress.end();
     drop(raised);
+    if let Some(overview) = pictures::overview(&chapters) {
+        chapters.insert(0, overview);
+    }
     let report = Report {
         command: format!("ftfw-lab {}", words()),
         began: String::from_utf8(began.stdout)?.trim().to_owned(),
@@ -126,6 +129,7 @@ impl Evaluation {
     /// If it is interrupted.
     fn chapter(&mut self, subject: &Subject) -> Result<Chapter> {
         let mut chapter = Chapter {
+            name: subject.name.to_owned(),
             title: subject.title.to_owned(),
             text: subject.text.to_owned(),
             against: subject.against.to_owned(),

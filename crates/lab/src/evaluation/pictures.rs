@@ -1,7 +1,8 @@
 //! Which figures of a subject are drawn, and how a reader takes them.
 
 use super::chart::{Axis, Chart, Limit, Point, Series};
-use crate::bench::{Row, Table, cpu, raw, recovery};
+use super::report::Chapter;
+use crate::bench::{Row, Spread, Table, cpu, raw, recovery};
 
 const FLOWS: &str = "flows";
 const RATE: &str = "connections a second";
@@ -18,6 +19,7 @@ fn chart(name: &str, title: &str, x: Axis, y: Axis, reading: &str) -> Chart {
         y,
         series: Vec::new(),
         limits: Vec::new(),
+        base: None,
     }
 }
 
@@ -107,6 +109,108 @@ fn drawn(charts: impl IntoIterator<Item = Chart>) -> Vec<Chart> {
 
 fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|&name| name.to_owned()).collect()
+}
+
+/// A figure of the overview.
+struct Headline {
+    label: &'static str,
+    /// Name of the chapter, the figure, and the mode that is compared.
+    chapter: &'static str,
+    figure: &'static str,
+    mode: &'static str,
+    /// More of it is better: the ratio is turned over.
+    is_gain: bool,
+}
+
+const HEADLINES: [Headline; 12] = {
+    const fn less(
+        label: &'static str,
+        chapter: &'static str,
+        figure: &'static str,
+        mode: &'static str,
+    ) -> Headline {
+        Headline {
+            label,
+            chapter,
+            figure,
+            mode,
+            is_gain: false,
+        }
+    }
+    [
+        less("sender", "cpu", "sender", "FT-FW"),
+        less("receiver", "cpu", "receiver", "FT-FW"),
+        less("injecting", "cpu-injection", "receiver", "FT-FW"),
+        less("recovery", "recovery", recovery::SILENCE, "commit"),
+        less("commit", "commit", "time", ""),
+        less("start-up", "start", "start-up", ""),
+        less("resync", "start", "resync", ""),
+        Headline {
+            is_gain: true,
+            ..less("bulk", "bulk", "rate", "")
+        },
+        less("bytes", "events", "sent, bytes per event, update", ""),
+        less("memory", "memory", "memory", ""),
+        less("lag p99", "lag", "1000/s, p99", ""),
+        less("idle", "idle", "sender", ""),
+    ]
+};
+
+/// The ratio to conntrackd of a figure of each chapter, where both were measured at the most.
+pub(super) fn overview(chapters: &[Chapter]) -> Option<Chapter> {
+    let mut points = Vec::new();
+    let mut labels = Vec::new();
+    for headline in &HEADLINES {
+        let chapter = chapters.iter().find(|c| c.name == headline.chapter);
+        if let Some(ratio) = chapter.and_then(|c| headline.ratio(c.table.as_ref()?)) {
+            points.push(Point::new(labels.len() as f64, ratio));
+            labels.push(headline.label.to_owned());
+        }
+    }
+    let mut chart = chart(
+        "overview",
+        "ftfw divided by conntrackd",
+        Axis::names("", labels),
+        Axis::log("ratio of the medians; the bar goes over those of the rounds"),
+        "Below the line ftfw takes less, above it more.",
+    )
+    .limit("as much as conntrackd", 1.0);
+    chart.base = Some(1.0);
+    chart.push("ftfw / conntrackd", points);
+    (!chart.series.is_empty()).then(|| Chapter {
+        name: "overview".to_owned(),
+        title: "Overview".to_owned(),
+        text: "CPU time of the sender and the receiver (FT-FW), and of a receiver that injects, at the \
+               highest rate that both reached; time without traffic after FW1's death (by script, \
+               commit); times of a commit, a start, a resync and a bulk update; bytes of an update on \
+               the link; memory per flow; lag of 99 of 100 flows at 1000 connections a second; CPU \
+               time of an idle sender. With the most flows that were measured."
+            .to_owned(),
+        against: String::new(),
+        table: None,
+        charts: vec![chart],
+        failed: Vec::new(),
+    })
+}
+
+impl Headline {
+    fn ratio(&self, table: &Table) -> Option<Spread> {
+        let rows = table.rows.iter().filter(|row| row.name == self.figure);
+        let ratios = rows.filter_map(|row| {
+            let all = table.beside(row);
+            let (_, ratio) = all.into_iter().find(|(mode, _)| *mode == self.mode)?;
+            Some((row.at.unwrap_or(0.0), ratio))
+        });
+        let (_, ratio) = ratios.max_by(|a, b| a.0.total_cmp(&b.0))?;
+        Some(match self.is_gain {
+            false => ratio,
+            true => Spread {
+                median: 1.0 / ratio.median,
+                min: 1.0 / ratio.max,
+                max: 1.0 / ratio.min,
+            },
+        })
+    }
 }
 
 pub(super) fn cpu_cached(table: &Table) -> Vec<Chart> {
@@ -447,4 +551,79 @@ pub(super) fn kernel(table: &Table) -> Vec<Chart> {
         chart.add_curves(table, figure, &format!(": {figure}"));
     }
     drawn([chart])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &str, at: f64, values: [f64; 2]) -> Row {
+        Row {
+            name: name.into(),
+            at: Some(at),
+            unit: "".into(),
+            values: values.map(|v| vec![(0, v)]).to_vec(),
+        }
+    }
+
+    fn table(rows: Vec<Row>) -> Table {
+        Table {
+            title: "made up".into(),
+            circumstances: String::new(),
+            load_at_end: String::new(),
+            contenders: vec!["conntrackd".into(), "ftfw".into()],
+            rounds: 1,
+            rows,
+            refused: Vec::new(),
+            goals: Vec::new(),
+            configurations: [].into(),
+        }
+    }
+
+    /// Goal: the overview has what was measured, at the largest size, and more is less where more is
+    /// better.
+    #[test]
+    fn the_overview_has_the_largest_sizes() {
+        let chapter = |name: &str, rows| Chapter {
+            name: name.into(),
+            title: name.into(),
+            text: String::new(),
+            against: "flows".into(),
+            table: Some(table(rows)),
+            charts: Vec::new(),
+            failed: Vec::new(),
+        };
+        let chapters = [
+            chapter(
+                "commit",
+                vec![row("time", 1e6, [8.0, 2.0]), row("time", 10.0, [1.0, 1.0])],
+            ),
+            chapter("bulk", vec![row("rate", 10.0, [2.0, 4.0])]),
+        ];
+        let overview = overview(&chapters).unwrap();
+        let chart = &overview.charts[0];
+        let values: Vec<_> = chart.series[0].points.iter().map(|p| p.median).collect();
+        assert_eq!(values, [0.25, 0.5]);
+        assert_eq!(chart.x, Axis::names("", names(&["commit", "bulk"])));
+        assert!(super::overview(&[]).is_none());
+    }
+
+    /// Goal: a curve has its places in order, and a size at which somebody was not measured is left
+    /// out of his curve only.
+    #[test]
+    fn curves_have_what_was_measured() {
+        let mut rows = vec![
+            row("time", 100.0, [8.0, 2.0]),
+            row("time", 10.0, [1.0, 3.0]),
+        ];
+        rows[0].values[0].clear();
+        let charts = commit(&table(rows));
+        assert_eq!(charts.len(), 1, "nothing is drawn of what was not measured");
+        let of = |n: usize| {
+            let points = charts[0].series[n].points.iter();
+            points.map(|p| (p.x, p.median)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(0), [(10.0, 1.0)]);
+        assert_eq!(of(1), [(10.0, 3.0), (100.0, 2.0)]);
+    }
 }

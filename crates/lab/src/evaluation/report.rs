@@ -31,6 +31,8 @@ pub struct Report {
 /// One subject.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Chapter {
+    /// As the user asks for it.
+    pub name: String,
     /// Its heading.
     pub title: String,
     /// What was done.
@@ -69,7 +71,8 @@ impl Report {
 
     /// The summary, with links to the PNG files beside it.
     pub fn markdown(&self) -> String {
-        let mut text = format!("# {TITLE}\n\n{}\n\n", self.how());
+        let how = self.how();
+        let mut text = format!("# {TITLE}\n\n`{}`, {how}\n\n", self.command);
         for (what, value) in &self.circumstances {
             let _ = writeln!(text, "- {what}: {value}");
         }
@@ -111,20 +114,23 @@ impl Report {
             "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
              <meta name=\"viewport\" content=\"width=device-width\">\
              <title>{TITLE}</title><style>{STYLE}</style></head><body>\n<h1>{TITLE}</h1>\n\
-             <p>{}</p>\n<dl>",
+             <p><code>{}</code>, {}</p>\n<dl>",
+            escape(&self.command),
             escape(&self.how())
         );
         for (what, value) in &self.circumstances {
             let _ = write!(text, "<dt>{}</dt><dd>{}</dd>", escape(what), escape(value));
         }
         text += "</dl>\n<nav>";
-        for (n, chapter) in self.chapters.iter().enumerate() {
-            let _ = write!(text, "<a href=\"#c{n}\">{}</a> ", escape(&chapter.title));
+        for chapter in &self.chapters {
+            let (name, title) = (&chapter.name, escape(&chapter.title));
+            let _ = write!(text, "<a href=\"#{name}\">{title}</a> ");
         }
         text += "</nav>\n";
-        for (n, chapter) in self.chapters.iter().enumerate() {
+        for chapter in &self.chapters {
             let (title, about) = (escape(&chapter.title), escape(&chapter.text));
-            let _ = writeln!(text, "<h2 id=\"c{n}\">{title}</h2>\n<p>{about}</p>");
+            let name = &chapter.name;
+            let _ = writeln!(text, "<h2 id=\"{name}\">{title}</h2>\n<p>{about}</p>");
             for chart in &chapter.charts {
                 let reading = escape(&chart.reading);
                 let svg = chart.svg()?;
@@ -141,9 +147,8 @@ impl Report {
 
     fn how(&self) -> String {
         format!(
-            "`{}`, {} UTC, took {}. Median of the rounds, and in brackets the least and the \
-             greatest of them.",
-            self.command,
+            "{} UTC, took {}. Median of the rounds, and in brackets the least and the greatest of \
+             them.",
             self.began,
             clock(self.seconds)
         )
@@ -205,7 +210,8 @@ figure{margin:1.5rem 0}figure svg{max-width:100%;height:auto}figcaption,li,dd,pr
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.8rem}\
 th,td{border-bottom:1px solid #d0d4d8;padding:.25rem .6rem;text-align:right;white-space:nowrap}\
 th:first-child,td:first-child{text-align:left}nav a{margin-right:.8rem}\
-dt{float:left;clear:left;width:9rem;font-weight:bold}dd{margin-left:9rem}";
+dl{display:grid;grid-template-columns:8rem 1fr}dt{font-size:.85rem;font-weight:bold}\
+dd{margin:0}";
 
 /// Name of a row, and against what it was measured.
 fn name(row: &Row, against: &str) -> String {
@@ -303,6 +309,7 @@ mod tests {
                 points: points.to_vec(),
             }],
             limits: Vec::new(),
+            base: None,
         };
         Report {
             command: "ftfw-lab evaluation".into(),
@@ -310,6 +317,7 @@ mod tests {
             seconds: 61.0,
             circumstances: [("kernel".to_owned(), "6.18".to_owned())].into(),
             chapters: vec![Chapter {
+                name: "commit".into(),
                 title: "Commit".into(),
                 text: "What it takes.".into(),
                 against: "flows".into(),
