@@ -115,19 +115,24 @@ impl Pair {
             Place::KernelOf(_) => Place::KernelOf(0),
             _ => Place::InternalCache,
         };
-        let mut differ = (0, 0);
+        let mut differ = String::new();
         wait::until("both hold the same flows", LATEST, || {
             let both = [first, place].map(|place| self.flows(place, protocol));
             let [Ok(here), Ok(there)] = both else {
                 return false;
             };
-            differ = (
-                here.difference(&there).count(),
-                there.difference(&here).count(),
+            let [lacks, has] = [here.difference(&there), there.difference(&here)]
+                .map(|lines| lines.collect::<Vec<_>>());
+            differ = format!(
+                "{place:?} lacks {}, the first {:?}, and has {} others, the first {:?}",
+                lacks.len(),
+                lacks.first(),
+                has.len(),
+                has.first()
             );
-            differ == (0, 0)
+            lacks.is_empty() && has.is_empty()
         })
-        .with_context(|| format!("{place:?}: lacked, and only there: {differ:?}"))
+        .context(differ)
     }
 
     /// Protocol, state and original tuple of each flow.

@@ -507,18 +507,24 @@ fn mark(root: &Area<'_>, (x, y): (i32, i32), look: Look) -> Result<()> {
     Ok(())
 }
 
-/// A bar: full for ours, hatched for the original's, an outline for everything else; the second
-/// of each is paler.
+/// A bar. Ours is full, then paler, then with upright lines on it; the original's has lines across,
+/// farther apart in each mode; everything else is an outline.
 fn bar(root: &Area<'_>, from: (i32, i32), to: (i32, i32), look: Look) -> Result<()> {
-    let shade = [1.0, 0.55, 0.3][look.mark.min(2)];
+    let rule = |ends: [(i32, i32); 2]| {
+        root.draw(&PathElement::new(ends.to_vec(), look.color.stroke_width(2)))
+    };
     root.draw(&Rectangle::new([from, to], WHITE.filled()))?;
     if look.is_filled {
+        let shade = [1.0, 0.5, 0.25, 0.0][look.mark.min(3)];
         root.draw(&Rectangle::new([from, to], look.color.mix(shade).filled()))?;
+        if look.mark >= 2 {
+            for x in (from.0..to.0).step_by(6) {
+                rule([(x, from.1), (x, to.1)])?;
+            }
+        }
     } else if look.dash.is_some_and(|(dash, _)| dash > 2) {
-        let gap = 5 + 4 * look.mark;
-        for y in (from.1..to.1).step_by(gap) {
-            let ends = vec![(from.0, y), (to.0, y)];
-            root.draw(&PathElement::new(ends, look.color.stroke_width(2)))?;
+        for y in (from.1..to.1).step_by(5 + 5 * look.mark) {
+            rule([(from.0, y), (to.0, y)])?;
         }
     }
     root.draw(&Rectangle::new([from, to], look.color.stroke_width(1)))?;
