@@ -88,6 +88,9 @@ const OWN_TRAFFIC: &str = "Address Ignore {
         IPv6_address fe80::/10
     }";
 
+/// Buckets, unless there are more flows.
+const HASH_SIZE: u32 = 32_768;
+
 /// The settings that tests vary.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -105,6 +108,8 @@ pub struct Settings {
     pub filter_lines: String,
     /// The filter leaves out what the firewalls themselves send on loopback and the links.
     pub ignores_own_traffic: bool,
+    /// Buckets of the original's hash tables.
+    pub hash_size: u32,
     /// What stands in place of the section Sync; `DIR` is the daemon's folder.
     pub instead_of_sync: Option<String>,
     /// Our program, if not the one built beside the laboratory's.
@@ -126,9 +131,16 @@ impl Settings {
             sync_lines: String::new(),
             filter_lines: String::new(),
             ignores_own_traffic: true,
+            hash_size: HASH_SIZE,
             instead_of_sync: None,
             program: None,
         }
+    }
+
+    /// The same with hash tables for as many flows: short chains, as an operator would have them.
+    pub fn for_flows(self, flows: u32) -> Settings {
+        let hash_size = self.hash_size.max(flows);
+        Settings { hash_size, ..self }
     }
 
     /// The configuration file of firewall `n` (0 or 1), in the original's language.
@@ -188,7 +200,7 @@ Mode {mode} {{
         };
         format!(
             "General {{
-HashSize 32768
+HashSize {hash_size}
 HashLimit 1048576
 LogFile {dir}/log
 LockFile {dir}/lock
@@ -205,6 +217,7 @@ Filter From Userspace {{
 }}
 {section}
 ",
+            hash_size = self.hash_size,
             general = self.general_lines,
             own_traffic = if self.ignores_own_traffic {
                 OWN_TRAFFIC

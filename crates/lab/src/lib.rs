@@ -15,6 +15,7 @@ pub mod evaluation;
 pub mod hostile;
 pub mod keepalived;
 pub mod kernel;
+pub mod limits;
 pub mod loss;
 pub mod node;
 pub mod relay;

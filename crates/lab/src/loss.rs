@@ -225,7 +225,7 @@ fn pattern() -> String {
 }
 
 /// Protocol, state and original tuple, which both caches show.
-fn lines(dump: Vec<String>) -> BTreeSet<String> {
+pub(crate) fn lines(dump: Vec<String>) -> BTreeSet<String> {
     let short = |line: String| {
         let words = line.split_whitespace().take(7);
         words.collect::<Vec<_>>().join(" ")

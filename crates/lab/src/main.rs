@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use lab::bench::{self, Family, Plan};
+use lab::bench::{self, Family, Keeps, Plan};
 use lab::daemon::{Kind, Mode, Settings};
 use lab::dashboard::{self, Board};
 use lab::evaluation;
+use lab::limits;
 use lab::loss;
 use lab::setups::{Setup, asymmetric};
 use lab::topology::Options;
@@ -71,6 +72,18 @@ enum Action {
         #[arg(long, default_value_t = 1000)]
         connections: usize,
     },
+    /// Let FW1 die once, and print for how long no traffic flows and what survives, as JSON
+    Recover {
+        /// What runs on both firewalls
+        #[arg(value_enum)]
+        pairing: bench::Pairing,
+        /// How many connections
+        #[arg(long, default_value_t = 1000)]
+        flows: u32,
+        /// Under keepalived, with as many seconds between two advertisements: 1, 0.1 or 0.01
+        #[arg(long)]
+        advert: Option<String>,
+    },
     /// Start one of the set-ups of docs/setups, let its firewalls die, and see what survives
     Setup {
         /// Which one
@@ -106,11 +119,8 @@ enum Action {
         #[arg(long, default_value_t = 120)]
         length: u64,
     },
-    /// Reproduce the original's evaluation beside conntrackd, as a report with charts
-    Evaluation {
-        #[command(flatten)]
-        plan: evaluation::Plan,
-    },
+    /// Measure everything beside conntrackd, and write a report with charts: about 50 minutes
+    Evaluation(evaluation::Options),
     /// Measure ftfw beside conntrackd in one run
     Bench {
         /// What to measure
@@ -131,6 +141,10 @@ enum Measure {
     Inject,
     /// CPU time per HTTP request, a new connection each, at two rates
     Http,
+    /// CPU consumption and set-up of connections at rising rates, NOTRACK, ALARM and FT-FW
+    Cpu,
+    /// The same with direct injection, NOTRACK and FT-FW
+    CpuInject,
     /// CPU time of an idle pair with direct injection, half of the flows UDP
     Idle,
     /// The same, all flows TCP
@@ -139,6 +153,10 @@ enum Measure {
     Lag,
     /// Time of `-c` with flows that have source NAT
     Commit,
+    /// Time until a daemon that starts, or is told to resync, knows the kernel's flows, in FT-FW
+    Start,
+    /// What the kernel alone does: creates in batches, a dump, events
+    Kernel,
     /// Growth of resident memory per flow of the external cache
     Memory,
     /// The same for IPv6
@@ -153,6 +171,10 @@ enum Measure {
     Loss,
     /// Connections that die in failovers under keepalived, with and without the gate
     Gate,
+    /// Time without traffic and share of surviving connections when FW1 dies, by script
+    Recovery,
+    /// The same under keepalived, at three rates of advertisements, with and without the gate
+    Keepalived,
     /// Bytes sent and logged because of forged datagrams, with 50 000 flows
     Hostile,
     /// How connections come up whose two directions pass different firewalls
@@ -201,16 +223,30 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
+    // An evaluation blocks some for itself, and its parts are started by it.
+    sys::signal::unblock()?;
     let arguments = Arguments::parse();
     if !world::is_inside() {
         if let Some(reason) = world::unavailable() {
             bail!("{reason}");
         }
-        if let Action::Bench { what, plan } = &arguments.action
-            && let Some(measure) = outside(*what)
-        {
-            measure(plan)?;
-            return Ok(ExitCode::SUCCESS);
+        match &arguments.action {
+            Action::Evaluation(options) => {
+                evaluation::run(options)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Action::Bench { what, plan } => {
+                if let Some(flows) = plan.wanted().filter(|_| fills_kernel(*what))
+                    && let Some(status) = limits::run_again(flows)?
+                {
+                    return Ok(ExitCode::from(u8::try_from(world::exit_code(status))?));
+                }
+                if let Some(measure) = outside(*what) {
+                    measure(plan)?;
+                    return Ok(ExitCode::SUCCESS);
+                }
+            }
+            _ => {}
         }
         // Ctrl-C reaches the run too, whose end takes everything with it.
         let status = world::command(env::args_os().skip(1))?
@@ -220,12 +256,9 @@ fn run() -> Result<ExitCode> {
     }
     let world = World::new()?;
     match arguments.action {
+        Action::Evaluation(_) => bail!("each part of it wants namespaces of its own"),
         Action::Bench { what, plan } => {
             measure(&world, what, &plan)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Action::Evaluation { plan } => {
-            evaluation::run(&world, &plan)?;
             Ok(ExitCode::SUCCESS)
         }
         Action::Dashboard { to, length } => {
@@ -245,6 +278,14 @@ fn run() -> Result<ExitCode> {
             let survey = bench::failovers(&world, contender, connections)?;
             let (alive, reset, lost) = (survey.alive, survey.reset, survey.lost);
             println!("alive={alive} reset={reset} lost={lost}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Recover {
+            pairing,
+            flows,
+            advert,
+        } => {
+            bench::recover(&world, pairing, flows, advert.as_deref())?;
             Ok(ExitCode::SUCCESS)
         }
         Action::Loss {
@@ -321,25 +362,39 @@ fn run() -> Result<ExitCode> {
 }
 
 fn measure(world: &World, what: Measure, plan: &Plan) -> Result<()> {
-    match what {
+    let table = match what {
         Measure::Events => bench::events(world, plan),
         Measure::EventsWithoutCaches => bench::events_without_caches(world, plan),
         Measure::Inject => bench::inject(world, plan),
+        Measure::Cpu => bench::cpu(world, plan, Keeps::Cache),
+        Measure::CpuInject => bench::cpu(world, plan, Keeps::Kernel),
         Measure::Idle => bench::idle(world, plan),
         Measure::IdleTcp => bench::idle_tcp(world, plan),
         Measure::Lag => bench::lag(world, plan),
         Measure::Http => bench::http(world, plan),
         Measure::Commit => bench::commit(world, plan),
+        Measure::Start => bench::start(world, plan),
+        Measure::Kernel => bench::kernel(plan),
         Measure::Connections => bench::connections(world, plan),
         Measure::Bulk => bench::bulk(world, plan),
         Measure::Memory => bench::memory(world, plan, Family::V4),
         Measure::Memory6 => bench::memory(world, plan, Family::V6),
         Measure::Listing => bench::listing(world, plan),
-        Measure::Hostile => bench::hostile(world, plan),
-        Measure::Loss | Measure::Gate | Measure::Asymmetric => {
+        Measure::Hostile => return bench::hostile(world, plan),
+        Measure::Loss
+        | Measure::Gate
+        | Measure::Asymmetric
+        | Measure::Recovery
+        | Measure::Keepalived => {
             bail!("each run of it wants namespaces of its own")
         }
-    }
+    };
+    plan.show(table?)
+}
+
+/// Whether it puts its flows into a kernel's table.
+fn fills_kernel(what: Measure) -> bool {
+    !matches!(what, Measure::Memory | Measure::Memory6 | Measure::Listing)
 }
 
 /// Measurements each of whose runs has namespaces of its own.
@@ -347,6 +402,8 @@ fn outside(what: Measure) -> Option<fn(&Plan) -> Result<()>> {
     match what {
         Measure::Loss => Some(bench::loss),
         Measure::Gate => Some(bench::gate),
+        Measure::Recovery => Some(bench::recovery),
+        Measure::Keepalived => Some(bench::keepalived),
         Measure::Asymmetric => Some(bench::asymmetric::asymmetric),
         _ => None,
     }

@@ -248,10 +248,22 @@ impl Lab {
 
     /// Bytes that a firewall has received and sent over the dedicated link, headers included.
     pub fn link_bytes(&self, n: usize) -> Result<[u64; 2]> {
+        let fields = self.link_counters(n)?;
+        Ok([fields[0], fields[8]])
+    }
+
+    /// Bytes and packets that a firewall has sent over the dedicated link.
+    pub fn link_sent(&self, n: usize) -> Result<[u64; 2]> {
+        let fields = self.link_counters(n)?;
+        Ok([fields[8], fields[9]])
+    }
+
+    /// As `/proc/net/dev` has them: eight of what was received, eight of what was sent.
+    fn link_counters(&self, n: usize) -> Result<Vec<u64>> {
         let text = self.fw[n].run("cat /proc/net/dev")?;
         let line = text.lines().find_map(|l| l.trim().strip_prefix("eth2:"));
-        let fields: Vec<&str> = line.context("no eth2")?.split_whitespace().collect();
-        Ok([fields[0].parse()?, fields[8].parse()?])
+        let fields = line.context("no eth2")?.split_whitespace();
+        Ok(fields.map(str::parse).collect::<Result<_, _>>()?)
     }
 
     /// Waits until nothing but what keeps the peers alive has passed on the dedicated link

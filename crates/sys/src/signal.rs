@@ -72,6 +72,25 @@ impl Signals {
     }
 }
 
+/// Lets this thread, and the threads and programs that it starts from now on, receive all signals
+/// again: a program begins with what its parent has blocked.
+///
+/// # Errors
+/// The system's error.
+pub fn unblock() -> io::Result<()> {
+    // SAFETY: `sigset_t` is plain data that `sigemptyset` initialises, and the call gets a pointer
+    // to it while it lives.
+    let rc = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut())
+    };
+    match rc {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

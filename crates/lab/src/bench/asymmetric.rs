@@ -30,42 +30,37 @@ pub fn asymmetric(plan: &Plan) -> Result<()> {
     courses.extend(RATES.map(|rate| (10.0, rate)));
     for (ms, rate) in courses {
         let title = format!("{count} connections, {rate}/s, round trip {ms} ms and the machine's");
-        alternate(
-            &title,
-            plan.rounds,
-            &contenders,
-            &[],
-            |(setup, symmetric), _| {
-                // As fast as the rate for a second at least.
-                let count = count.max(rate);
-                let mut words = format!(
-                    "openings {} --round-trip {ms} --rate {rate} --count {count}",
-                    setup.name()
-                );
-                if *symmetric {
-                    words += " --symmetric";
-                }
-                let out = world::command(words.split(' ').map(Into::into))?.output()?;
-                let text = String::from_utf8_lossy(&out.stdout);
-                let mut figures = Vec::new();
-                for (name, unit) in [
-                    ("at_once", "%"),
-                    ("answered", "%"),
-                    ("retransmitted", "segments per 100 connections"),
-                    ("p50", "ms"),
-                    ("p99", "ms"),
-                    ("max", "ms"),
-                ] {
-                    let prefix = format!("{name}=");
-                    let word = text
-                        .split_whitespace()
-                        .find_map(|w| w.strip_prefix(&*prefix));
-                    let error = || format!("{text}{}", String::from_utf8_lossy(&out.stderr));
-                    figures.push(Figure::new(name, unit, word.with_context(error)?.parse()?));
-                }
-                Ok(figures)
-            },
-        )?;
+        let table = alternate(&title, plan, &contenders, &[], |(setup, symmetric), _| {
+            // As fast as the rate for a second at least.
+            let count = count.max(rate);
+            let mut words = format!(
+                "openings {} --round-trip {ms} --rate {rate} --count {count}",
+                setup.name()
+            );
+            if *symmetric {
+                words += " --symmetric";
+            }
+            let out = world::command(words.split(' ').map(Into::into))?.output()?;
+            let text = String::from_utf8_lossy(&out.stdout);
+            let mut figures = Vec::new();
+            for (name, unit) in [
+                ("at_once", "%"),
+                ("answered", "%"),
+                ("retransmitted", "segments per 100 connections"),
+                ("p50", "ms"),
+                ("p99", "ms"),
+                ("max", "ms"),
+            ] {
+                let prefix = format!("{name}=");
+                let word = text
+                    .split_whitespace()
+                    .find_map(|w| w.strip_prefix(&*prefix));
+                let error = || format!("{text}{}", String::from_utf8_lossy(&out.stderr));
+                figures.push(Figure::new(name, unit, word.with_context(error)?.parse()?));
+            }
+            Ok(figures)
+        })?;
+        plan.show(table)?;
     }
     Ok(())
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::load::{self, Action, Events, Load};
-use super::pair::Pair;
-use super::{Figure, Goal, KERNEL, Plan, Program, alternate, external_flows};
+use super::pair::{Pair, Place};
+use super::{Figure, Goal, KERNEL, Measurement, Plan, Program, Table, alternate, external_flows};
 use crate::daemon::{Mode, Settings};
 use crate::topology::{Lab, SERVER};
 use crate::traffic::datagrams;
@@ -33,7 +33,7 @@ enum Contender {
 }
 
 /// Bulk update of UDP flows in FT-FW.
-pub fn bulk(world: &World, plan: &Plan) -> Result<()> {
+pub fn bulk(world: &World, plan: &Plan) -> Result<Table> {
     let count = plan.flows(FLOWS);
     let title = format!("bulk update of {count} UDP flows, FT-FW, external cache");
     let goals = [Goal::beside(RECEIVER, 0.8), Goal::absolute(RECEIVER, 1.0)];
@@ -44,7 +44,7 @@ pub fn bulk(world: &World, plan: &Plan) -> Result<()> {
     contenders.push((KERNEL, Contender::Kernel));
     let lab = datagrams::lab()?;
     datagrams::send(&lab.a, SERVER, count as usize)?;
-    alternate(&title, plan.rounds, &contenders, &goals, |contender, _| {
+    alternate(&title, plan, &contenders, &goals, |contender, _| {
         let held = lab.count_flows(0, "-p udp -s 192.168.0.3")?;
         ensure!(held == count as usize, "FW1's kernel holds {held} flows");
         match contender {
@@ -59,14 +59,15 @@ pub fn bulk(world: &World, plan: &Plan) -> Result<()> {
                 };
                 let creates = || load.run(&lab.fw[1], Action::Create);
                 let spent = load::alone(&lab, Events::None, creates)?;
-                Ok(vec![Figure::new(CREATES, UNIT, spent.cpu_us(count))])
+                Ok(vec![Figure::new(CREATES, UNIT, spent.cpu_us(count))].into())
             }
         }
     })
 }
 
-fn update(world: &World, lab: &Lab, program: &Program, count: u32) -> Result<Vec<Figure>> {
-    let pair = Pair::start_on_tables(world, lab, program, &Settings::new(Mode::Ftfw))?;
+fn update(world: &World, lab: &Lab, program: &Program, count: u32) -> Result<Measurement> {
+    let settings = Settings::new(Mode::Ftfw).for_flows(count);
+    let pair = Pair::start_on_tables(world, lab, program, &settings)?;
     // Ours has sent everything by itself to a peer that it did not know, and does that once in
     // 10 s at most.
     thread::sleep(BULK_PAUSE);
@@ -88,11 +89,17 @@ fn update(world: &World, lab: &Lab, program: &Program, count: u32) -> Result<Vec
     let lost = text.lines().find(|l| l.contains("Packets lost"));
     let lost = lost.and_then(|l| l.split_whitespace().next_back());
     let lost: f64 = lost.context("no count of lost packets")?.parse()?;
+    pair.wait_equal(Place::ExternalCache, "udp")?;
+    let configurations = pair.configurations("FT-FW")?;
     pair.stop()?;
-    Ok(vec![
+    let figures = vec![
         Figure::new("rate", "thousand flows/s", f64::from(count) / took / 1000.0),
         Figure::new("CPU time of the sender", UNIT, sent),
         Figure::new(RECEIVER, UNIT, received),
         Figure::new("messages lost", "", lost),
-    ])
+    ];
+    Ok(Measurement {
+        configurations,
+        ..figures.into()
+    })
 }

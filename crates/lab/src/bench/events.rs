@@ -8,7 +8,9 @@ use anyhow::{Context, Result};
 
 use super::load::{self, Action, Events, Load};
 use super::pair::{LATEST, Pair, Place, numbers};
-use super::{FTFW, Figure, Goal, KERNEL, KERNEL_EVENTS, Plan, Program, alternate};
+use super::{
+    FTFW, Figure, Goal, KERNEL, KERNEL_EVENTS, Measurement, Plan, Program, Table, alternate,
+};
 use crate::daemon::{Mode, Settings};
 use crate::topology::{Lab, Options};
 use crate::wait;
@@ -51,7 +53,7 @@ fn goals(sender: f64, receiver: f64) -> Vec<Goal> {
 }
 
 /// FT-FW with both caches.
-pub fn events(world: &World, plan: &Plan) -> Result<()> {
+pub fn events(world: &World, plan: &Plan) -> Result<Table> {
     let count = plan.flows(FLOWS);
     let title = format!(
         "CPU time per event, FT-FW, external cache: {}",
@@ -60,17 +62,13 @@ pub fn events(world: &World, plan: &Plan) -> Result<()> {
     let goals = goals(0.5, 0.7);
     let lab = Lab::build(Options::default())?;
     let settings = Settings::new(Mode::Ftfw);
-    alternate(
-        &title,
-        plan.rounds,
-        &plan.programs(),
-        &goals,
-        |program, _| measure(world, &lab, program, &settings, count),
-    )
+    alternate(&title, plan, &plan.programs(), &goals, |program, _| {
+        measure(world, &lab, program, &settings, count)
+    })
 }
 
 /// NOTRACK without any cache, where FW2's daemon injects.
-pub fn events_without_caches(world: &World, plan: &Plan) -> Result<()> {
+pub fn events_without_caches(world: &World, plan: &Plan) -> Result<Table> {
     let count = plan.flows(FLOWS);
     let title = format!(
         "CPU time per event, NOTRACK, no caches: {}",
@@ -82,13 +80,9 @@ pub fn events_without_caches(world: &World, plan: &Plan) -> Result<()> {
         mode_lines: "DisableInternalCache on\nDisableExternalCache on".into(),
         ..Settings::new(Mode::Notrack)
     };
-    alternate(
-        &title,
-        plan.rounds,
-        &plan.programs(),
-        &goals,
-        |program, _| measure(world, &lab, program, &settings, count),
-    )
+    alternate(&title, plan, &plan.programs(), &goals, |program, _| {
+        measure(world, &lab, program, &settings, count)
+    })
 }
 
 /// What is measured by [`inject`].
@@ -105,7 +99,7 @@ enum Contender {
 const CACHED: &str = "ftfw, cached";
 
 /// FT-FW with direct injection, and its limits beside it.
-pub fn inject(world: &World, plan: &Plan) -> Result<()> {
+pub fn inject(world: &World, plan: &Plan) -> Result<Table> {
     let count = plan.flows(FLOWS);
     let title = format!(
         "CPU time per event, FT-FW, direct injection: {}",
@@ -115,11 +109,7 @@ pub fn inject(world: &World, plan: &Plan) -> Result<()> {
     for (_, phase) in PHASES {
         let receiver = format!("receiver, {phase}");
         goals.push(Goal::beside(receiver.clone(), 0.65));
-        goals.push(Goal {
-            figure: receiver,
-            by: &[KERNEL_EVENTS, CACHED],
-            at_most: 1.5,
-        });
+        goals.push(Goal::by(receiver, &[KERNEL_EVENTS, CACHED], 1.5));
     }
     let mut contenders = Vec::new();
     for (name, program) in plan.programs() {
@@ -139,13 +129,13 @@ pub fn inject(world: &World, plan: &Plan) -> Result<()> {
     };
     alternate(
         &title,
-        plan.rounds,
+        plan,
         &contenders,
         &goals,
         |contender, _| match contender {
             Contender::Injects(program) => measure(world, &lab, program, &injects, count),
             Contender::Keeps(program) => measure(world, &lab, program, &cached, count),
-            Contender::Kernel(events) => requests_alone(&lab, count, *events),
+            Contender::Kernel(events) => requests_alone(&lab, count, *events).map(Into::into),
         },
     )
 }
@@ -162,7 +152,7 @@ fn measure(
     program: &Program,
     settings: &Settings,
     count: u32,
-) -> Result<Vec<Figure>> {
+) -> Result<Measurement> {
     let place = |disabled: &str, n: usize, cache: Place| {
         if settings.mode_lines.contains(disabled) {
             Place::KernelOf(n)
@@ -176,6 +166,7 @@ fn measure(
     let mut figures = Vec::new();
     for (action, phase) in PHASES {
         let before = pair.cpu_ns()?;
+        let sent_before = lab.link_sent(0)?;
         load(count).run(&lab.fw[0], action)?;
         thread::sleep(SETTLE);
         let held = if action == Action::Delete { 0 } else { count };
@@ -193,6 +184,8 @@ fn measure(
             .with_context(|| format!("{updates} of {count} updates"))?;
         }
         let [sent, received] = pair.cpu_us_since(before, count)?;
+        let link = lab.link_sent(0)?;
+        pair.wait_equal(receiver, "tcp")?;
         figures.push(Figure::new(
             format!("sender, {phase}"),
             "µs per event",
@@ -203,9 +196,22 @@ fn measure(
             "µs per event",
             received,
         ));
+        for (n, unit) in ["bytes per event", "packets per event"]
+            .into_iter()
+            .enumerate()
+        {
+            let each = (link[n] - sent_before[n]) as f64 / f64::from(count);
+            let name = format!("sent, {unit}, {phase}");
+            figures.push(Figure::new(name, unit, each));
+        }
     }
+    let configurations =
+        pair.configurations(&format!("{} {}", settings.mode, settings.mode_lines))?;
     pair.stop()?;
-    Ok(figures)
+    Ok(Measurement {
+        configurations,
+        ..figures.into()
+    })
 }
 
 /// Updates that FW2's daemon has made, in its cache or in the kernel.

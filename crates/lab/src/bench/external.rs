@@ -8,7 +8,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use super::flows::{self, Family};
-use super::{Figure, Plan, alternate};
+use super::pair::configuration;
+use super::{Figure, Measurement, Plan, Table, alternate};
 use crate::daemon::Kind;
 use crate::topology::{Lab, Options};
 use crate::world::World;
@@ -16,26 +17,30 @@ use crate::world::World;
 const FLOWS: u32 = 1_000_000;
 
 /// Growth of resident memory while the external cache takes flows.
-pub fn memory(world: &World, plan: &Plan, family: Family) -> Result<()> {
+pub fn memory(world: &World, plan: &Plan, family: Family) -> Result<Table> {
     let count = plan.flows(FLOWS);
     let title = format!("external cache, growth of resident memory by {count} flows ({family:?})");
     let lab = Lab::build(Options::default())?;
-    alternate(&title, plan.rounds, &plan.programs(), &[], |program, _| {
+    alternate(&title, plan, &plan.programs(), &[], |program, _| {
         let (daemon, before) = flows::loaded(world, &lab, program, count, family)?;
         let grown = daemon.resident_bytes()?.saturating_sub(before);
+        let configurations = configuration(&daemon, "NOTRACK, FW2")?;
         daemon.stop()?;
         let each = grown as f64 / f64::from(count);
-        Ok(vec![Figure::new("memory", "bytes per flow", each)])
+        Ok(Measurement {
+            configurations,
+            ..vec![Figure::new("memory", "bytes per flow", each)].into()
+        })
     })
 }
 
 /// Time and CPU time of the daemon for a listing of the external cache: ours as JSON, the
 /// original's as XML, and how much memory it takes meanwhile.
-pub fn listing(world: &World, plan: &Plan) -> Result<()> {
+pub fn listing(world: &World, plan: &Plan) -> Result<Table> {
     let count = plan.flows(FLOWS);
     let title = format!("listing of an external cache of {count} flows, JSON and XML");
     let lab = Lab::build(Options::default())?;
-    alternate(&title, plan.rounds, &plan.programs(), &[], |program, _| {
+    alternate(&title, plan, &plan.programs(), &[], |program, _| {
         let (daemon, _) = flows::loaded(world, &lab, program, count, Family::V4)?;
         let (before, cpu) = (daemon.resident_bytes()?, daemon.cpu_ns()?);
         let mut command = match program.kind {

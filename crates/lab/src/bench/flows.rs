@@ -137,7 +137,7 @@ pub(super) fn loaded(
     count: u32,
     family: Family,
 ) -> Result<(Daemon, u64)> {
-    let settings = program.with(&Settings::new(Mode::Notrack));
+    let settings = program.with(&Settings::new(Mode::Notrack).for_flows(count));
     let daemon = Daemon::start(program.kind, &lab.fw[1], 1, &settings, world.dir())?;
     let daemon = daemon.context("no daemon")?;
     let before = daemon.resident_bytes()?;

@@ -24,7 +24,7 @@ const CONNECTIONS: u32 = 9500;
 const FAILOVERS: usize = 4;
 const EVERY: Duration = Duration::from_secs(1);
 const PORT: u16 = 5007;
-const GATE: &str = "Gate {
+pub(super) const GATE: &str = "Gate {
 IPv4_address 192.168.0.100
 IPv4_address 192.168.1.100
 }";
@@ -70,16 +70,16 @@ pub fn gate(plan: &Plan) -> Result<()> {
     let count = plan.flows(CONNECTIONS);
     let contenders = [
         ("conntrackd", "conntrackd"),
-        ("no gate", "no-gate"),
-        ("gate", "gate"),
-        ("injected", "injected"),
-        ("injected, gate", "injected-gate"),
+        ("ftfw, no gate", "no-gate"),
+        ("ftfw, gate", "gate"),
+        ("ftfw injection", "injected"),
+        ("ftfw injection, gate", "injected-gate"),
     ];
     let title = format!(
         "{count} connections whose ends send, {FAILOVERS} failovers under keepalived, \
          nothing refused by rules, tcp_loose 1"
     );
-    alternate(&title, plan.rounds, &contenders, &[], |name, _| {
+    let table = alternate(&title, plan, &contenders, &[], |name, _| {
         let words = format!("failovers {name} --connections {count}");
         let out = world::command(words.split(' ').map(Into::into))?.output()?;
         let text = String::from_utf8_lossy(&out.stdout);
@@ -93,7 +93,8 @@ pub fn gate(plan: &Plan) -> Result<()> {
             Figure::new("reset", "connections", value("reset=")?),
             Figure::new("lost otherwise", "connections", value("lost=")?),
         ])
-    })
+    })?;
+    plan.show(table)
 }
 
 /// Runs one of them; `count` connections.

@@ -15,7 +15,7 @@ pub fn hostile(world: &World, plan: &Plan) -> Result<()> {
     for attack in [Attack::Resync, Attack::Hello, Attack::Epochs] {
         let title =
             format!("{attack:?} forged, {flows} flows; with all headers, 9 s from the first");
-        alternate(&title, plan.rounds, &programs, &[], |program, _| {
+        let table = alternate(&title, plan, &programs, &[], |program, _| {
             let m = hostile::measure(world, &lab, program.kind, attack)?;
             Ok(vec![
                 Figure::new("forged", "bytes", m.forged as f64),
@@ -28,6 +28,7 @@ pub fn hostile(world: &World, plan: &Plan) -> Result<()> {
                 Figure::new("logged", "bytes", m.log as f64),
             ])
         })?;
+        plan.show(table)?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::pair::{Pair, Place, numbers};
-use super::{Figure, Goal, Plan, alternate, table};
+use super::{Figure, Goal, Plan, Table, alternate, table};
 use crate::daemon::{Mode, Settings};
 use crate::topology::{Lab, Options, SERVER};
 use crate::traffic::http;
@@ -24,7 +24,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 const UNIT: &str = "µs per connection";
 
 /// A laboratory with a server of HTTP on B.
-pub(crate) fn lab() -> Result<(Lab, SocketAddr)> {
+pub(super) fn lab() -> Result<(Lab, SocketAddr)> {
     let lab = Lab::build(Options::default())?;
     many_connections(&lab)?;
     let server = SocketAddr::new(SERVER.parse()?, 80);
@@ -46,7 +46,7 @@ fn many_connections(lab: &Lab) -> Result<()> {
 /// GET of 4 KB, a new connection each, FT-FW with external cache. The flows stay in TIME_WAIT for
 /// longer than the measurement, so that both firewalls hold them all when it ends; what an end
 /// costs is measured by `bench events`.
-pub fn http(world: &World, plan: &Plan) -> Result<()> {
+pub fn http(world: &World, plan: &Plan) -> Result<Table> {
     let count = plan.flows(CONNECTIONS);
     let title = format!("HTTP, FT-FW, external cache: GET of 4 KB, {count} connections a rate");
     // A wake-up costs less there, and with it conntrackd.
@@ -61,28 +61,22 @@ pub fn http(world: &World, plan: &Plan) -> Result<()> {
         goals.push(Goal::beside(format!("receiver, {rate}/s"), receiver[n]));
     }
     let (lab, server) = lab()?;
-    alternate(
-        &title,
-        plan.rounds,
-        &plan.programs(),
-        &goals,
-        |program, _| {
-            let mut figures = Vec::new();
-            for rate in RATES {
-                let pair = Pair::start(world, &lab, program, &Settings::new(Mode::Ftfw))?;
-                let before = pair.cpu_ns()?;
-                http::get(&lab.a, server, count, rate)?;
-                thread::sleep(SETTLE);
-                pair.wait_for(Place::InternalCache, count)?;
-                pair.wait_for(Place::ExternalCache, count)?;
-                let [sent, received] = pair.cpu_us_since(before, count)?;
-                pair.stop()?;
-                figures.push(Figure::new(format!("sender, {rate}/s"), UNIT, sent));
-                figures.push(Figure::new(format!("receiver, {rate}/s"), UNIT, received));
-            }
-            Ok(figures)
-        },
-    )
+    alternate(&title, plan, &plan.programs(), &goals, |program, _| {
+        let mut figures = Vec::new();
+        for rate in RATES {
+            let pair = Pair::start(world, &lab, program, &Settings::new(Mode::Ftfw))?;
+            let before = pair.cpu_ns()?;
+            http::get(&lab.a, server, count, rate)?;
+            thread::sleep(SETTLE);
+            pair.wait_for(Place::InternalCache, count)?;
+            pair.wait_for(Place::ExternalCache, count)?;
+            let [sent, received] = pair.cpu_us_since(before, count)?;
+            pair.stop()?;
+            figures.push(Figure::new(format!("sender, {rate}/s"), UNIT, sent));
+            figures.push(Figure::new(format!("receiver, {rate}/s"), UNIT, received));
+        }
+        Ok(figures)
+    })
 }
 
 /// Flows that have ever come to FW2's external cache.
@@ -94,7 +88,7 @@ fn created(pair: &Pair) -> Result<u64> {
 
 /// TCP connections through FW1, opened and closed one after the other as fast as one client goes,
 /// NOTRACK.
-pub fn connections(world: &World, plan: &Plan) -> Result<()> {
+pub fn connections(world: &World, plan: &Plan) -> Result<Table> {
     let count = plan.flows(CONNECTIONS);
     let title = format!("NOTRACK, external cache: {count} connections as fast as one client goes");
     let lab = Lab::build(Options::default())?;
@@ -107,7 +101,7 @@ pub fn connections(world: &World, plan: &Plan) -> Result<()> {
         }
     });
     let settings = Settings::new(Mode::Notrack);
-    alternate(&title, plan.rounds, &plan.programs(), &[], |program, _| {
+    alternate(&title, plan, &plan.programs(), &[], |program, _| {
         let pair = Pair::start(world, &lab, program, &settings)?;
         let before = pair.cpu_ns()?;
         let begun = Instant::now();

@@ -18,7 +18,7 @@ use sys::netlink::{Netlink, RECEIVE_BYTES};
 use super::http;
 use super::load::{Action, Load};
 use super::pair::{Pair, Place};
-use super::{Figure, Goal, Plan, Program, alternate};
+use super::{Figure, Goal, Measurement, Plan, Program, Table, alternate};
 use crate::daemon::{Mode, Settings};
 use crate::node::Node;
 use crate::topology::{Lab, SERVER};
@@ -34,7 +34,7 @@ const PAUSE_MS: std::ops::Range<u64> = 70..130;
 const UNIT: &str = "ms";
 
 /// At 1000 connections a second through FW1, and of single flows while nothing else happens.
-pub fn lag(world: &World, plan: &Plan) -> Result<()> {
+pub fn lag(world: &World, plan: &Plan) -> Result<Table> {
     let count = plan.flows(CONNECTIONS);
     let title = format!(
         "lag, FT-FW, direct injection: {count} connections at {RATE}/s, then {SINGLES} single flows"
@@ -47,13 +47,9 @@ pub fn lag(world: &World, plan: &Plan) -> Result<()> {
     for fw in &lab.fw {
         fw.sysctl("net/netfilter/nf_conntrack_timestamp", "1")?;
     }
-    alternate(
-        &title,
-        plan.rounds,
-        &plan.programs(),
-        &goals,
-        |program, _| measure(world, &lab, server, program, count),
-    )
+    alternate(&title, plan, &plan.programs(), &goals, |program, _| {
+        measure(world, &lab, server, program, count)
+    })
 }
 
 fn measure(
@@ -62,7 +58,7 @@ fn measure(
     server: SocketAddr,
     program: &Program,
     count: u32,
-) -> Result<Vec<Figure>> {
+) -> Result<Measurement> {
     let settings = Settings {
         mode_lines: "DisableExternalCache on".into(),
         ..Settings::new(Mode::Ftfw)
@@ -79,9 +75,13 @@ fn measure(
     add(format!("{RATE}/s"), lags(lab, pair, count)?);
 
     let pair = Pair::start(world, lab, program, &settings)?;
+    let configurations = pair.configurations("FT-FW, direct injection")?;
     singles(&lab.fw[0])?;
     add("single".into(), lags(lab, pair, SINGLES)?);
-    Ok(figures)
+    Ok(Measurement {
+        configurations,
+        ..figures.into()
+    })
 }
 
 /// Waits until FW2's kernel has as many flows, and ends the pair. Returns the lags in

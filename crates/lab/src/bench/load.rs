@@ -170,7 +170,7 @@ fn thread_cpu() -> Duration {
 
 /// Whether the kernel makes events of what happens in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Events {
+pub(super) enum Events {
     /// It makes none: nobody listens.
     None,
     /// It makes each, and nobody receives it: so it is on a firewall whose daemon does not
@@ -185,7 +185,7 @@ pub(super) fn alone<T>(lab: &Lab, events: Events, work: impl FnOnce() -> Result<
         Events::None => None,
         Events::Unreceived => {
             lab.fw[1].sysctl(EVENTS, EVENTS_ALWAYS)?;
-            Some(listen(&lab.fw[0])?)
+            Some(listen(&lab.fw[0], ANSWER_BYTES)?)
         }
     };
     let result = work();
@@ -201,11 +201,12 @@ pub(super) const EVENTS: &str = "net/netfilter/nf_conntrack_events";
 const EVENTS_ALWAYS: &str = "1";
 pub(super) const EVENTS_DEFAULT: &str = "2";
 
-/// A socket in the namespace of `node` that listens to all events of flows. Nobody reads it:
-/// nothing happens in that namespace.
-fn listen(node: &Node) -> Result<Netlink> {
-    node.inside(|| -> Result<Netlink> {
+/// A socket in the namespace of `node` that listens to all events of flows, with a buffer of so
+/// many bytes.
+pub(super) fn listen(node: &Node, buffer: usize) -> Result<Netlink> {
+    node.inside(move || -> Result<Netlink> {
         let socket = Netlink::open(true)?;
+        socket.set_receive_buffer(buffer)?;
         for number in [
             group::CONNTRACK_NEW,
             group::CONNTRACK_UPDATE,

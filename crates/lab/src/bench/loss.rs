@@ -13,7 +13,7 @@ pub fn loss(plan: &Plan) -> Result<()> {
     let programs = plan.installed_programs()?;
     for loss in ["0", "0.01", "0.05", "0.2"] {
         let title = format!("{count} connections, half of them closed, FT-FW, loss {loss}");
-        alternate(&title, plan.rounds, &programs, &[], |program, seed| {
+        let table = alternate(&title, plan, &programs, &[], |program, seed| {
             let words = format!(
                 "loss --daemon {} --mode ftfw --loss {loss} --connections {count} --seed {seed}",
                 program.kind
@@ -36,6 +36,7 @@ pub fn loss(plan: &Plan) -> Result<()> {
             }
             Ok(figures)
         })?;
+        plan.show(table.at(100.0 * loss.parse::<f64>()?))?;
     }
     Ok(())
 }

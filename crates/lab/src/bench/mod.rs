@@ -6,30 +6,37 @@
 
 pub mod asymmetric;
 mod bulk;
-pub(crate) mod commit;
+mod commit;
+pub(crate) mod cpu;
 mod events;
 mod external;
 mod flows;
 mod gate;
 mod hostile;
-pub(crate) mod http;
+mod http;
 mod idle;
 mod lag;
 mod load;
 mod loss;
-pub(crate) mod pair;
-pub(crate) mod table;
+mod pair;
+pub(crate) mod raw;
+pub(crate) mod recovery;
+mod start;
+mod table;
 
+use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use serde::{Deserialize, Serialize};
 
 use crate::daemon::{Kind, Settings};
-use table::Table;
 
 pub use bulk::bulk;
 pub use commit::commit;
+pub use cpu::{Keeps, cpu};
 pub use events::{events, events_without_caches, inject};
 pub use external::{listing, memory};
 pub use flows::Family;
@@ -41,6 +48,11 @@ pub use idle::{idle, idle_tcp};
 pub use lag::lag;
 pub use loss::loss;
 pub(crate) use pair::external_flows;
+pub use raw::kernel;
+pub use recovery::{Pairing, keepalived, recover, recovery};
+pub use start::start;
+pub(crate) use table::processor;
+pub use table::{Refused, Row, Spread, Table};
 
 /// What the user asks for, beside the kind of measurement.
 #[derive(Clone, Debug, Args)]
@@ -57,9 +69,20 @@ pub struct Plan {
     /// Another build of our program, measured in the same run
     #[arg(long)]
     beside: Option<PathBuf>,
+    /// Measure only these contenders; may be repeated
+    #[arg(long)]
+    only: Vec<String>,
+    /// Print JSON: a line for each measurement, and the table
+    #[arg(long)]
+    json: bool,
 }
 
 impl Plan {
+    /// Number of flows or connections, if the user asks for one.
+    pub fn wanted(&self) -> Option<u32> {
+        self.flows
+    }
+
     fn flows(&self, default: u32) -> u32 {
         self.flows.unwrap_or(default)
     }
@@ -75,43 +98,43 @@ impl Plan {
 
     /// conntrackd, ours, and another build of ours if one is given.
     fn programs(&self) -> Vec<(&'static str, Program)> {
-        let mut programs = both(self.ftfw.clone());
+        let ours = |path: &Option<PathBuf>| Program {
+            kind: Kind::Ftfw,
+            path: path.clone(),
+        };
+        let mut programs = vec![
+            (
+                CONNTRACKD,
+                Program {
+                    kind: Kind::Conntrackd,
+                    path: None,
+                },
+            ),
+            (FTFW, ours(&self.ftfw)),
+        ];
         if self.beside.is_some() {
-            let path = self.beside.clone();
-            let kind = Kind::Ftfw;
-            programs.push((BESIDE, Program { kind, path }));
+            programs.push((BESIDE, ours(&self.beside)));
         }
         programs
     }
 }
 
-/// conntrackd and ours, the one built beside this program if `ftfw` names none.
-pub(crate) fn both(ftfw: Option<PathBuf>) -> Vec<(&'static str, Program)> {
-    let original = Program {
-        kind: Kind::Conntrackd,
-        path: None,
-    };
-    let ours = Program {
-        kind: Kind::Ftfw,
-        path: ftfw,
-    };
-    vec![(CONNTRACKD, original), (FTFW, ours)]
-}
-
 /// Names of contenders.
-pub(crate) const CONNTRACKD: &str = "conntrackd";
-pub(crate) const FTFW: &str = "ftfw";
+const CONNTRACKD: &str = "conntrackd";
+const FTFW: &str = "ftfw";
 const BESIDE: &str = "other ftfw";
+/// No program: the control.
+const NONE: &str = "none";
 /// The requests alone, by a program that does nothing else.
-pub(crate) const KERNEL: &str = "kernel";
+const KERNEL: &str = "kernel";
 /// The same while the kernel makes an event of each, as it does when any daemon listens.
-pub(crate) const KERNEL_EVENTS: &str = "kernel with events";
+const KERNEL_EVENTS: &str = "kernel with events";
 
 /// A program that replicates.
 #[derive(Clone, Debug)]
-pub(crate) struct Program {
-    pub(crate) kind: Kind,
-    pub(crate) path: Option<PathBuf>,
+struct Program {
+    kind: Kind,
+    path: Option<PathBuf>,
 }
 
 impl Program {
@@ -125,86 +148,158 @@ impl Program {
 }
 
 /// One measured number.
-#[derive(Clone, Debug)]
-pub(crate) struct Figure {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Figure {
     name: String,
-    unit: &'static str,
+    /// What it was measured against, if against anything.
+    at: Option<f64>,
+    unit: String,
     value: f64,
 }
 
 impl Figure {
-    pub(crate) fn new(name: impl Into<String>, unit: &'static str, value: f64) -> Figure {
+    fn new(name: impl Into<String>, unit: &str, value: f64) -> Figure {
         Figure {
             name: name.into(),
-            unit,
+            at: None,
+            unit: unit.to_owned(),
             value,
+        }
+    }
+
+    /// The same, measured against something, e.g. at so many connections a second.
+    fn at(self, at: f64) -> Figure {
+        Figure {
+            at: Some(at),
+            ..self
+        }
+    }
+}
+
+/// What one contender measured in one round.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Measurement {
+    figures: Vec<Figure>,
+    /// The configuration files with which it ran, by the name of the set-up: contenders with
+    /// the same name there must have the same text.
+    configurations: BTreeMap<String, String>,
+    /// What was measured beside them and does not count, and why.
+    refused: Vec<String>,
+}
+
+impl From<Vec<Figure>> for Measurement {
+    fn from(figures: Vec<Figure>) -> Measurement {
+        Measurement {
+            figures,
+            ..Measurement::default()
         }
     }
 }
 
 /// What our program shall reach.
-#[derive(Clone, Debug)]
-struct Goal {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Goal {
     /// Name of the figure.
     figure: String,
     /// The figure is divided by the sum of these contenders' figures; by nothing if empty.
-    by: &'static [&'static str],
+    by: Vec<String>,
     /// It shall be at most this.
     at_most: f64,
 }
 
 impl Goal {
-    /// A ratio to conntrackd.
-    fn beside(figure: impl Into<String>, at_most: f64) -> Goal {
+    /// A ratio to the sum of some contenders' figures.
+    fn by(figure: impl Into<String>, by: &[&str], at_most: f64) -> Goal {
         Goal {
             figure: figure.into(),
-            by: &[CONNTRACKD],
+            by: by.iter().map(|&name| name.to_owned()).collect(),
             at_most,
         }
+    }
+
+    /// A ratio to conntrackd.
+    fn beside(figure: impl Into<String>, at_most: f64) -> Goal {
+        Goal::by(figure, &[CONNTRACKD], at_most)
     }
 
     /// A bound on the figure itself.
     fn absolute(figure: impl Into<String>, at_most: f64) -> Goal {
-        Goal {
-            figure: figure.into(),
-            by: &[],
-            at_most,
-        }
+        Goal::by(figure, &[], at_most)
     }
 }
 
-/// Measures each contender once a round, one after the other, and prints medians, spreads,
-/// ratios and goals.
-///
-/// A measurement that fails, because a pair did not hold what it should or the load was not
-/// what it should be, does not count: its reason is printed.
-///
-/// # Errors
-/// If a contender has no measurement that counts.
-fn alternate<S>(
-    title: &str,
-    rounds: usize,
-    contenders: &[(&'static str, S)],
-    goals: &[Goal],
-    measure: impl FnMut(&S, usize) -> Result<Vec<Figure>>,
-) -> Result<()> {
-    println!("{title}");
-    println!("  {}", table::circumstances());
-    let table = collect(rounds, contenders, measure, |reason| println!("  {reason}"));
-    println!("  load average at the end: {}", table::load_average());
-    table.print(goals, rounds)
+/// What a measurement says on standard output when it is asked for JSON, a line each.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Line {
+    /// A contender has been measured once more.
+    Step,
+    /// The end.
+    Table(Box<Table>),
 }
 
-/// Measures each contender once a round, one after the other. `say` gets the reason why a
-/// measurement does not count.
-pub(crate) fn collect<S>(
-    rounds: usize,
+impl Line {
+    /// # Errors
+    /// If nobody reads any more.
+    fn write(&self) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        serde_json::to_writer(&mut out, self)?;
+        writeln!(out)?;
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// Prints a table, for people or as JSON.
+    ///
+    /// # Errors
+    /// If a contender has no measurement that counts.
+    pub fn show(&self, table: Table) -> Result<()> {
+        if !self.json {
+            return table.print();
+        }
+        let complete = table.complete();
+        Line::Table(Box::new(table)).write()?;
+        complete
+    }
+
+    /// Those of some contenders that the user wants to see measured.
+    ///
+    /// # Errors
+    /// If there are none.
+    fn chosen<'a, S>(
+        &self,
+        contenders: &'a [(&'static str, S)],
+    ) -> Result<Vec<&'a (&'static str, S)>> {
+        let is_wanted = |name: &str| self.only.is_empty() || self.only.iter().any(|o| o == name);
+        let chosen: Vec<_> = contenders.iter().filter(|c| is_wanted(c.0)).collect();
+        let names: Vec<_> = contenders.iter().map(|c| c.0).collect();
+        ensure!(
+            !chosen.is_empty(),
+            "--only: this kind has {}",
+            names.join("; ")
+        );
+        Ok(chosen)
+    }
+}
+
+/// Measures each contender once a round, one after the other.
+///
+/// A measurement that fails, because a pair did not hold what it should or the load was not
+/// what it should be, does not count: its reason is in the table.
+///
+/// # Errors
+/// If no contender is chosen, or nobody reads what is printed.
+fn alternate<S, M: Into<Measurement>>(
+    title: &str,
+    plan: &Plan,
     contenders: &[(&'static str, S)],
-    mut measure: impl FnMut(&S, usize) -> Result<Vec<Figure>>,
-    mut say: impl FnMut(String),
-) -> Table {
-    let mut table = Table::new(contenders.iter().map(|(name, _)| *name).collect());
-    for round in 0..rounds {
+    goals: &[Goal],
+    mut measure: impl FnMut(&S, usize) -> Result<M>,
+) -> Result<Table> {
+    let contenders = plan.chosen(contenders)?;
+    let names: Vec<_> = contenders.iter().map(|(name, _)| *name).collect();
+    let mut table = Table::new(title, &names, plan.rounds);
+    for round in 0..plan.rounds {
         // There and back: whoever is last in one round is first in the next.
         let order: Vec<_> = if round % 2 == 0 {
             contenders.iter().collect()
@@ -212,14 +307,11 @@ pub(crate) fn collect<S>(
             contenders.iter().rev().collect()
         };
         for (name, subject) in order {
-            match measure(subject, round) {
-                Ok(figures) => table.add(name, round, figures),
-                Err(e) => say(format!(
-                    "round {}, {name}: does not count: {e:#}",
-                    round + 1
-                )),
+            table.add(name, round, measure(subject, round).map(Into::into));
+            if plan.json {
+                Line::Step.write()?;
             }
         }
     }
-    table
+    Ok(table.finish(goals))
 }

@@ -1,204 +1,207 @@
-//! The evaluation of the original design beside ftfw: what replication costs, as a report that
-//! people look at.
+//! An evaluation of both daemons: measured in one run, and written down as a report with charts.
 //!
-//! Each part measures with the loop of [`crate::bench`] and yields charts and tables; `report`
-//! writes them. A figure counts only if both programs ran with the same configuration and
-//! the pair was shown equal, with the expected number of flows.
+//! Nothing is measured here. Each part is a kind of `ftfw-lab bench`, in a process of its own that
+//! hands its table on as JSON: what `bench` prints and what the report shows are the same figures.
+//! A part that fails, or takes three times as long as it should, is in the report with the reason.
 
-mod chart;
-mod commit;
-mod cpu;
-mod report;
+pub mod chart;
+mod pictures;
+mod plan;
+mod progress;
+pub mod report;
+mod run;
+mod text;
 
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde::Serialize;
+use sys::signal::Signals;
 
-use crate::bench::http;
-use crate::bench::table::{self, Spread};
-use crate::world::World;
+use crate::bench;
+use crate::daemon::{self, Kind};
+use crate::limits;
+use chart::Painter;
+use plan::{Part, Subject};
+use progress::Progress;
+use report::{Chapter, Report};
 
 /// What the user asks for.
 #[derive(Clone, Debug, Args)]
-pub struct Plan {
-    /// A short form of it, in under three minutes
+pub struct Options {
+    /// Few contenders, sizes and rounds: a look whether all of it works, in less than three minutes
     #[arg(long)]
     quick: bool,
-    /// Folder of the report
+    /// Only this subject; may be repeated
+    #[arg(long)]
+    only: Vec<String>,
+    /// Leave out what wants more flows than this
+    #[arg(long)]
+    flows_max: Option<u32>,
+    /// Folder for the report
     #[arg(long, default_value = "target/evaluation")]
     out: PathBuf,
 }
 
-/// What a part has found.
-#[derive(Clone, Debug, Default, Serialize)]
-struct Part {
-    title: String,
-    /// How to read it.
-    text: String,
-    charts: Vec<Chart>,
-    tables: Vec<Table>,
-    /// Measurements that do not count, and why.
-    left_out: Vec<String>,
-}
-
-/// Lines over an axis.
-#[derive(Clone, Debug, Serialize)]
-struct Chart {
-    /// Name of its files.
-    name: String,
-    title: String,
-    x: String,
-    y: String,
-    series: Vec<Series>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct Series {
-    name: String,
-    /// Of conntrackd: drawn dashed.
-    original: bool,
-    points: Vec<Point>,
-}
-
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Point {
-    x: f64,
-    y: Spread,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct Table {
-    title: String,
-    head: Vec<String>,
-    rows: Vec<Vec<String>>,
-}
-
-/// The whole of it.
-#[derive(Clone, Debug, Serialize)]
-struct Report {
-    circumstances: String,
-    conntrackd: String,
-    load_at_the_end: String,
-    parts: Vec<Part>,
-}
-
-/// Measures, and writes the report.
+/// Measures everything and writes the report.
 ///
 /// # Errors
-/// The laboratory cannot be built, or the report cannot be written. A measurement that does not
-/// count is in the report.
-pub fn run(world: &World, plan: &Plan) -> Result<()> {
-    let circumstances = table::circumstances();
-    println!("{circumstances}");
-    let (lab, server) = http::lab()?;
-    let parts = vec![
-        cpu::measure(world, &lab, server, plan.quick)?,
-        commit::measure(world, &lab, plan.quick)?,
-    ];
-    let report = Report {
-        circumstances,
-        conntrackd: report::version_of_conntrackd(),
-        load_at_the_end: table::load_average(),
-        parts,
+/// If nothing is chosen, it is interrupted, the report cannot be written, or a part of it failed.
+pub fn run(options: &Options) -> Result<()> {
+    // What would be found out after an hour otherwise.
+    Painter::new()?;
+    let all = if options.quick {
+        plan::quick()
+    } else {
+        plan::full()
     };
-    report::write(&report, &plan.out)?;
-    println!("see {}", plan.out.join("index.html").display());
-    Ok(())
-}
-
-/// `31.4 (29.6 to 37.2)`, `31.4` of one round; a dash where nothing counts.
-fn cell(value: Option<Spread>) -> String {
-    match value {
-        None => "–".to_owned(),
-        Some(s) if s.min < s.max => {
-            let [median, min, max] = [s.median, s.min, s.max].map(number);
-            format!("{median} ({min} to {max})")
-        }
-        Some(s) => number(s.median),
-    }
-}
-
-/// Three digits that say something.
-fn number(value: f64) -> String {
-    let decimals = match value.abs() {
-        100.0.. => 0,
-        10.0.. => 1,
-        1.0.. => 2,
-        _ => 3,
+    let subjects = plan::chosen(all, &options.only, options.flows_max)?;
+    fs::create_dir_all(&options.out).with_context(|| options.out.display().to_string())?;
+    let signals = Signals::open()?;
+    let parts = || subjects.iter().flat_map(|s| &s.parts);
+    let most = parts().filter(|p| p.fills_kernel).filter_map(|p| p.flows);
+    let raised = limits::raise(most.max().unwrap_or(0))
+        .context("--flows-max N leaves out what wants more flows")?;
+    let began = Command::new("date").args(["-u", "+%F %H:%M"]).output()?;
+    let begun = Instant::now();
+    let mut evaluation = Evaluation {
+        signals,
+        progress: Progress::new(parts().map(Part::takes).sum()),
+        done: 0.0,
     };
-    format!("{value:.decimals$}")
-}
-
-/// How the median of one stands to that of the other.
-fn ratio(of: Option<Spread>, by: Option<Spread>) -> String {
-    match (of, by) {
-        (Some(of), Some(by)) => format!("{:.2}", of.median / by.median),
-        _ => "–".to_owned(),
-    }
-}
-
-/// Lines on standard error: what is being measured, and how long that takes still.
-struct Progress {
-    what: &'static str,
-    begun: Instant,
-    done: u32,
-    steps: u32,
-}
-
-impl Progress {
-    fn new(what: &'static str, steps: usize) -> Progress {
-        Progress {
-            what,
-            begun: Instant::now(),
-            done: 0,
-            steps: u32::try_from(steps).unwrap_or(u32::MAX),
-        }
-    }
-
-    /// The next step begins.
-    fn next(&mut self, step: &str) {
-        let Progress { what, steps, .. } = self;
-        let left = match self.done {
-            0 => String::new(),
-            done => {
-                let each: Duration = self.begun.elapsed() / done;
-                let left = each * steps.saturating_sub(done);
-                format!("; about {} s left of this part", left.as_secs())
+    let mut chapters = Vec::new();
+    let mut end = Ok(());
+    for subject in &subjects {
+        match evaluation.chapter(subject) {
+            Ok(chapter) => chapters.push(chapter),
+            // What has been measured until then is written down.
+            Err(e) => {
+                end = Err(e);
+                break;
             }
-        };
-        self.done += 1;
-        eprintln!("{what}, {} of {steps}: {step}{left}", self.done);
-    }
-}
-
-impl Table {
-    fn new(title: &str, head: &[&str]) -> Table {
-        Table {
-            title: title.to_owned(),
-            head: head.iter().map(|h| (*h).to_owned()).collect(),
-            rows: Vec::new(),
         }
     }
+    evaluation.progress.end();
+    drop(raised);
+    if let Some(overview) = pictures::overview(&chapters) {
+        chapters.insert(0, overview);
+    }
+    let report = Report {
+        command: format!("ftfw-lab {}", words()),
+        began: String::from_utf8(began.stdout)?.trim().to_owned(),
+        seconds: begun.elapsed().as_secs_f64(),
+        circumstances: circumstances()?,
+        chapters,
+    };
+    if !report.chapters.is_empty() {
+        report.write(&options.out)?;
+        println!("{}", options.out.join("evaluation.html").display());
+    }
+    end?;
+    let failed: Vec<_> = report.chapters.iter().flat_map(|c| &c.failed).collect();
+    match failed[..] {
+        [] => Ok(()),
+        [first, ..] => bail!("{} parts failed, the first: {first}", failed.len()),
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn words() -> String {
+    env::args().skip(1).collect::<Vec<_>>().join(" ")
+}
 
-    #[test]
-    fn a_cell_has_three_digits_and_a_spread_if_there_is_one() {
-        let spread = |median, min, max| Some(Spread { median, min, max });
-        assert_eq!(cell(spread(31.42, 29.6, 137.2)), "31.4 (29.6 to 137)");
-        assert_eq!(cell(spread(0.0821, 0.0821, 0.0821)), "0.082");
-        assert_eq!(cell(spread(14_735.578, 1.0, 2.345)), "14736 (1.00 to 2.35)");
-        assert_eq!(cell(None), "–");
-        let ours = spread(1.0, 1.0, 1.0);
-        assert_eq!(
-            (ratio(ours, spread(4.0, 1.0, 9.0)), ratio(ours, None)),
-            ("0.25".into(), "–".into())
-        );
+/// A run.
+struct Evaluation {
+    signals: Signals,
+    progress: Progress,
+    /// Seconds of the plan that are done.
+    done: f64,
+}
+
+impl Evaluation {
+    /// Measures all parts of a subject.
+    ///
+    /// # Errors
+    /// If it is interrupted.
+    fn chapter(&mut self, subject: &Subject) -> Result<Chapter> {
+        let mut chapter = Chapter {
+            name: subject.name.to_owned(),
+            title: subject.title.to_owned(),
+            text: subject.text.to_owned(),
+            against: subject.against.to_owned(),
+            table: None,
+            charts: Vec::new(),
+            failed: Vec::new(),
+        };
+        for part in &subject.parts {
+            self.progress.begin(subject.title);
+            let before = self.done;
+            let outcome = run::part(part, &self.signals, |steps| {
+                let done = before + steps * part.seconds;
+                self.progress.reach(done.min(before + part.takes()));
+                self.progress.draw();
+            })?;
+            self.done = before + part.takes();
+            self.progress.reach(self.done);
+            chapter.failed.extend(outcome.failure);
+            for table in outcome.tables {
+                let table = match part.flows {
+                    Some(flows) if part.is_at_flows => table.at(flows.into()),
+                    _ => table,
+                };
+                match &mut chapter.table {
+                    None => chapter.table = Some(table),
+                    Some(all) => all.join(table),
+                }
+            }
+        }
+        if let Some(table) = &chapter.table {
+            chapter.charts = (subject.draw)(table);
+        }
+        Ok(chapter)
     }
+}
+
+/// Machine, kernel and versions.
+fn circumstances() -> Result<BTreeMap<String, String>> {
+    let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned());
+    let memory = read("/proc/meminfo")?;
+    let memory = memory.split_whitespace().nth(1).context("meminfo")?;
+    let memory = memory.parse::<f64>()? / f64::from(1 << 20);
+    let cpus = std::thread::available_parallelism()?;
+    let ours = daemon::program(Kind::Ftfw)?;
+    let ours = ours.to_str().context("the path of ftfw")?.to_owned();
+    let mut all = BTreeMap::from([
+        ("machine".to_owned(), bench::processor()),
+        ("CPUs".to_owned(), cpus.to_string()),
+        ("memory".to_owned(), format!("{memory:.1} GiB")),
+        ("kernel".to_owned(), read("/proc/sys/kernel/osrelease")?),
+    ]);
+    for (name, program) in [
+        ("ftfw", ours.as_str()),
+        ("conntrackd", "conntrackd"),
+        ("keepalived", "keepalived"),
+    ] {
+        all.insert(name.to_owned(), version(program)?);
+    }
+    Ok(all)
+}
+
+/// The first line of what a program says of its version.
+fn version(program: &str) -> Result<String> {
+    let path = env::var("PATH").unwrap_or_default();
+    let out = Command::new(program)
+        .arg("--version")
+        .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+        .output()
+        .with_context(|| program.to_owned())?;
+    // keepalived says it on its standard error.
+    let text = [out.stdout, out.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().find(|line| !line.trim().is_empty());
+    Ok(line.unwrap_or("unknown").trim().to_owned())
 }

@@ -50,68 +50,90 @@ fn respond(stream: &mut TcpStream, answer: &[u8]) -> std::io::Result<()> {
     stream.write_all(answer)
 }
 
-/// What the client has met.
+/// Requests, each from a port of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Requests {
+    /// How many the client has made before: their ports are in use for a while.
+    pub after: u32,
+    /// How many.
+    pub count: u32,
+    /// How many a second, evenly; `None`: as fast as some clients go that wait for each answer.
+    pub rate: Option<u32>,
+}
+
+/// What came of them.
 #[derive(Clone, Debug)]
-pub struct Load {
+pub struct Served {
     /// Requests a second.
     pub rate: f64,
-    /// How long each connection took to be set up, in no order.
-    pub set_ups: Vec<Duration>,
+    /// From the SYN to the SYN-ACK of each, the shortest first.
+    pub connected: Vec<Duration>,
+}
+
+impl Requests {
+    /// Makes them from `node`.
+    ///
+    /// # Errors
+    /// If one fails.
+    pub fn run(self, node: &Node, server: SocketAddr) -> Result<Served> {
+        let end = self.after + self.count;
+        ensure!(end <= PORTS, "A has {PORTS} ports, not {end}");
+        let begun = Instant::now();
+        let mut clients = Vec::new();
+        for first in 0..THREADS {
+            clients.push(node.thread(move || -> Result<Vec<Duration>> {
+                let mut connected = Vec::new();
+                for n in (first..self.count).step_by(THREADS as usize) {
+                    if let Some(rate) = self.rate {
+                        let due = Duration::from_secs_f64(f64::from(n) / f64::from(rate));
+                        thread::sleep(due.saturating_sub(begun.elapsed()));
+                    }
+                    let port = FIRST_PORT + (self.after + n) as u16;
+                    let took = request(server, port).with_context(|| format!("request {n}"))?;
+                    connected.push(took);
+                }
+                Ok(connected)
+            })?);
+        }
+        let mut connected = Vec::new();
+        for client in clients {
+            let done = client.join();
+            connected.extend(done.map_err(|_| anyhow::anyhow!("a client panicked"))??);
+        }
+        connected.sort_unstable();
+        let rate = f64::from(self.count) / begun.elapsed().as_secs_f64();
+        Ok(Served { rate, connected })
+    }
+
+    /// Whether the load was what it should be.
+    ///
+    /// # Errors
+    /// If the rate was not reached.
+    pub fn check(self, served: &Served) -> Result<()> {
+        let (reached, wanted) = (served.rate, self.rate.unwrap_or(0));
+        ensure!(
+            reached >= RATE_MIN * f64::from(wanted),
+            "{reached:.0} connections a second instead of {wanted}"
+        );
+        Ok(())
+    }
 }
 
 /// Makes `count` requests from `node`, `rate` a second, evenly.
 ///
 /// # Errors
 /// If one fails, or the rate is not reached.
-pub fn get(node: &Node, server: SocketAddr, count: u32, rate: u32) -> Result<Load> {
-    let load = load(node, server, count, Some(rate))?;
-    ensure!(
-        load.rate >= RATE_MIN * f64::from(rate),
-        "{:.0} connections a second instead of {rate}",
-        load.rate
-    );
-    Ok(load)
-}
-
-/// Makes `count` requests, each thread one after the other as fast as it goes.
-///
-/// # Errors
-/// If one fails.
-pub fn get_fast(node: &Node, server: SocketAddr, count: u32) -> Result<Load> {
-    load(node, server, count, None)
-}
-
-fn load(node: &Node, server: SocketAddr, count: u32, rate: Option<u32>) -> Result<Load> {
-    ensure!(count <= PORTS, "A has {PORTS} ports, not {count}");
-    let begun = Instant::now();
-    let mut clients = Vec::new();
-    for first in 0..THREADS {
-        clients.push(node.thread(move || -> Result<Vec<Duration>> {
-            let mut set_ups = Vec::new();
-            for n in (first..count).step_by(THREADS as usize) {
-                if let Some(rate) = rate {
-                    let due = Duration::from_secs_f64(f64::from(n) / f64::from(rate));
-                    thread::sleep(due.saturating_sub(begun.elapsed()));
-                }
-                let took = request(server, FIRST_PORT + n as u16);
-                set_ups.push(took.with_context(|| format!("request {n}"))?);
-            }
-            Ok(set_ups)
-        })?);
-    }
-    let mut set_ups = Vec::new();
-    for client in clients {
-        let done = client.join();
-        set_ups.extend(done.map_err(|_| anyhow::anyhow!("a client panicked"))??);
-    }
-    Ok(Load {
-        rate: f64::from(count) / begun.elapsed().as_secs_f64(),
-        set_ups,
-    })
+pub fn get(node: &Node, server: SocketAddr, count: u32, rate: u32) -> Result<()> {
+    let requests = Requests {
+        after: 0,
+        count,
+        rate: Some(rate),
+    };
+    requests.check(&requests.run(node, server)?)
 }
 
 /// From this port: the kernel would choose one again as soon as it is free, and the flow in the
-/// firewall would be another one's. Yields how long the connection took to be set up.
+/// firewall would be another one's. Yields how long the connection took to be there.
 fn request(server: SocketAddr, port: u16) -> Result<Duration> {
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
     sockopt::set_socket_timeout(&socket, Timeout::Send, Some(LIMIT))?;
@@ -119,11 +141,11 @@ fn request(server: SocketAddr, port: u16) -> Result<Duration> {
     bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))?;
     let begun = Instant::now();
     connect(&socket, &server)?;
-    let set_up = begun.elapsed();
+    let connected = begun.elapsed();
     let mut stream = TcpStream::from(socket);
     stream.write_all(b"GET /4k HTTP/1.0\r\n\r\n")?;
     let mut answer = Vec::with_capacity(BODY_BYTES + 100);
     stream.read_to_end(&mut answer)?;
     ensure!(answer.len() > BODY_BYTES, "{} bytes came", answer.len());
-    Ok(set_up)
+    Ok(connected)
 }

@@ -1,4 +1,4 @@
-//! Traffic between A and B: many numbered connections, many short ones, many datagrams, one bulk
+//! Traffic between A and B: many numbered connections, many short ones, many datagrams, some that never pause, one bulk
 //! transfer, files by FTP.
 
 pub mod bulk;
@@ -8,3 +8,4 @@ pub mod http;
 pub mod numbered;
 pub mod opening;
 pub mod push;
+pub mod tickers;

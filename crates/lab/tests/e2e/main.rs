@@ -14,6 +14,7 @@ mod control_experiment;
 mod doctor;
 mod documents;
 mod ends;
+mod evaluation;
 mod expectations;
 mod failback;
 mod failover;
@@ -83,6 +84,7 @@ fn scenarios() -> Vec<Scenario> {
         rules::SCENARIOS,
         doctor::SCENARIOS,
         hostile::SCENARIOS,
+        evaluation::SCENARIOS,
         large::SCENARIOS,
         links::SCENARIOS,
         expectations::SCENARIOS,
