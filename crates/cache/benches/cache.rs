@@ -192,15 +192,64 @@ fn filled(count: u32) -> Receiver {
 #[divan::bench(args = SIZES, sample_count = 5)]
 fn find(bencher: Bencher<'_, '_>, count: u32) {
     let receiver = filled(count);
-    let keys: Vec<_> = messages(count, 1)
-        .iter()
-        .map(|bytes| decode(bytes).0.key())
-        .collect();
+    let keys: Vec<_> = flows(count).iter().map(Flow::key).collect();
     bencher.counter(ItemsCount::new(count)).bench_local(|| {
         for key in &keys {
             black_box(receiver.cache.find(black_box(key)));
         }
     });
+}
+
+/// The flows of the messages, decoded.
+fn flows(count: u32) -> Vec<Flow> {
+    messages(count, 1)
+        .iter()
+        .map(|bytes| decode(bytes).0)
+        .collect()
+}
+
+/// Growing is in it.
+#[divan::bench(args = SIZES, sample_count = 5)]
+fn insert(bencher: Bencher<'_, '_>, count: u32) {
+    let flows = flows(count);
+    bencher
+        .counter(ItemsCount::new(count))
+        .with_inputs(|| Cache::<Version>::new(count as usize))
+        .bench_local_refs(|cache| {
+            for flow in &flows {
+                let _ = black_box(cache.insert(black_box(flow), Tick(1)));
+            }
+        });
+}
+
+#[divan::bench(args = SIZES, sample_count = 5)]
+fn store(bencher: Bencher<'_, '_>, count: u32) {
+    let mut cache = filled(count).cache;
+    let flows = flows(count);
+    let find = |flow: &Flow| cache.find(&flow.key()).map(|slot| (slot, *flow));
+    let entries: Vec<_> = flows.iter().filter_map(find).collect();
+    bencher.counter(ItemsCount::new(count)).bench_local(|| {
+        for (slot, flow) in &entries {
+            cache.store(*slot, black_box(flow), Tick(2));
+        }
+    });
+}
+
+#[divan::bench(args = SIZES, sample_count = 5)]
+fn remove(bencher: Bencher<'_, '_>, count: u32) {
+    bencher
+        .counter(ItemsCount::new(count))
+        .with_inputs(|| {
+            let cache = filled(count).cache;
+            let find = |bytes: &[u8; MESSAGE]| cache.find(&decode(bytes).0.key());
+            let slots: Vec<_> = messages(count, 1).iter().filter_map(find).collect();
+            (cache, slots)
+        })
+        .bench_local_refs(|(cache, slots)| {
+            for slot in slots {
+                cache.remove(black_box(*slot));
+            }
+        });
 }
 
 /// Growing is in it.
