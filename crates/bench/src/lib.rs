@@ -6,4 +6,5 @@ pub mod events;
 pub mod kernel;
 pub mod ledger;
 pub mod pair;
+pub mod paths;
 pub mod scale;

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use bench::paths::{self, Path};
 use bench::scale::{self, Scale};
 use clap::{Parser, Subcommand};
 
@@ -25,10 +26,24 @@ enum What {
         #[arg(long, default_value_t = 300_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         events: u32,
     },
+    /// Take a path through the code again and again, for a program that counts instructions.
+    Repeat {
+        /// Which path.
+        #[arg(value_parser = paths::ALL.map(|path| path.name))]
+        path: String,
+        /// How often 1000 flows go through it.
+        times: u32,
+    },
 }
 
 fn main() -> io::Result<()> {
     match Arguments::parse().what {
         What::Scale { flows, events } => scale::run(Scale { flows, events }),
+        What::Repeat { path, times } => {
+            if let Some(path) = Path::named(&path) {
+                path.repeat(times);
+            }
+            Ok(())
+        }
     }
 }
