@@ -20,6 +20,17 @@ pub enum Step {
     Destroy,
 }
 
+impl Step {
+    /// Seconds that a flow lives after it without another packet.
+    pub fn timeout(self) -> u32 {
+        match self {
+            Step::New => 120,
+            Step::Established => 432_000,
+            Step::Destroy => 0,
+        }
+    }
+}
+
 const CAPTURED: &str = include_str!("../../ctnetlink/testdata/events.tsv");
 const PORTS: u32 = 50_000;
 const FIRST_PORT: u16 = 1024;
@@ -34,6 +45,8 @@ struct Template {
     source_port: usize,
     translated: usize,
     translated_port: usize,
+    /// A DESTROY has none.
+    timeout: Option<usize>,
     id: usize,
 }
 
@@ -44,22 +57,22 @@ impl Template {
         let hex = line.split('\t').next().unwrap_or_default();
         let byte = |i| u8::from_str_radix(&hex[i..i + 2], 16).expect("hexadecimal");
         let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+        let find = |attribute: &[u8]| bytes.windows(attribute.len()).position(|w| w == attribute);
         let behind = |header: [u8; 4], value: &[u8]| {
-            let attribute = [&header, value].concat();
-            let at = bytes.windows(attribute.len()).position(|w| w == attribute);
-            at.expect("the attribute") + header.len()
+            find(&[&header, value].concat()).expect("the attribute") + header.len()
         };
         Template {
             source: behind([8, 0, 1, 0], &[192, 168, 0, 3]),
             source_port: behind([6, 0, 2, 0], &5000_u16.to_be_bytes()),
             translated: behind([8, 0, 2, 0], &[192, 168, 1, 1]),
             translated_port: behind([6, 0, 3, 0], &40037_u16.to_be_bytes()),
+            timeout: find(&[8, 0, 7, 0]).map(|at| at + 4),
             id: behind([8, 0, 12, 0], &4_020_974_414_u32.to_be_bytes()),
             bytes,
         }
     }
 
-    fn put(&self, out: &mut Vec<u8>, n: u32) {
+    fn put(&self, out: &mut Vec<u8>, n: u32, timeout: u32) {
         let begin = out.len();
         out.extend_from_slice(&self.bytes);
         let message = &mut out[begin..];
@@ -71,6 +84,9 @@ impl Template {
         set(self.translated, &(TRANSLATED + n / PORTS).to_be_bytes());
         set(self.translated_port, &(!port(n)).to_be_bytes());
         set(self.id, &n.to_be_bytes());
+        if let Some(at) = self.timeout {
+            set(at, &timeout.to_be_bytes());
+        }
     }
 }
 
@@ -104,13 +120,23 @@ impl Events {
             Step::Established => &self.established,
             Step::Destroy => &self.destroy,
         };
-        template.put(out, n);
+        template.put(out, n, step.timeout());
+    }
+
+    /// Appends what a dump shows of flow `n`, which is established and has `timeout` seconds left.
+    pub fn put_dumped(&self, out: &mut Vec<u8>, n: u32, timeout: u32) {
+        self.established.put(out, n, timeout);
     }
 
     /// Flow `n` as its established event reports it.
     pub fn established(&self, n: u32) -> Flow {
+        self.with_timeout(n, Step::Established.timeout())
+    }
+
+    /// The same with another timeout.
+    pub fn with_timeout(&self, n: u32, timeout: u32) -> Flow {
         let mut bytes = Vec::new();
-        self.put(&mut bytes, Step::Established, n);
+        self.put_dumped(&mut bytes, n, timeout);
         let message = messages(&bytes).next().and_then(Result::ok);
         match message.map(|message| decode(&message)) {
             Some(Ok(Message::Flow { flow, .. })) => flow,

@@ -1,5 +1,7 @@
 //! A table of flows in place of a kernel's: events, dumps, and answers to requests.
 
+use std::mem;
+
 use ctnetlink::{Request, TcpOptions};
 use replica::{KernelError, KernelRequest, KernelResult, Op, Outcome};
 
@@ -8,14 +10,25 @@ use crate::events::{Events, Step, number_of};
 /// Bytes that one read of a dump brings, at most.
 const DUMP_BYTES: usize = 32 << 10;
 
+/// A flow, living or not.
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    /// Where it stands in `alive`, plus 1; 0 if it does not live.
+    place: u32,
+    /// When its timeout has run down.
+    expires: u32,
+}
+
 /// The flows of one machine, by number.
 #[derive(Debug, Default)]
 pub struct Kernel {
     events: Events,
     /// The living, in no order.
     alive: Vec<u32>,
-    /// Where a flow stands in `alive`, plus 1; 0 if it does not live.
-    places: Vec<u32>,
+    /// By number.
+    entries: Vec<Entry>,
+    /// Seconds on the virtual clock.
+    pub(crate) now_secs: u32,
     /// Messages that nobody has read yet.
     pub(crate) waiting: Vec<u8>,
     requests: Vec<u8>,
@@ -41,8 +54,7 @@ impl Kernel {
     /// One step of a flow, and its event.
     pub fn step(&mut self, step: Step, n: u32) {
         match step {
-            Step::New => self.insert(n),
-            Step::Established => {}
+            Step::New | Step::Established => self.insert(n, step.timeout()),
             Step::Destroy => _ = self.remove(n),
         }
         self.events.put(&mut self.waiting, step, n);
@@ -50,34 +62,42 @@ impl Kernel {
 
     /// Bytes of memory that stand for the kernel's.
     pub fn bytes(&self) -> usize {
-        size_of::<u32>() * (self.alive.len() + self.places.len())
+        size_of_val(self.alive.as_slice()) + size_of_val(self.entries.as_slice())
     }
 
-    fn insert(&mut self, n: u32) {
-        let n_at = n as usize;
-        if self.places.len() <= n_at {
-            self.places.resize(n_at + 1, 0);
+    fn insert(&mut self, n: u32, timeout: u32) {
+        if self.entries.len() <= n as usize {
+            self.entries.resize(n as usize + 1, Entry::default());
         }
-        if self.places[n_at] == 0 {
+        let entry = &mut self.entries[n as usize];
+        entry.expires = self.now_secs + timeout;
+        if entry.place == 0 {
             self.alive.push(n);
-            self.places[n_at] = self.alive.len() as u32;
+            entry.place = self.alive.len() as u32;
         }
     }
 
     fn remove(&mut self, n: u32) -> bool {
-        let Some(place) = self.places.get_mut(n as usize).filter(|p| **p > 0) else {
+        let Some(entry) = self.entries.get_mut(n as usize).filter(|e| e.place > 0) else {
             return false;
         };
-        let at = std::mem::take(place) as usize - 1;
+        let at = mem::take(&mut entry.place) as usize - 1;
         self.alive.swap_remove(at);
         if let Some(moved) = self.alive.get(at) {
-            self.places[*moved as usize] = at as u32 + 1;
+            self.entries[*moved as usize].place = at as u32 + 1;
         }
         true
     }
 
     fn holds(&self, n: u32) -> bool {
-        self.places.get(n as usize).is_some_and(|place| *place > 0)
+        self.entries.get(n as usize).is_some_and(|e| e.place > 0)
+    }
+
+    /// Seconds that a living flow has left.
+    fn left(&self, n: u32) -> u32 {
+        self.entries[n as usize]
+            .expires
+            .saturating_sub(self.now_secs)
     }
 
     /// Writes the next part of a dump, of the first `left` living flows, the last of them first:
@@ -86,7 +106,8 @@ impl Kernel {
         let mut left = left.min(self.alive.len());
         while left > 0 && out.len() < DUMP_BYTES {
             left -= 1;
-            self.events.put(out, Step::Established, self.alive[left]);
+            let n = self.alive[left];
+            self.events.put_dumped(out, n, self.left(n));
         }
         left
     }
@@ -128,17 +149,21 @@ impl Kernel {
         };
         match op {
             Op::Create(_) if self.holds(n) => Outcome::Failed(KernelError::Exists),
-            Op::Create(_) => {
-                self.insert(n);
+            Op::Create(flow) => {
+                self.insert(n, flow.timeout.unwrap_or(0));
                 Outcome::Done
             }
             _ if !self.holds(n) => Outcome::Failed(KernelError::NotFound),
-            Op::Get(_) => Outcome::Found(Box::new(self.events.established(n))),
+            Op::Get(_) => Outcome::Found(Box::new(self.events.with_timeout(n, self.left(n)))),
             Op::Delete(..) => {
                 self.remove(n);
                 Outcome::Done
             }
-            _ => Outcome::Done,
+            Op::Update(flow) => {
+                self.insert(n, flow.timeout.unwrap_or(0));
+                Outcome::Done
+            }
+            _ => Outcome::Failed(KernelError::Unsupported),
         }
     }
 }

@@ -257,6 +257,8 @@ impl Node {
 
     /// One turn; true if the next should follow at once.
     fn turn(&mut self, now: Instant) -> bool {
+        let secs = now.since(Instant::START).as_secs();
+        self.around.kernel.now_secs = u32::try_from(secs).unwrap_or(u32::MAX);
         self.around.begin_turn();
         let begun = Reading::now();
         let progress = driver::turn(&mut self.replica, &mut self.around, now);
