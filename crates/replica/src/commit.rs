@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use cache::Position;
+use cache::{Position, Slot, Ticket};
 use flow::ExpectKey;
 
 use crate::command::{CommandId, Objects};
@@ -75,5 +75,85 @@ pub(crate) struct Commit {
 impl Commit {
     pub(crate) fn is_large(&self) -> bool {
         self.size >= LARGE
+    }
+}
+
+/// Entries that were announced late, for a flush that must not walk through millions to find a
+/// few. Some of them are not late any more.
+#[derive(Debug, Default)]
+pub(crate) struct Late {
+    tickets: Vec<Ticket>,
+    is_incomplete: bool,
+}
+
+impl Late {
+    /// Half a megabyte of them. If there were more, a flush walks.
+    const MAX: usize = 65_536;
+
+    /// An entry has become late.
+    pub(crate) fn note(&mut self, ticket: Ticket) {
+        self.is_incomplete |= self.tickets.len() == Late::MAX;
+        if !self.is_incomplete {
+            self.tickets.push(ticket);
+        }
+    }
+
+    /// All of them that `redeem` knows, each once, in the order of their slots; `None` if there
+    /// were too many. It forgets them.
+    pub(crate) fn take(&mut self, redeem: impl Fn(Ticket) -> Option<Slot>) -> Option<Vec<Slot>> {
+        let Late {
+            tickets,
+            is_incomplete,
+        } = std::mem::take(self);
+        let mut slots: Vec<Slot> = tickets.into_iter().filter_map(redeem).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        (!is_incomplete).then_some(slots)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cache::{Cache, Tick};
+    use flow::{Addrs, Flow, L4, Proto, Tuple};
+
+    use super::*;
+    use crate::entry::External;
+
+    fn flow(port: u16) -> Flow {
+        Flow::new(Tuple {
+            addrs: Addrs::V4 {
+                src: [10, 0, 0, 1].into(),
+                dst: [10, 0, 0, 2].into(),
+            },
+            proto: Proto::TCP,
+            l4: L4::Ports { src: port, dst: 80 },
+        })
+    }
+
+    #[test]
+    fn what_is_late_is_found_once_while_it_lives() {
+        let mut cache = Cache::<External>::new(10);
+        let slots = [1, 2, 3].map(|port| cache.insert(&flow(port), Tick(0)).unwrap());
+        let mut late = Late::default();
+        for at in [2, 0, 1, 2] {
+            late.note(cache.ticket(slots[at]));
+        }
+        cache.remove(slots[1]);
+        let taken = late.take(|ticket| cache.redeem(ticket));
+        assert_eq!(taken, Some(vec![slots[0], slots[2]]));
+        assert_eq!(late.take(|ticket| cache.redeem(ticket)), Some(Vec::new()));
+    }
+
+    #[test]
+    fn too_many_are_not_all_known() {
+        let mut cache = Cache::<External>::new(10);
+        let slot = cache.insert(&flow(1), Tick(0)).unwrap();
+        let mut late = Late::default();
+        for _ in 0..=Late::MAX {
+            late.note(cache.ticket(slot));
+        }
+        assert_eq!(late.take(|ticket| cache.redeem(ticket)), None);
+        assert_eq!(late.take(|ticket| cache.redeem(ticket)), Some(Vec::new()));
     }
 }

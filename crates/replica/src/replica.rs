@@ -28,7 +28,7 @@ use wire::{Role, StateKind};
 
 use crate::bulk::BulkUpdate;
 use crate::command::{Age, Command, CommandId, Objects, Progress, Which};
-use crate::commit::Commit;
+use crate::commit::{Commit, Late};
 use crate::entry::{External, Internal};
 use crate::event::{Answer, Caches, Event};
 use crate::expectations::Expectations;
@@ -70,6 +70,8 @@ pub struct Replica {
     commit: Option<Commit>,
     /// A command that waits for the commit of what was late.
     commit_next: Option<(CommandId, Objects)>,
+    /// What the last commit has not seen.
+    late: Late,
     /// When the HA manager last made us primary.
     took_over_at: Option<Instant>,
     /// Since when the operator of a primary claims all that is in its kernel: when a resync was
@@ -107,6 +109,7 @@ impl Replica {
             expectations: Expectations::new(&settings),
             commit: None,
             commit_next: None,
+            late: Late::default(),
             took_over_at: None,
             claimed_at: None,
             commit_opened_at: None,

@@ -237,7 +237,11 @@ impl Replica {
     /// The message `seq` has announced an entry of the external cache: it is the peer's.
     fn announced(&mut self, from: PeerId, slot: Slot, seq: Seq, is_new: bool) {
         let late = self.is_commit_open();
+        let was_late = self.external.note(slot).is_late();
         self.external.change(slot, |note| note.announced(late));
+        if late && !was_late {
+            self.late.note(self.external.ticket(slot));
+        }
         self.heard_of(slot, from, seq, is_new, false);
     }
 
