@@ -3,6 +3,10 @@
 //! One table for ten million entries is either resident when it is made, or stops everything
 //! for seconds when it grows. A part of this one moves some thousand entries when it grows,
 //! and takes no memory before its first.
+//!
+//! Hashes spread the entries evenly, so all parts would be full at nearly the same time. Each
+//! grows at a degree of its own, from half full to full: wherever the index stands, few of the
+//! next entries make a part grow.
 
 use std::mem;
 
@@ -44,8 +48,14 @@ impl Index {
 
     /// Adds a place; `hash_of` is the hash of one that is there, for when the part grows.
     pub(crate) fn insert(&mut self, hash: u64, n: u32, hash_of: impl Fn(u32) -> u64) {
-        let part = self.part(hash);
-        self.parts[part].insert_unique(hash, n, |&n| hash_of(n));
+        let (at, count) = (self.part(hash), self.parts.len());
+        let part = &mut self.parts[at];
+        let room = full(part.num_buckets());
+        let grows_at = room - room * at / (2 * count);
+        if part.len() >= grows_at {
+            part.reserve(room + 1 - part.len(), |&n| hash_of(n));
+        }
+        part.insert_unique(hash, n, |&n| hash_of(n));
     }
 
     /// Removes a place, if it is there.
@@ -60,6 +70,15 @@ impl Index {
     pub(crate) fn clear(&mut self) -> Vec<HashTable<u32>> {
         let empty = Index::with_parts(self.parts.len());
         mem::replace(self, empty).parts
+    }
+}
+
+/// So many entries of as many buckets hashbrown fills before it grows.
+fn full(buckets: usize) -> usize {
+    if buckets < 8 {
+        buckets.saturating_sub(1)
+    } else {
+        buckets / 8 * 7
     }
 }
 
@@ -88,6 +107,36 @@ mod tests {
             index.remove(hash(n), n);
             assert_eq!(index.find(hash(n), |m| m == n), None);
         }
+    }
+
+    /// Wherever an index of many parts stands, few of the next entries make one grow.
+    #[test]
+    fn parts_grow_one_after_the_other() {
+        let parts = 256;
+        let count = parts * PART;
+        let mut index = Index::new(count);
+        let hash = |n: u32| u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let buckets = |index: &Index| index.parts.iter().map(HashTable::num_buckets).collect();
+        let grown =
+            |a: &Vec<usize>, b: &Vec<usize>| a.iter().zip(b).filter(|(a, b)| a != b).count();
+        let begin = count / 8;
+        for n in 0..begin as u32 {
+            index.insert(hash(n), n, hash);
+        }
+        let mut before: Vec<usize> = buckets(&index);
+        let mut most = 0;
+        for n in begin as u32..count as u32 {
+            index.insert(hash(n), n, hash);
+            if n % 1024 == 0 {
+                let now: Vec<usize> = buckets(&index);
+                most = most.max(grown(&before, &now));
+                before = now;
+            }
+        }
+        assert!(
+            (1..=6).contains(&most),
+            "{most} of {parts} parts grew at once"
+        );
     }
 
     /// Before its first entry an index for ten million takes little.

@@ -91,8 +91,8 @@ impl<N> Default for Cleared<N> {
 }
 
 impl<N> Cleared<N> {
-    /// So many pieces are freed at a time, a millisecond's worth.
-    const SOME: usize = 32;
+    /// So many pieces are freed at a time, a fraction of a millisecond's worth.
+    const SOME: usize = 8;
 
     fn free_some(&mut self) -> bool {
         let mut more = false;
