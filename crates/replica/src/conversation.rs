@@ -6,7 +6,8 @@
 //!    │ ▲ └─refused─▶ once more without helper or master, then failed
 //!    │ │
 //!    │ └──────────────────────────────────────────────┐
-//!    └─exists─▶ Get ─┬─ same flow ──▶ Update ─done─▶ written
+//!    └─exists─▶ Get ─┬─ same flow, nothing new ──▶ written
+//!                    ├─ same flow ──▶ Update ─done─▶ written
 //!                    │                  └─refused──▶ failed (the first one: Get)
 //!                    ├─ other reply tuple, or a former life ──▶ Delete ─▶ Create
 //!                    ├─ the kernel has seen more ──▶ kept
@@ -78,6 +79,9 @@ pub fn next(attempt: &Attempt, asked: &Op, outcome: &Outcome) -> Next {
         }
         (Op::Get(_), Outcome::Found(held)) if held.key() != key => Next::Clash,
         (Op::Get(_), Outcome::Found(held)) => match reconcile(held, &wanted, attempt.is_taken) {
+            Reconciled::Update(update) if changes_nothing(held, &update) => {
+                return Next::Updated(update);
+            }
             Reconciled::Update(update) => Next::Ask(Op::Update(update)),
             Reconciled::Replace => Next::Ask(Op::Delete(key, held.id)),
             // It is what we wrote of a former life of the flow.
@@ -177,6 +181,15 @@ enum Reconciled {
 /// Status bits that only packets set, and that nothing can take back.
 const STEPS: u32 = Status::SEEN_REPLY.0 | Status::ASSURED.0;
 
+/// True if the kernel's entry would be the same after an update, give or take a second.
+fn changes_nothing(held: &Flow, update: &Flow) -> bool {
+    let secs = |flow: &Flow| flow.timeout.unwrap_or(0);
+    let mut after = *held;
+    after.merge(update);
+    after.timeout = held.timeout;
+    secs(update) <= secs(held).saturating_add(1) && after == *held
+}
+
 /// Compares an entry of the kernel with what the peer sent of the same original tuple.
 ///
 /// What packets have done here is never taken back. But an entry whose flow the peer has
@@ -213,6 +226,7 @@ fn reconcile(held: &Flow, sent: &Flow, is_taken: bool) -> Reconciled {
 
 #[cfg(test)]
 mod tests {
+    use flow::Mark;
     use flow::{Addrs, L4, Name, Proto, ProtoInfo, TcpInfo, TcpState, Tuple};
 
     use super::*;
@@ -268,11 +282,17 @@ mod tests {
             panic!("an update");
         };
         assert_eq!(update.timeout, Some(100));
-        // A second time nothing is left to be changed: not even the timeout.
-        let Next::Ask(Op::Update(update)) = next(&attempt(wanted, 1), &get, &found(wanted)) else {
-            panic!("an update");
+        // A second time nothing is left to be changed.
+        for held in [99, 100, 200].map(|secs| tcp(TcpState::ESTABLISHED, secs)) {
+            let again = next(&attempt(wanted, 1), &get, &found(held));
+            assert!(matches!(again, Next::Updated(_)), "{again:?}");
+        }
+        let marked = Flow {
+            mark: Some(Mark(7)),
+            ..wanted
         };
-        assert_eq!(update.timeout, None);
+        let again = next(&attempt(marked, 1), &get, &found(wanted));
+        assert!(matches!(again, Next::Ask(Op::Update(_))), "{again:?}");
     }
 
     #[test]

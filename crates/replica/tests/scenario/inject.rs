@@ -100,7 +100,10 @@ fn a_refused_update_of_an_injected_flow_is_counted() {
             for request in &requests {
                 let outcome = match request.op {
                     Op::Update(_) => replica::Outcome::Failed(replica::KernelError::Os(22)),
-                    Op::Get(_) => replica::Outcome::Found(Box::new(tcp(1))),
+                    Op::Get(_) => {
+                        let older = in_state(&tcp(1), TcpState::SYN_RECV);
+                        replica::Outcome::Found(Box::new(older))
+                    }
                     _ => replica::Outcome::Done,
                 };
                 let request = *request;
