@@ -940,6 +940,27 @@ mod tests {
     }
 
     #[test]
+    fn an_instance_without_addresses_may_have_no_role() {
+        // No gate follows it, and the HA manager may never name it.
+        let of = |is_here| {
+            let instance = InstanceFacts {
+                name: "A".to_owned(),
+                role: None,
+                since: Duration::from_secs(60),
+                is_here,
+                opened_late: None,
+                failed: None,
+            };
+            let facts = Facts {
+                instances: vec![instance],
+                ..facts()
+            };
+            Health::default().verdict(&facts).attention.len()
+        };
+        assert_eq!((of(None), of(Some(false))), (0, 1));
+    }
+
+    #[test]
     fn each_trouble_is_named_with_what_to_do() {
         let instance = |role, is_here, opened_late| InstanceFacts {
             name: "A".to_owned(),
