@@ -4,11 +4,15 @@
 //! text ([`reply`]) until it closes the connection. There is no status in the reply. The
 //! forms of the texts are a contract: scripts and monitoring read them by column and by word.
 //! Our own command line uses another protocol on the same socket ([`call`]).
+//!
+//! And what other programs read of us: JSON ([`rows`], [`top`], [`findings`], [`facts`]),
+//! [`metrics`], entries of the [`journal`].
 
 pub mod call;
 mod counted;
 pub mod facts;
 pub mod findings;
+pub mod journal;
 pub mod metrics;
 mod query;
 pub mod reply;

@@ -1,4 +1,4 @@
-//! Lines for systemd's journal, with fields: its native protocol, one datagram a line.
+//! Lines for systemd's journal, with fields.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
@@ -6,11 +6,11 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use config::Facility;
+use control::journal::{Entry, SOCKET};
 
 use crate::line::Line;
 use crate::log::priority;
 
-const SOCKET: &str = "/run/systemd/journal/socket";
 /// The name of the lines with `Syslog on`, as the original's, which rules of syslog match.
 pub(crate) const SYSLOG_IDENTIFIER: &str = "conntrack-tools";
 
@@ -55,43 +55,25 @@ impl Journal {
     /// longer than a datagram. A line that the journal does not take at once is lost: it must
     /// not delay replication.
     pub(crate) fn send(&self, line: &Line) -> bool {
-        match self.socket.send_to(&self.encode(line), SOCKET) {
+        match self.socket.send_to(self.entry(line).bytes(), SOCKET) {
             Err(e) => e.kind() == ErrorKind::WouldBlock,
             Ok(_) => true,
         }
     }
 
-    fn encode(&self, line: &Line) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        put(&mut bytes, "MESSAGE", &line.text);
-        put(&mut bytes, "PRIORITY", &priority(line.level).to_string());
-        put(&mut bytes, "SYSLOG_IDENTIFIER", &self.identifier);
+    fn entry(&self, line: &Line) -> Entry {
+        let mut entry = Entry::new(&line.text, priority(line.level), &self.identifier);
         if let Some(Facility(facility)) = self.facility {
-            put(&mut bytes, "SYSLOG_FACILITY", &facility.to_string());
+            entry = entry.with("SYSLOG_FACILITY", &facility.to_string());
         }
         if let Some(occasion) = line.fields.occasion {
-            put(&mut bytes, "MESSAGE_ID", occasion.message_id());
-            put(&mut bytes, "FTFW_EVENT", occasion.name());
+            entry = (entry.with("MESSAGE_ID", occasion.message_id()))
+                .with("FTFW_EVENT", occasion.name());
         }
-        for (field, value) in &line.fields.list {
-            put(&mut bytes, field.name(), value);
-        }
-        bytes
+        (line.fields.list.iter()).fold(entry, |entry, (field, value)| {
+            entry.with(field.name(), value)
+        })
     }
-}
-
-/// Appends a field: `NAME=value`, or with its length (64 bits, little endian) if the value has
-/// several lines.
-fn put(bytes: &mut Vec<u8>, name: &str, value: &str) {
-    bytes.extend(name.as_bytes());
-    if value.contains('\n') {
-        bytes.push(b'\n');
-        bytes.extend((value.len() as u64).to_le_bytes());
-    } else {
-        bytes.push(b'=');
-    }
-    bytes.extend(value.as_bytes());
-    bytes.push(b'\n');
 }
 
 /// As the service manager names the lines of a program.
@@ -122,9 +104,9 @@ mod tests {
             b"FTFW_FLOWS=12\n",
         ]
         .concat();
-        let encoded = journal.encode(&line);
+        let entry = journal.entry(&line);
         assert_eq!(
-            String::from_utf8_lossy(&encoded),
+            String::from_utf8_lossy(entry.bytes()),
             String::from_utf8_lossy(&wanted)
         );
     }

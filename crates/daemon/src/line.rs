@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub(crate) use control::journal::Field;
 use replica::{Answer, Event, Shortfall};
 
 /// How important a line is.
@@ -41,39 +42,6 @@ impl Line {
             level,
             text: text.into(),
             fields,
-        }
-    }
-}
-
-/// A field that is ours. `FTFW_EVENT` is beside them ([`Occasion`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Field {
-    /// An instance of the HA manager.
-    Instance,
-    /// The role that this firewall has in the instance, or takes.
-    Role,
-    /// The address from which the peer was last heard.
-    Peer,
-    /// The interface of a dedicated link.
-    Link,
-    /// How many flows the line is about.
-    Flows,
-    /// How many flows, expectations or deletes the kernel refused.
-    Refused,
-    /// How long it took, or has lasted.
-    Seconds,
-}
-
-impl Field {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Field::Instance => "FTFW_INSTANCE",
-            Field::Role => "FTFW_ROLE",
-            Field::Peer => "FTFW_PEER",
-            Field::Link => "FTFW_LINK",
-            Field::Flows => "FTFW_FLOWS",
-            Field::Refused => "FTFW_REFUSED",
-            Field::Seconds => "FTFW_SECONDS",
         }
     }
 }

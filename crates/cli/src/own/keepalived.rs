@@ -21,8 +21,9 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use config::Instance;
+use config::{Facility, Instance};
 use control::call::{Call, Role, Task};
+use control::journal::{Entry, Field, SOCKET};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, tee};
@@ -51,6 +52,10 @@ const PAUSE: Duration = Duration::from_millis(10);
 const LINE_MAX: usize = 4096;
 /// So much of a line that is passed over is shown, in bytes.
 const SHOWN_MAX: usize = 80;
+/// Its name in the journal and in the system's log.
+const IDENTIFIER: &str = "ftfw-keepalived";
+/// `LOG_WARNING`
+const WARNING: u8 = 4;
 /// What the kernel's pipes hold, unless somebody has changed it.
 const PIPE_BYTES: usize = 65_536;
 
@@ -72,7 +77,7 @@ pub(super) fn run(config: &Path, fifo: &Path) -> Result<Outcome, Failure> {
         .map_err(plain)?;
     let mut lines = Lines::default();
     let mut wanted = Wanted::new();
-    let mut trouble = String::new();
+    let mut trouble: Vec<Trouble> = Vec::new();
     loop {
         wait(&signals, &file);
         let is_told = std::iter::from_fn(|| signals.next()).any(|s| s == Signal::Terminate);
@@ -83,17 +88,17 @@ pub(super) fn run(config: &Path, fifo: &Path) -> Result<Outcome, Failure> {
         }
         let see = |line: Result<&str, &[u8]>| match line {
             Ok(line) => note(&mut wanted, &followed, line),
-            Err(bytes) => say(&format!("passed over: {}", bytes.escape_ascii())),
+            Err(bytes) => Trouble::new(format!("passed over: {}", bytes.escape_ascii())).say(),
         };
         lines.read(&mut file, see).map_err(plain)?;
         let met = reconcile(config, &wanted);
-        if met != trouble {
-            say(match met.is_empty() {
-                true => "the daemon has the roles of keepalived again",
-                false => &met,
-            });
-            trouble = met;
+        if met.is_empty() && !trouble.is_empty() {
+            Trouble::new("the daemon has the roles of keepalived again").say();
         }
+        for new in met.iter().filter(|met| !trouble.contains(met)) {
+            new.say();
+        }
+        trouble = met;
         if ends {
             return Ok(Outcome::Exit(0));
         }
@@ -260,13 +265,13 @@ fn parse(line: &str) -> Option<(&str, Role)> {
 
 /// Makes the daemon's roles those of keepalived. Returns what is wrong; each instance is tried,
 /// whatever becomes of the others.
-fn reconcile(config: &Path, wanted: &Wanted) -> String {
+fn reconcile(config: &Path, wanted: &Wanted) -> Vec<Trouble> {
     if wanted.is_empty() {
-        return String::new();
+        return Vec::new();
     }
     let status = match ask_status(config) {
         Ok(status) => status,
-        Err(failure) => return failure.error,
+        Err(failure) => return vec![Trouble::new(failure.error)],
     };
     let ask = |name: &str, role: Role| {
         let instance = (name != Instance::DEFAULT).then(|| name.to_owned());
@@ -285,20 +290,21 @@ fn each(
     status: &Value,
     wanted: &Wanted,
     mut ask: impl FnMut(&str, Role) -> Result<(), String>,
-) -> String {
+) -> Vec<Trouble> {
     let mut wrong = Vec::new();
     for (name, role) in wanted {
         if role_of(status, name) == Some(role.name()) {
             continue;
         }
         if let Err(error) = ask(name, *role) {
-            wrong.push(format!(
-                "instance `{name}` becomes {}: {error}",
-                role.name()
-            ));
+            let text = format!("instance `{name}` becomes {}: {error}", role.name());
+            wrong.push(Trouble {
+                text,
+                of: Some((name.clone(), *role)),
+            });
         }
     }
-    wrong.join("; ")
+    wrong
 }
 
 /// What the daemon takes itself for. A call without a name is about its only instance, or about
@@ -312,14 +318,46 @@ fn role_of<'a>(status: &'a Value, name: &str) -> Option<&'a str> {
     instance["role"].as_str()
 }
 
-/// Tells the system's log, and standard error: keepalived may show neither.
-fn say(text: &str) {
-    print::error(format_args!("ftfw keepalived: {text}"));
-    // 3 * 8 + 4: a warning of a daemon (RFC 5424 section 6.2.1).
-    let line = format!("<28>ftfw-keepalived[{}]: {text}", std::process::id());
-    if let Ok(socket) = UnixDatagram::unbound() {
-        // Without a log nobody can be told.
-        let _ = socket.send_to(line.as_bytes(), "/dev/log");
+/// What is to be said, and of which instance that is to have which role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Trouble {
+    text: String,
+    of: Option<(String, Role)>,
+}
+
+impl Trouble {
+    fn new(text: impl Into<String>) -> Trouble {
+        Trouble {
+            text: text.into(),
+            of: None,
+        }
+    }
+
+    /// Tells the journal, or else the system's log, and standard error: keepalived may show none
+    /// of them.
+    fn say(&self) {
+        print::error(format_args!("ftfw keepalived: {}", self.text));
+        let Ok(socket) = UnixDatagram::unbound() else {
+            // Nobody can be told.
+            return;
+        };
+        if socket.send_to(self.entry().bytes(), SOCKET).is_err() {
+            // 3 * 8 + 4: a warning of a daemon (RFC 5424 section 6.2.1).
+            let line = format!("<28>{IDENTIFIER}[{}]: {}", std::process::id(), self.text);
+            let _ = socket.send_to(line.as_bytes(), "/dev/log");
+        }
+    }
+
+    /// The same for the journal, with the fields of the daemon's lines.
+    fn entry(&self) -> Entry {
+        let entry = Entry::new(&self.text, WARNING, IDENTIFIER)
+            .with("SYSLOG_FACILITY", &Facility::DAEMON.0.to_string());
+        match &self.of {
+            Some((instance, role)) => {
+                (entry.with(Field::Instance.name(), instance)).with(Field::Role.name(), role.name())
+            }
+            None => entry,
+        }
     }
 }
 
@@ -419,7 +457,16 @@ mod tests {
             }
         });
         assert_eq!(asked, ["A", "B"]);
-        assert_eq!(wrong, "instance `A` becomes primary: no");
+        let [wrong] = &wrong[..] else {
+            panic!("{wrong:?}");
+        };
+        assert_eq!(wrong.text, "instance `A` becomes primary: no");
+        let entry = wrong.entry();
+        let fields = str::from_utf8(entry.bytes()).unwrap();
+        let wanted = "MESSAGE=instance `A` becomes primary: no\nPRIORITY=4\n\
+                      SYSLOG_IDENTIFIER=ftfw-keepalived\nSYSLOG_FACILITY=3\n\
+                      FTFW_INSTANCE=A\nFTFW_ROLE=primary\n";
+        assert_eq!(fields, wanted);
     }
 
     #[test]

@@ -131,6 +131,17 @@ fn fields(world: &World) -> Result<()> {
     let failed = journal.wait(&by_syslog("link-failed"))?;
     ensure!(failed["FTFW_LINK"] == "eth2" && failed["PRIORITY"] == "4");
 
+    // The reader of keepalived's FIFO has its own name.
+    let fifo = world.dir().join("fifo");
+    lab.fw[1].run(&format!("mkfifo {}", fifo.display()))?;
+    let mut reader = second.own_command(&["keepalived"])?;
+    let reader = Process(reader.arg(&fifo).spawn()?);
+    fs::write(&fifo, b"\xff\n")?;
+    let passed = journal.wait(&[("SYSLOG_IDENTIFIER", "ftfw-keepalived")])?;
+    ensure!(passed["MESSAGE"].starts_with("passed over: "), "{passed:?}");
+    ensure!(passed["PRIORITY"] == "4" && passed["SYSLOG_FACILITY"] == "3");
+    drop(reader);
+
     // Without a journal the lines go to the stream.
     ensure!(fs::read_to_string(&path)?.is_empty());
     drop(journal);
