@@ -150,20 +150,6 @@ impl TrackFile {
 
 /// `in sync: REASON`, `catching up (40 %, 3 s left): REASON`, `not: REASON`.
 pub(super) fn words(ready: &Value) -> String {
-    let (verdict, reason) = parts(ready);
-    format!("{verdict}: {reason}")
-}
-
-/// The same behind words that have said *not* already.
-pub(super) fn words_behind_not(ready: &Value) -> String {
-    match parts(ready) {
-        (verdict, reason) if verdict == "not" => reason,
-        (verdict, reason) => format!("{verdict}: {reason}"),
-    }
-}
-
-/// Verdict with progress, and reason.
-fn parts(ready: &Value) -> (String, String) {
     let word = |key: &str| ready[key].as_str().unwrap_or("?");
     let percent = ready["percent"]
         .as_u64()
@@ -173,8 +159,7 @@ fn parts(ready: &Value) -> (String, String) {
         (Some(percent), None) => format!(" ({percent} %)"),
         (None, _) => String::new(),
     };
-    let verdict = format!("{}{progress}", word("verdict"));
-    (verdict, word("reason").to_owned())
+    format!("{}{progress}: {}", word("verdict"), word("reason"))
 }
 
 #[cfg(test)]

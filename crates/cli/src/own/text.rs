@@ -209,24 +209,27 @@ fn listeners(all: &[Value]) -> Option<String> {
 pub(super) fn fail_over(s: &Value) -> String {
     let is_safe = s["safe"] == true;
     let is_ready = s["ready"]["is_ready"] != false;
-    let ready = || {
-        if is_safe {
-            super::ready::words(&s["ready"])
-        } else {
-            super::ready::words_behind_not(&s["ready"])
-        }
-    };
     let reason = match (s["role"] == "primary", s["unprotected"].as_u64()) {
         (true, Some(n @ 1..)) => format!("{n} of our flows would be lost"),
         // It is primary for a part, and the rest is the peer's.
-        (true, _) if !is_ready => ready(),
+        (true, _) if !is_ready => readiness(&s["ready"], is_safe),
         (true, _) if !is_safe => "no peer is there that would take over".to_owned(),
         (true, Some(0)) => "the peer holds all our flows".to_owned(),
         (true, None) => "the peer does not report what it holds".to_owned(),
-        // Nothing was missing when a silent peer was last heard.
-        (false, _) => ready(),
+        (false, _) => readiness(&s["ready"], is_safe),
     };
     format!("{}: {reason}", if is_safe { "SAFE" } else { "NOT SAFE" })
+}
+
+/// What `ftfw ready` prints, as the reason of a line that begins with SAFE or NOT SAFE.
+fn readiness(ready: &Value, is_safe: bool) -> String {
+    match (ready["verdict"].as_str(), ready["reason"].as_str()) {
+        (Some("not"), Some(reason)) => reason.to_owned(),
+        // The peer is silent, and nothing was missing when it was last heard: this firewall may
+        // become primary, and nobody would take over from it.
+        (Some("in sync"), Some(reason)) if !is_safe => format!("the peer is lost: {reason}"),
+        _ => super::ready::words(ready),
+    }
 }
 
 /// Seconds for people: the two largest units.
@@ -267,8 +270,8 @@ mod tests {
 
     #[test]
     fn whether_it_is_safe_has_a_reason() {
-        let of = |role: &str, is_safe: bool, unprotected: Option<u64>, is_ready: bool| {
-            let verdict = if is_ready { "in sync" } else { "not" };
+        let of = |role: &str, is_safe: bool, unprotected: Option<u64>, verdict: &str| {
+            let is_ready = verdict == "in sync";
             let ready = json!({"verdict": verdict, "is_ready": is_ready, "reason": "why"});
             let status = json!({
                 "role": role, "safe": is_safe, "unprotected": unprotected, "ready": ready,
@@ -276,17 +279,18 @@ mod tests {
             fail_over(&status)
         };
         let all = "SAFE: the peer holds all our flows";
-        assert_eq!(of("primary", true, Some(0), true), all);
+        assert_eq!(of("primary", true, Some(0), "in sync"), all);
         let some = "NOT SAFE: 7 of our flows would be lost";
-        assert_eq!(of("primary", false, Some(7), true), some);
+        assert_eq!(of("primary", false, Some(7), "in sync"), some);
         let nobody = "NOT SAFE: no peer is there that would take over";
-        assert_eq!(of("primary", false, None, true), nobody);
-        assert_eq!(of("primary", false, Some(0), true), nobody);
-        assert_eq!(of("primary", false, Some(0), false), "NOT SAFE: why");
-        assert_eq!(of("backup", false, Some(7), false), "NOT SAFE: why");
-        let behind = "NOT SAFE: in sync: why";
-        assert_eq!(of("backup", false, Some(7), true), behind);
-        assert_eq!(of("backup", true, Some(7), true), "SAFE: in sync: why");
+        assert_eq!(of("primary", false, None, "in sync"), nobody);
+        assert_eq!(of("primary", false, Some(0), "in sync"), nobody);
+        assert_eq!(of("primary", false, Some(0), "not"), "NOT SAFE: why");
+        let backup = |is_safe, verdict| of("backup", is_safe, Some(7), verdict);
+        assert_eq!(backup(true, "in sync"), "SAFE: in sync: why");
+        assert_eq!(backup(false, "in sync"), "NOT SAFE: the peer is lost: why");
+        assert_eq!(backup(false, "catching up"), "NOT SAFE: catching up: why");
+        assert_eq!(backup(false, "not"), "NOT SAFE: why");
     }
 
     #[test]

@@ -94,7 +94,8 @@ fn catches_up(world: &World) -> Result<()> {
         text = status(&fw2).map_or_else(|e| e.to_string(), |s| s.1);
         text.contains("the peer is lost")
     })?;
-    let held = "NOT SAFE: in sync: 20000 flows of the peer were held when it was last heard";
+    let held =
+        "NOT SAFE: the peer is lost: 20000 flows of the peer were held when it was last heard";
     ensure!(text.contains(held), "{text}");
     let (code, line) = ready(&fw2, &[])?;
     ensure!(code == 0, "{line}");
