@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
-use sys::place::{Place, open_lock};
+use sys::place::{self, OwnFile, Place};
 
 /// Removes the socket of a dead daemon that was to be stopped, if connecting to it has failed
 /// because nobody listens. Yields what to add to the message.
@@ -40,11 +40,13 @@ pub(crate) fn is_locked(lock: &Path) -> bool {
 /// A daemon holds the lock from before it makes its socket until its end, so whoever gets the
 /// lock knows that there is none.
 pub(crate) fn remove_socket(lock: &Path, socket: &Path) -> io::Result<bool> {
-    let file = open_lock(lock)
+    let taken = place::try_lock(lock)
         .map_err(|e| io::Error::other(format!("lockfile '{}': {e}", lock.display())))?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    let Some(_held) = taken else {
         return Ok(false);
-    }
+    };
+    // The file of the lock goes, too, while the lock is held.
+    let _own = OwnFile::at(Place::Lock, lock)?;
     fs::remove_file(socket)?;
     Ok(true)
 }
@@ -61,15 +63,14 @@ mod tests {
         fs::create_dir_all(&dir).unwrap();
         let (lock, socket) = (dir.join("lock"), dir.join("control"));
         drop(UnixListener::bind(&socket).unwrap());
-        let held = open_lock(&lock).unwrap();
-        flock(&held, FlockOperation::LockExclusive).unwrap();
+        let held = place::try_lock(&lock).unwrap().unwrap();
         assert!(is_locked(&lock) && !is_locked(&socket));
         assert!(!remove_socket(&lock, &socket).unwrap());
         assert!(socket.exists());
         drop(held);
         assert!(!is_locked(&lock));
         assert!(remove_socket(&lock, &socket).unwrap());
-        assert!(!socket.exists());
+        assert!(!socket.exists() && !lock.exists());
         fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -6,15 +6,16 @@
 //! child hands the reason to the parent, which prints it, and writes it to the log.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use config::{Config, SchedulerType};
 use ctnetlink::TcpOptions;
 use replica::Replica;
-use rustix::fs::{FlockOperation, Mode};
+use rustix::fs::Mode;
 use sys::netlink::Netlink;
 use sys::place::{self, OwnFile, Place};
 use sys::process::{Fork, RealTime};
@@ -38,6 +39,11 @@ use crate::statistics::StatisticsLog;
 use crate::sysctl::EventsSetting;
 use crate::turn::{self, Core};
 use crate::writer::Writer;
+
+/// Whoever looks at the lock, or removes what a dead daemon has left, holds it for less than this.
+const LOOK_MAX: Duration = Duration::from_secs(1);
+/// Between two attempts to take the lock.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,8 +122,6 @@ fn serve(
 
 /// What a parent reads after a complete start; anything else is the reason why there is none.
 const STARTED: &[u8] = b"\0";
-/// A command that looks whether a daemon lives has the lock for a moment.
-const LOOK_MAX: Duration = Duration::from_secs(1);
 
 enum Split {
     /// Has waited for the child, and knows how its start went.
@@ -322,13 +326,13 @@ fn core(
 /// holds it locked. The original only looks at the file, so it is removed at the end.
 fn take_lock(config: &Config) -> Result<(File, OwnFile)> {
     let path = &config.lock_file;
-    let file = place::open_lock(path).with_context(|| format!("lockfile '{}'", path.display()))?;
-    if !lock(&file) {
+    let taken = retry(LOOK_MAX, || place::try_lock(path));
+    let Some(file) = taken.with_context(|| format!("lockfile '{}'", path.display()))? else {
         bail!(
             "lockfile '{}' exists, perhaps conntrackd already running?",
             path.display()
         );
-    }
+    };
     // The original holds no lock on its file; it answers on its socket.
     if let Some(control) = &config.control_path {
         place::check_socket(control).with_context(|| no_socket(control))?;
@@ -336,16 +340,19 @@ fn take_lock(config: &Config) -> Result<(File, OwnFile)> {
     Ok((file, OwnFile::at(Place::Lock, path)?))
 }
 
-/// False if somebody else holds the lock for longer than a command that looks at it.
-fn lock(file: &File) -> bool {
-    let until = Instant::now() + LOOK_MAX;
-    while rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        if Instant::now() >= until {
-            return false;
+/// Tries until there is something, or an error, or the time is over.
+fn retry<T>(
+    limit: Duration,
+    mut attempt: impl FnMut() -> io::Result<Option<T>>,
+) -> io::Result<Option<T>> {
+    let begun = Instant::now();
+    loop {
+        let got = attempt()?;
+        if got.is_some() || begun.elapsed() >= limit {
+            return Ok(got);
         }
-        std::thread::sleep(LOOK_MAX / 20);
+        thread::sleep(LOOK_PAUSE);
     }
-    true
 }
 
 fn open_control(config: &Config, guards: &mut Guards) -> Result<Clients> {
@@ -419,18 +426,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_that_a_command_has_for_a_moment_is_waited_for() {
-        let path = std::env::temp_dir().join(format!("ftfw-lock-{}", std::process::id()));
-        let command = place::open_lock(&path).unwrap();
-        rustix::fs::flock(&command, FlockOperation::NonBlockingLockExclusive).unwrap();
-        let daemon = place::open_lock(&path).unwrap();
-        assert!(!lock(&daemon), "another daemon keeps it");
-        let looks = std::thread::spawn(move || {
-            std::thread::sleep(LOOK_MAX / 10);
-            drop(command);
+    fn a_lock_that_somebody_looks_at_is_taken_when_it_is_free() {
+        let mut answers = [Ok(None), Ok(None), Ok(Some(7)), Ok(Some(8))].into_iter();
+        let got = retry(Duration::MAX, || answers.next().unwrap());
+        assert_eq!((got.unwrap(), answers.len()), (Some(7), 1));
+        let mut answers = [Ok(None), Err(io::Error::other("a directory"))].into_iter();
+        let got: io::Result<Option<u8>> = retry(Duration::MAX, || answers.next().unwrap());
+        assert!(got.is_err());
+        let mut attempts = 0;
+        let got: io::Result<Option<u8>> = retry(Duration::ZERO, || {
+            attempts += 1;
+            Ok(None)
         });
-        assert!(lock(&daemon));
-        looks.join().unwrap();
-        std::fs::remove_file(&path).unwrap();
+        assert_eq!((got.unwrap(), attempts), (None, 1));
     }
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -132,11 +132,24 @@ pub fn open_log(path: &Path) -> io::Result<File> {
     })
 }
 
-/// Opens a lock file, and makes one if there is none. It is not locked yet.
+/// Takes the lock at `path`, and makes its file if there is none. The lock is held as long as the
+/// file is open. `None` if somebody else holds it, or has just removed the file.
 ///
 /// # Errors
 /// What is there and what would be accepted.
-pub fn open_lock(path: &Path) -> io::Result<File> {
+pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let file = open_lock(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => return Ok(None),
+        locked => locked.map_err(|e| Place::Lock.explain(io::Error::from(e)))?,
+    }
+    // Whoever held the lock removes the file at its end, and the next one makes another.
+    let is_ours = is_still_at(path, identity(&file.metadata()?));
+    Ok(is_ours.then_some(file))
+}
+
+/// Opens a lock file, and makes one if there is none. It is not locked yet.
+fn open_lock(path: &Path) -> io::Result<File> {
     Place::Lock.check(path)?;
     let mut options = OpenOptions::new();
     let options = options.create(true).append(true).mode(0o600);
@@ -220,13 +233,14 @@ impl OwnFile {
 
 impl Drop for OwnFile {
     fn drop(&mut self) {
-        let found = fs::symlink_metadata(&self.path);
-        if found.is_ok_and(|found| identity(&found) == self.identity)
-            && self.place.check(&self.path).is_ok()
-        {
+        if is_still_at(&self.path, self.identity) && self.place.check(&self.path).is_ok() {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+fn is_still_at(path: &Path, file: (u64, u64)) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| identity(&found) == file)
 }
 
 fn identity(found: &Metadata) -> (u64, u64) {

@@ -230,3 +230,21 @@ fn a_socket_is_answered_as_long_as_somebody_listens() {
     let _datagrams = UnixDatagram::bind(&path).unwrap();
     assert!(is_answered(&path).unwrap());
 }
+
+#[test]
+fn a_lock_is_taken_once_and_not_with_a_file_that_is_gone() {
+    let folder = Folder::new("lock");
+    let path = folder.0.join("lock");
+    let held = try_lock(&path).unwrap();
+    assert!(held.is_some() && try_lock(&path).unwrap().is_none());
+    drop(held);
+    assert!(try_lock(&path).unwrap().is_some());
+    // Somebody opens the file before its holder removes it, and gets the lock behind that.
+    let file = open_lock(&path).unwrap();
+    let late = identity(&file.metadata().unwrap());
+    assert!(is_still_at(&path, late));
+    fs::remove_file(&path).unwrap();
+    assert!(!is_still_at(&path, late));
+    let next = try_lock(&path).unwrap();
+    assert!(next.is_some() && !is_still_at(&path, late));
+}
