@@ -61,7 +61,7 @@ pub(super) fn run(config: &Path, form: Output) -> Result<Outcome, Failure> {
         seconds: begun.elapsed().as_secs_f64(),
     };
     match form.output {
-        Form::Text => print::out(words::text(&row, &foreseen, injects(&status))),
+        Form::Text => print::out(words::text(&row, &foreseen, &status)),
         Form::Json => {
             let line = serde_json::to_string(&row).map_err(|e| Failure::plain(e.to_string()))?;
             print::out(format_args!("{line}\n"));
@@ -113,11 +113,6 @@ fn copy_what_matters(
     })?;
     rehearsal.copy(&live);
     Ok(())
-}
-
-/// True with direct injection: there is no external cache then.
-fn injects(status: &Value) -> bool {
-    status["external"]["enabled"] == false
 }
 
 /// Entries that the kernel's table can take.

@@ -6,10 +6,14 @@ use std::io;
 use control::findings::{RehearsalRow, WhyRow};
 use exchange::rehearsal::{Example, Foreseen, Group, Reason};
 use replica::KernelError;
+use serde_json::Value;
 
-/// The verdict; then each reason with examples and what to do.
-pub(super) fn text(row: &RehearsalRow, foreseen: &Foreseen, injects: bool) -> String {
-    let mut out = verdict(row, injects);
+/// The verdict; then each reason with examples and what to do. `status` is that of the daemon.
+pub(super) fn text(row: &RehearsalRow, foreseen: &Foreseen, status: &Value) -> String {
+    let mut out = match row.flows {
+        0 => nothing(&status["external"]),
+        _ => verdict(row),
+    };
     out.push('\n');
     for group in &foreseen.groups {
         let why = why(group);
@@ -42,15 +46,23 @@ pub(super) fn text(row: &RehearsalRow, foreseen: &Foreseen, injects: bool) -> St
     out
 }
 
-/// One line. `injects`: the peer's flows go into the kernel as they are announced.
-fn verdict(row: &RehearsalRow, injects: bool) -> String {
-    let mut out = match (row.flows, row.refused, row.updated) {
-        (0, ..) if injects => {
-            return "nothing to commit: with direct injection the peer's flows are in the kernel \
-                    already; `ftfw status` says if some were refused"
-                .to_owned();
+/// Why there is nothing to commit.
+fn nothing(external: &Value) -> String {
+    let why = match (external["enabled"] == false, external["entries"].as_u64()) {
+        (true, _) => "direct injection puts the peer's flows into the kernel as they come".to_owned(),
+        (false, None | Some(0)) => {
+            "the external cache is empty: no flow has come from the peer. `ftfw ready` says whether \
+             it is heard"
+                .to_owned()
         }
-        (0, ..) => return "nothing to commit: the peer has announced no flow".to_owned(),
+        (false, Some(n)) => format!("the {n} flows of the external cache live in this kernel"),
+    };
+    format!("nothing to commit: {why}")
+}
+
+/// One line, about at least one flow.
+fn verdict(row: &RehearsalRow) -> String {
+    let mut out = match (row.flows, row.refused, row.updated) {
         (all, 0, 0) => format!("all {all} flows would be created; 0 refused"),
         (all, 0, there) => {
             let created = row.created;
@@ -152,6 +164,7 @@ fn of_error(error: KernelError) -> String {
 #[cfg(test)]
 mod tests {
     use flow::{Addrs, Flow, L4, Name, Proto, Tuple};
+    use serde_json::json;
 
     use super::*;
 
@@ -172,15 +185,8 @@ mod tests {
     }
 
     #[test]
-    fn without_flows_it_says_which_set_up_has_none() {
-        let none = row(0, 0, 0);
-        assert!(verdict(&none, true).contains("in the kernel already"));
-        assert!(verdict(&none, false).ends_with("the peer has announced no flow"));
-    }
-
-    #[test]
     fn the_first_line_is_the_verdict() {
-        let line = |created, updated, refused| verdict(&row(created, updated, refused), false);
+        let line = |created, updated, refused| verdict(&row(created, updated, refused));
         assert_eq!(
             line(12000, 0, 0),
             "all 12000 flows would be created; 0 refused"
@@ -190,10 +196,25 @@ mod tests {
             "all 10 flows: 9 would be created, 1 are there; 0 refused"
         );
         assert!(line(7, 1, 2).starts_with("not all 10 flows: 2 would be refused, 7 created"));
-        assert!(line(0, 0, 0).starts_with("nothing to commit"));
         let mut lessened = row(3, 0, 0);
         lessened.lessened = 2;
-        assert!(verdict(&lessened, false).ends_with("; 2 without their helper or master"));
+        assert!(verdict(&lessened).ends_with("; 2 without their helper or master"));
+    }
+
+    #[test]
+    fn nothing_to_commit_has_its_reason() {
+        let of = |external: Value| {
+            let status = json!({ "external": external });
+            let text = text(&row(0, 0, 0), &Foreseen::default(), &status);
+            text.strip_prefix("nothing to commit: ").unwrap().to_owned()
+        };
+        // With direct injection the entries are what was injected.
+        let injected = of(json!({ "enabled": false, "entries": 7 }));
+        assert!(injected.starts_with("direct injection puts"), "{injected}");
+        let empty = of(json!({ "enabled": true, "entries": 0 }));
+        assert!(empty.starts_with("the external cache is empty"), "{empty}");
+        let here = of(json!({ "enabled": true, "entries": 7 }));
+        assert!(here.starts_with("the 7 flows of"), "{here}");
     }
 
     #[test]
@@ -221,7 +242,7 @@ mod tests {
         let mut row = row(1, 0, 3);
         row.expectations = 4;
         row.room = None;
-        let text = text(&row, &foreseen, false);
+        let text = text(&row, &foreseen, &Value::Null);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(
             lines[1],
