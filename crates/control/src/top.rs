@@ -39,6 +39,9 @@ pub struct TopRow {
     /// Who has most; `None` if the kernel's table is not read, or not read yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub talkers: Option<Talkers>,
+    /// Why the kernel's table could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_talkers: Option<String>,
 }
 
 /// Numbers a second.

@@ -378,6 +378,7 @@ fn what_top_shows() {
                 bytes_per_second: Some(0.5),
             }],
         }),
+        no_talkers: Some("why".to_owned()),
     };
     let row = to_json(&row);
     for (section, value) in [

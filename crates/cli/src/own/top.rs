@@ -15,12 +15,10 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use control::top::Talkers;
-
 use super::arguments::{Form, Top};
 use super::ask_status;
 use super::client::Failure;
-use crate::{Outcome, print};
+use crate::Outcome;
 use sample::Sample;
 use screen::{Key, Screen};
 use state::State;
@@ -48,13 +46,13 @@ fn print_rows(config: &Path, wanted: &Top) -> Result<Outcome, Failure> {
     let readings = read_table(config, wanted);
     let mut state = State::default();
     if let Some(talkers) = readings.first() {
-        take_talkers(&mut state, talkers);
+        state.take_reading(talkers);
     }
     let mut next = Instant::now();
     for look in 1.. {
         state.take(Sample::new(ask_status(config)?));
         for talkers in readings.latest() {
-            take_talkers(&mut state, talkers);
+            state.take_reading(talkers);
         }
         let Some(row) = state.row() else { break };
         let row = serde_json::to_string(&row).map_err(|e| Failure::plain(e.to_string()))?;
@@ -62,28 +60,17 @@ fn print_rows(config: &Path, wanted: &Top) -> Result<Outcome, Failure> {
         if writeln!(io::stdout(), "{row}").is_err() || wanted.count.is_some_and(|n| look >= n) {
             break;
         }
-        next = next_look(next, wanted.interval, Instant::now());
-        thread::sleep(next.saturating_duration_since(Instant::now()));
+        let now = Instant::now();
+        next = next_look(next, wanted.interval, now);
+        thread::sleep(next - now);
     }
     Ok(Outcome::Exit(0))
 }
 
-/// Without a reading the rows go on without talkers, and standard error says why, once.
-fn take_talkers(state: &mut State, talkers: Result<Talkers, Failure>) {
-    match talkers {
-        Ok(talkers) => state.take_talkers(talkers),
-        Err(failure) => {
-            if state.no_talkers() != Some(&failure.error) {
-                print::error(format_args!("no talkers: {}", failure.error));
-            }
-            state.forget_talkers(failure.error);
-        }
-    }
-}
-
-/// An interval after the last look. Looks that a slow reader has prevented are not made up for.
-fn next_look(last: Instant, interval: Duration, now: Instant) -> Instant {
-    (last + interval).max(now)
+/// When to look again. Looks that were missed, while nobody took the rows say, are not made up
+/// for.
+fn next_look(planned: Instant, interval: Duration, now: Instant) -> Instant {
+    (planned + interval).max(now)
 }
 
 fn show(config: &Path, wanted: &Top) -> Result<Outcome, Failure> {
@@ -111,10 +98,7 @@ fn show(config: &Path, wanted: &Top) -> Result<Outcome, Failure> {
         }
         for talkers in readings.latest() {
             is_stale = true;
-            match talkers {
-                Ok(talkers) => state.take_talkers(talkers),
-                Err(failure) => state.forget_talkers(failure.error),
-            }
+            state.take_reading(talkers);
         }
         if is_stale {
             screen.draw(&state).map_err(failed)?;
@@ -151,30 +135,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn looks_keep_their_time_and_none_is_made_up_for() {
-        let (start, second) = (Instant::now(), Duration::from_secs(1));
-        let soon = start + second / 10;
-        assert_eq!(next_look(start, second, soon), start + second);
-        let late = start + 60 * second;
-        assert_eq!(next_look(start, second, late), late);
-        assert_eq!(next_look(late, second, late), late + second);
-    }
-
-    #[test]
-    fn without_a_reading_there_are_rows_without_talkers() {
-        let mut state = State::default();
-        let status = serde_json::json!({"role": "backup", "pid": 1});
-        state.take(Sample::new(status));
-        let talkers = Talkers {
-            by: "flows",
-            flows: 1,
-            seconds: 0.1,
-            list: Vec::new(),
-        };
-        take_talkers(&mut state, Ok(talkers));
-        assert!(state.row().is_some_and(|row| row.talkers.is_some()));
-        take_talkers(&mut state, Err(Failure::plain("the table cannot be read")));
-        assert!(state.row().is_some_and(|row| row.talkers.is_none()));
-        assert_eq!(state.no_talkers(), Some("the table cannot be read"));
+    fn looks_that_were_missed_are_not_made_up_for() {
+        let (begun, second) = (Instant::now(), Duration::from_secs(1));
+        let next = |now| next_look(begun, second, now);
+        assert_eq!(next(begun), begun + second);
+        assert_eq!(next(begun + second / 2), begun + second);
+        let late = begun + 60 * second;
+        assert_eq!(next(late), late);
     }
 }

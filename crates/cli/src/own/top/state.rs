@@ -6,6 +6,7 @@ use control::top::{Lag, LinkRates, LinkRow, Queues, Rates, Tables, Talkers, TopR
 use serde_json::Value;
 
 use super::sample::Sample;
+use crate::own::client::Failure;
 use crate::own::text;
 
 /// The last look, what has changed since the one before, and the last reading of the table.
@@ -36,16 +37,12 @@ impl State {
         self.error = None;
     }
 
-    /// A reading of the kernel's table.
-    pub(super) fn take_talkers(&mut self, talkers: Talkers) {
-        self.talkers = Some(talkers);
-        self.no_talkers = None;
-    }
-
-    /// The kernel's table could not be read.
-    pub(super) fn forget_talkers(&mut self, why: String) {
-        self.talkers = None;
-        self.no_talkers = Some(why);
+    /// A reading of the kernel's table, or why it could not be read.
+    pub(super) fn take_reading(&mut self, reading: Result<Talkers, Failure>) {
+        (self.talkers, self.no_talkers) = match reading {
+            Ok(talkers) => (Some(talkers), None),
+            Err(failure) => (None, Some(failure.error)),
+        };
     }
 
     /// Why there are none.
@@ -88,6 +85,7 @@ impl State {
             peer: status["peer"].clone(),
             links: self.links(status),
             talkers: self.talkers.clone(),
+            no_talkers: self.no_talkers.clone(),
         })
     }
 

@@ -41,10 +41,7 @@ impl Readings {
                     counting.see(&flow, notes.bytes);
                 });
                 let took = begun.elapsed();
-                // What a reading that broke off has counted is no part of the next one.
-                let counted = counting.end(took);
-                let talkers = read.map(|()| counted);
-                if found.send(talkers).is_err() {
+                if found.send(counting.end(read, took)).is_err() {
                     return;
                 }
                 thread::sleep(interval.max(SHARE * took).saturating_sub(took));
@@ -112,11 +109,18 @@ impl Counting {
         }
     }
 
-    /// The table has been read to its end, which took so long.
-    fn end(&mut self, took: Duration) -> Talkers {
+    /// The table has been read, which took so long. What a reading that broke off has counted is
+    /// no part of the next one, whose rates are over the time since the last whole one.
+    fn end(&mut self, read: Result<(), Failure>, took: Duration) -> Result<Talkers, Failure> {
+        if let Err(failure) = read {
+            self.by_address.clear();
+            self.flows = 0;
+            self.bytes.clear();
+            return Err(failure);
+        }
         let now = Instant::now();
         let passed = self.ended_at.replace(now).map(|at| now.duration_since(at));
-        self.summary(took, passed)
+        Ok(self.summary(took, passed))
     }
 
     /// `passed`: the time since the end of the reading before, if there was one.
@@ -196,6 +200,28 @@ mod tests {
         assert_eq!(addresses(&talkers), ["10.0.0.2", "10.0.0.1"]);
         let rates: Vec<_> = talkers.list.iter().map(|t| t.bytes_per_second).collect();
         assert_eq!(rates, [Some(120.0), Some(0.0)]);
+    }
+
+    #[test]
+    fn a_reading_that_broke_off_is_no_part_of_the_next_one() {
+        let mut counting = Counting::new(9);
+        for bytes in [500, 1000] {
+            counting.see(&flow(1, 1), Some(bytes));
+            counting.see(&flow(2, 1), Some(bytes));
+            counting.end(Ok(()), Duration::ZERO).unwrap();
+            // The second flow is not reached.
+            counting.see(&flow(1, 1), Some(bytes));
+            let broken = Err(Failure::plain("the answer breaks off"));
+            assert!(counting.end(broken, Duration::ZERO).is_err());
+        }
+        counting.see(&flow(1, 1), Some(1000));
+        counting.see(&flow(2, 1), Some(1000));
+        let talkers = counting.end(Ok(()), Duration::ZERO).unwrap();
+        assert_eq!(talkers.flows, 2);
+        for talker in talkers.list {
+            let numbers = (talker.flows, talker.bytes, talker.bytes_per_second);
+            assert_eq!(numbers, (1, Some(1000), Some(0.0)), "{}", talker.address);
+        }
     }
 
     #[test]

@@ -250,6 +250,7 @@ mod tests {
 
     use super::super::state::tests::two_looks;
     use super::*;
+    use crate::own::client::Failure;
 
     fn screen(state: &State, width: u16, height: u16) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
@@ -272,12 +273,12 @@ mod tests {
             bytes: Some(5_000_000),
             bytes_per_second: Some(1500.0),
         };
-        state.take_talkers(Talkers {
+        state.take_reading(Ok(Talkers {
             by: "bytes",
             flows: 12_000,
             seconds: 0.1,
             list: (1..=20).map(talker).collect(),
-        });
+        }));
         state
     }
 
@@ -331,18 +332,18 @@ mod tests {
         let shown = screen(&state, 80, 24);
         assert_eq!(shown[0], "no daemon at /run/x");
         assert_eq!(shown[3], "a second  -");
-        state.take_talkers(Talkers {
+        state.take_reading(Ok(Talkers {
             by: "flows",
             flows: 3,
             seconds: 0.0,
             list: Vec::new(),
-        });
+        }));
         let shown = screen(&state, 80, 24);
         assert_eq!(
             shown[12],
             "talkers   most flows, of 3: bytes need nf_conntrack_acct"
         );
-        state.forget_talkers("4 clients are listing".to_owned());
+        state.take_reading(Err(Failure::plain("4 clients are listing")));
         assert_eq!(
             screen(&state, 80, 24)[12],
             "talkers   4 clients are listing"
