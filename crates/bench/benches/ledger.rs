@@ -1,5 +1,5 @@
 //! What the ledger of an FT-FW sender costs, from the kernel's event to the datagram.
-//! `cargo bench -p ftfw-replica`; items are flows.
+//! `cargo bench -p ftfw-bench`; items are flows.
 
 use std::cell::RefCell;
 
