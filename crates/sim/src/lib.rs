@@ -7,6 +7,7 @@ pub mod check;
 pub mod host;
 pub mod kept;
 pub mod kernel;
+pub mod minimise;
 pub mod network;
 pub mod original;
 pub mod plan;

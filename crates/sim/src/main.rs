@@ -1,9 +1,15 @@
 //! `ftfw-sim`: runs seeds, and reports which fail and how to run them again.
 
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use sim::minimise::minimise;
 use sim::plan::{Fault, Plan};
 use sim::world::{Failure, Finished, World};
 
@@ -19,6 +25,9 @@ struct Arguments {
     /// How many seeds from there.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
+    /// Run so many seeds at once; as many as there are processors unless something is printed.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    threads: Option<u64>,
     /// Leave a fault out that the seed has chosen. May be given several times.
     #[arg(long, value_name = "FAULT")]
     without: Vec<Fault>,
@@ -27,10 +36,22 @@ struct Arguments {
     only: Vec<Fault>,
     /// End the phase of faults and traffic after this many seconds.
     #[arg(long, value_name = "SECONDS")]
-    until: Option<u64>,
+    until: Option<f64>,
+    /// Actions of the workload in a second.
+    #[arg(long)]
+    rate: Option<u64>,
+    /// Replicate no expectations.
+    #[arg(long)]
+    no_expectations: bool,
+    /// Let the primary live.
+    #[arg(long)]
+    no_kill: bool,
     /// Stop at the first seed that fails.
     #[arg(long)]
     stop: bool,
+    /// Make what fails smaller: fewer faults, less traffic, less time.
+    #[arg(long)]
+    minimise: bool,
     /// Print what happens.
     #[arg(long)]
     trace: bool,
@@ -39,66 +60,135 @@ struct Arguments {
     watch: Option<u16>,
 }
 
+/// What the runs have come to.
+#[derive(Debug, Default)]
+struct Tally {
+    converged: Vec<Duration>,
+    safety: u64,
+    liveness: u64,
+}
+
+impl Tally {
+    fn runs(&self) -> u64 {
+        self.converged.len() as u64 + self.safety + self.liveness
+    }
+
+    /// Time until the caches were equal, of all but so many percent of the runs that passed.
+    fn converged(&self, percent: usize) -> Duration {
+        let at = self.converged.len() * percent / 100;
+        self.converged.get(at).copied().unwrap_or_default()
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let begun = Instant::now();
-    let mut times: Vec<Duration> = Vec::new();
-    let mut run = 0;
-    let (mut safety, mut liveness) = (0, 0);
-    for seed in arguments.seed..arguments.seed + arguments.seeds {
-        run += 1;
-        let plan = plan(&arguments, seed);
-        if arguments.seeds == 1 {
-            println!("seed {seed}: {plan}");
-        }
-        let mut world = World::new(plan.clone());
-        world.trace.is_printed = arguments.trace;
-        world.trace.watched = arguments.watch;
-        match world.run() {
-            Ok(finished) => {
-                if arguments.seeds == 1 {
-                    println!("{}", line(&finished));
-                }
-                times.push(finished.converged);
-            }
-            Err(failure) => {
-                println!("seed {seed} FAILED: {plan}");
-                match failure {
-                    Failure::Safety(v) => {
-                        safety += 1;
-                        println!("  safety, {}: {}", v.invariant, v.what);
+    let threads = threads(&arguments);
+    let next = AtomicU64::new(arguments.seed);
+    let stops = AtomicBool::new(false);
+    let tally = Mutex::new(Tally::default());
+    let end = arguments.seed.saturating_add(arguments.seeds);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !stops.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        break;
                     }
-                    Failure::Liveness(what) => {
-                        liveness += 1;
-                        println!("  liveness: {what}");
-                    }
+                    let has_failed = run(&arguments, seed, &tally);
+                    stops.fetch_or(has_failed && arguments.stop, Ordering::Relaxed);
                 }
-                println!("  again: {}", again(&arguments, seed));
-                if arguments.stop {
-                    break;
-                }
-            }
+            });
         }
-    }
-    times.sort();
-    let part = |p: usize| {
-        times
-            .get(times.len() * p / 100)
-            .copied()
-            .unwrap_or_default()
-    };
+        if arguments.seeds > 1 && io::stderr().is_terminal() {
+            show_progress(&arguments, &tally, &stops, begun);
+        }
+    });
+    let mut tally = tally.into_inner().unwrap_or_else(|e| e.into_inner());
+    tally.converged.sort();
     println!(
-        "{} passed, {safety} unsafe, {liveness} not converged; equal after {:?} (median), {:?} \
-         (p99); {:.0} seeds a minute",
-        times.len(),
-        part(50),
-        part(99),
-        f64::from(run) * 60.0 / begun.elapsed().as_secs_f64()
+        "{} passed, {} unsafe, {} not converged; equal after {:?} (median), {:?} (p99); {:.0} \
+         seeds a minute on each of {threads} processors",
+        tally.converged.len(),
+        tally.safety,
+        tally.liveness,
+        tally.converged(50),
+        tally.converged(99),
+        tally.runs() as f64 * 60.0 / begun.elapsed().as_secs_f64() / threads as f64
     );
-    match (safety, liveness) {
+    match (tally.safety, tally.liveness) {
         (0, 0) => ExitCode::SUCCESS,
         (0, _) => ExitCode::from(2),
         _ => ExitCode::from(1),
+    }
+}
+
+/// What is printed while seeds run belongs to one of them.
+fn threads(arguments: &Arguments) -> u64 {
+    let prints = arguments.trace || arguments.watch.is_some();
+    let processors = thread::available_parallelism().map_or(1, usize::from) as u64;
+    let wanted = match prints {
+        true => 1,
+        false => arguments.threads.unwrap_or(processors),
+    };
+    wanted.min(arguments.seeds).max(1)
+}
+
+/// Runs one seed; true if it fails.
+fn run(arguments: &Arguments, seed: u64, tally: &Mutex<Tally>) -> bool {
+    let plan = plan(arguments, seed);
+    let is_alone = arguments.seeds == 1;
+    if is_alone {
+        println!("seed {seed}: {plan}");
+    }
+    let mut world = World::new(plan.clone());
+    world.trace.is_printed = arguments.trace;
+    world.trace.watched = arguments.watch;
+    let result = world.run();
+    if let (Ok(finished), true) = (&result, is_alone) {
+        println!("{}", line(finished));
+    }
+    // Several lines of one seed stay together.
+    let report = result.as_ref().err().map(|f| report(arguments, &plan, f));
+    let mut tally = tally.lock().unwrap_or_else(|e| e.into_inner());
+    match &result {
+        Ok(finished) => tally.converged.push(finished.converged),
+        Err(Failure::Safety(_)) => tally.safety += 1,
+        Err(Failure::Liveness(_)) => tally.liveness += 1,
+    }
+    if let Some(report) = report {
+        print!("{report}");
+    }
+    result.is_err()
+}
+
+/// What has failed, and how to run it again.
+fn report(arguments: &Arguments, plan: &Plan, failure: &Failure) -> String {
+    let seed = plan.seed;
+    let what = match failure {
+        Failure::Safety(v) => format!("safety, {}: {}", v.invariant, v.what),
+        Failure::Liveness(what) => format!("liveness: {what}"),
+    };
+    let mut out = format!("seed {seed} FAILED: {plan}\n  {what}\n");
+    let _ = writeln!(out, "  again: {}", again(plan));
+    if arguments.minimise {
+        let fails = |smaller: &Plan| {
+            let result = World::new(smaller.clone()).run();
+            result.is_err_and(|other| is_alike(failure, &other))
+        };
+        let smallest = minimise(plan, fails);
+        let _ = writeln!(out, "  smaller: {smallest}\n  again: {}", again(&smallest));
+    }
+    out
+}
+
+/// True if two runs failed in the same way.
+fn is_alike(one: &Failure, other: &Failure) -> bool {
+    match (one, other) {
+        (Failure::Safety(one), Failure::Safety(other)) => one.invariant == other.invariant,
+        (Failure::Liveness(_), Failure::Liveness(_)) => true,
+        _ => false,
     }
 }
 
@@ -109,8 +199,11 @@ fn plan(arguments: &Arguments, seed: u64) -> Plan {
         plan.faults.retain(|f| arguments.only.contains(f));
     }
     if let Some(secs) = arguments.until {
-        plan.safety = Duration::from_secs(secs);
+        plan.safety = Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX);
     }
+    plan.rate = arguments.rate.unwrap_or(plan.rate);
+    plan.expectations &= !arguments.no_expectations;
+    plan.kills &= !arguments.no_kill;
     plan
 }
 
@@ -121,17 +214,51 @@ fn line(finished: &Finished) -> String {
     )
 }
 
-/// The command that runs one seed of this run again.
-fn again(arguments: &Arguments, seed: u64) -> String {
-    let mut out = format!("target/release/ftfw-sim --seed {seed} --trace");
-    for fault in &arguments.without {
-        out += &format!(" --without {fault}");
+/// The command that runs a plan again: its seed, and what differs from that seed's own plan.
+fn again(plan: &Plan) -> String {
+    let own = Plan::new(plan.seed);
+    let mut out = format!("target/release/ftfw-sim --seed {} --trace", plan.seed);
+    for fault in own.faults.iter().filter(|f| !plan.has(**f)) {
+        let _ = write!(out, " --without {fault}");
     }
-    for fault in &arguments.only {
-        out += &format!(" --only {fault}");
+    if plan.safety != own.safety {
+        let _ = write!(out, " --until {}", plan.safety.as_secs_f64());
     }
-    if let Some(secs) = arguments.until {
-        out += &format!(" --until {secs}");
+    if plan.rate != own.rate {
+        let _ = write!(out, " --rate {}", plan.rate);
+    }
+    if plan.expectations != own.expectations {
+        out += " --no-expectations";
+    }
+    if plan.kills != own.kills {
+        out += " --no-kill";
     }
     out
+}
+
+/// Tells a terminal how far the runs are, until all are over.
+fn show_progress(arguments: &Arguments, tally: &Mutex<Tally>, stops: &AtomicBool, begun: Instant) {
+    let is_over = |done: u64| done >= arguments.seeds || stops.load(Ordering::Relaxed);
+    loop {
+        thread::sleep(Duration::from_millis(500));
+        let (done, failed) = {
+            let tally = tally.lock().unwrap_or_else(|e| e.into_inner());
+            (tally.runs(), tally.safety + tally.liveness)
+        };
+        let left = begun.elapsed().as_secs_f64() / done.max(1) as f64
+            * arguments.seeds.saturating_sub(done) as f64;
+        let text = match is_over(done) {
+            true => String::new(),
+            false => format!(
+                "{done} of {} seeds, {failed} failed, {left:.0} s left",
+                arguments.seeds
+            ),
+        };
+        // Back to the begin of the line, which is then cleared.
+        eprint!("\r\x1b[K{text}");
+        let _ = io::stderr().flush();
+        if is_over(done) {
+            return;
+        }
+    }
 }

@@ -268,7 +268,7 @@ impl fmt::Display for Plan {
         });
         write!(
             f,
-            "{:?} {}{}{}{}{}{}{}{} rate={} safety={}s strength={:.2}",
+            "{:?} {}{}{}{}{}{}{}{} rate={} safety={:?} strength={:.2}",
             self.mode,
             programs.collect::<Vec<_>>().join("/"),
             if self.injects[0] { " injects0" } else { "" },
@@ -283,7 +283,7 @@ impl fmt::Display for Plan {
             if self.no_timeouts { " no-timeouts" } else { "" },
             if self.ends_with_death() { " kills" } else { "" },
             self.rate,
-            self.safety.as_secs(),
+            self.safety,
             self.strength
         )?;
         for fault in &self.faults {
