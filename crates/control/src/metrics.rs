@@ -51,6 +51,12 @@ pub struct State {
     pub last_commit: Option<f64>,
     /// Receive buffer of the event socket in bytes; `None` without one.
     pub event_buffer: Option<u64>,
+    /// How many turns of the loop took longer than so many seconds.
+    pub turns: Vec<(&'static str, u64)>,
+    /// The longest turn on the wall, in seconds.
+    pub longest_turn: f64,
+    /// The longest CPU time of a turn that followed another without a wait, in seconds.
+    pub longest_turn_cpu: f64,
 }
 
 /// What a metric is to Prometheus.
@@ -417,6 +423,15 @@ static FAMILIES: &[Family] = &[
     gauge("kernel_flows_max", &[], "Most entries of the kernel's table.", |s, p| p.one(s.status.kernel_max)),
     gauge("event_buffer_bytes", &[], "Receive buffer of the event socket.", |s, p| p.one(s.event_buffer)),
 
+    counter("turns", &["longer_than"], "Turns of the loop that took longer than so many seconds: while one lasts, all else waits.", |s, p| {
+        for (bound, count) in &s.turns {
+            p.sample(&[("longer_than", bound)], count);
+        }
+    }),
+    gauge("turn_longest_seconds", &["clock"], "The longest turn since the start; `cpu`: the most CPU time of one that followed another without a wait.", |s, p| {
+        p.sample(&[("clock", "wall")], s.longest_turn);
+        p.sample(&[("clock", "cpu")], s.longest_turn_cpu);
+    }),
     gauge("peer_up", &[], "1 if the peer is heard; 0 if it is lost or has never been heard.", |s, p| {
         p.one(s.peer_up.map(u8::from));
     }),

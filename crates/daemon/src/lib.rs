@@ -44,6 +44,7 @@ mod statistics;
 mod sysctl;
 mod syslog;
 mod turn;
+mod turns;
 mod wording;
 mod writer;
 

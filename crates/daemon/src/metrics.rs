@@ -19,6 +19,7 @@ use self::textfile::TextFile;
 use crate::limit::Kind;
 use crate::log::Log;
 use crate::turn::Loop;
+use crate::turns::Turns;
 
 /// What exports metrics.
 #[derive(Debug)]
@@ -119,6 +120,11 @@ impl Loop<'_> {
                 .collect(),
             last_commit: self.host.commits.last.map(|took| took.as_secs_f64()),
             event_buffer: (self.host.events.as_ref()).map(|e| e.buffer_bytes() as u64),
+            turns: (Turns::LONGER_THAN.iter().zip(self.turns.counts))
+                .map(|((bound, _), count)| (*bound, count))
+                .collect(),
+            longest_turn: self.turns.longest.as_secs_f64(),
+            longest_turn_cpu: self.turns.longest_cpu.as_secs_f64(),
         }
     }
 }

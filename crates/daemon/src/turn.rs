@@ -23,6 +23,7 @@ use crate::health::{self, Health, Theirs};
 use crate::host::{Cause, Host};
 use crate::limit::Kind;
 use crate::service::Service;
+use crate::turns::Turns;
 
 /// Pause of a loop that cannot go on before another thread has.
 const CONGESTED: Duration = Duration::from_millis(1);
@@ -100,6 +101,7 @@ pub(crate) struct Loop<'a> {
     /// Events gather, and do not wake the loop.
     gathers: bool,
     pub(crate) service: &'a mut Service,
+    pub(crate) turns: Turns,
     /// Of the internal and the external cache, and when to look again.
     fullness: [Fullness; 2],
     caches_at: Instant,
@@ -126,6 +128,7 @@ pub(crate) fn run(core: Core, service: &mut Service) -> Result<()> {
         health_at: Instant::START,
         gathers: false,
         service,
+        turns: Turns::default(),
         fullness: [
             Fullness::new("internal cache"),
             Fullness::new("external cache"),
@@ -236,13 +239,15 @@ impl Loop<'_> {
         self.report_links();
         self.report_caches(now);
         self.host.log.report_left_out();
+        more |= self.host.clients.want_more();
+        self.turns.end(self.now().since(now), more);
         let dump_waits = self.host.dump.is_running() && self.replica.is_dump_congested();
         if dump_waits || self.replica.is_congested() {
             // What waits in the sockets keeps them ready: without a pause the loop
             // would spin, and on one CPU at real-time priority starve the writer.
             thread::sleep(CONGESTED);
         }
-        Ok(more || self.host.clients.want_more())
+        Ok(more)
     }
 
     /// Lets events gather, or lets them wake the loop.

@@ -55,6 +55,9 @@ fn full() -> State {
         usable: vec![true, false, true],
         last_commit: Some(0.25),
         event_buffer: Some(1),
+        turns: vec![("0", 2), ("0.001", 1)],
+        longest_turn: 0.002,
+        longest_turn_cpu: 0.001,
     }
 }
 
