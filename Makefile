@@ -1,7 +1,7 @@
 # ftfw. `make demo` and `make test` install what is missing (as root, saying what)
 # and remove everything that a run made.
 
-.PHONY: all check test test-full demo bench scale evaluation manual book deb test-package clean
+.PHONY: all check test test-full demo bench scale simulate evaluation manual book deb test-package clean
 
 # none: no daemon, the control experiment; conntrackd: Debian's; ftfw: ours.
 DAEMON ?= all
@@ -87,11 +87,21 @@ bench:
 	target/release/ftfw-lab bench listing --flows 1000000 --rounds 3
 	target/release/ftfw-lab bench bulk --flows 100000
 	target/release/ftfw-lab bench connections --flows 5000
+	target/release/ftfw-lab bench capacity
+	target/release/ftfw-lab bench turns --flows 1000000 --rounds 1
 	target/release/ftfw-lab bench loss --flows 1000
 	target/release/ftfw-lab bench gate
 	target/release/ftfw-lab bench hostile --rounds 1
 	target/release/ftfw-sim --seeds 1000
-	cargo bench -p ftfw-ctnetlink -p ftfw-cache -p ftfw-wire -p ftfw-replica
+	cargo bench -p ftfw-ctnetlink -p ftfw-cache -p ftfw-wire -p ftfw-bench
+
+# Seeds of the simulator: two replicas, model kernels, everything that breaks. SEEDS=n, from
+# seed SEED on.
+SEEDS ?= 1000
+SEED ?= 0
+simulate:
+	cargo build --release -p ftfw-sim
+	target/release/ftfw-sim --seed $(SEED) --seeds $(SEEDS) --minimise
 
 # The core without a kernel: what an event costs as the table grows to ten million flows, and
 # the longest turns. Takes 3 GB of memory and about seven minutes; SCALE=1000000 half a minute.

@@ -167,6 +167,10 @@ enum Measure {
     Bulk,
     /// CPU time per TCP connection through the pair, as fast as one client goes, in NOTRACK
     Connections,
+    /// The longest turns of our daemons' loops while they do what takes long
+    Turns,
+    /// Flows lost at 80 % of the highest rate, in NOTRACK without caches
+    Capacity,
     /// Flows missing and time to equality at 0, 1, 5 and 20 % loss, in FT-FW
     Loss,
     /// Connections that die in failovers under keepalived, with and without the gate
@@ -376,6 +380,8 @@ fn measure(world: &World, what: Measure, plan: &Plan) -> Result<()> {
         Measure::Start => bench::start(world, plan),
         Measure::Kernel => bench::kernel(plan),
         Measure::Connections => bench::connections(world, plan),
+        Measure::Turns => bench::turns(world, plan),
+        Measure::Capacity => bench::capacity(world, plan),
         Measure::Bulk => bench::bulk(world, plan),
         Measure::Memory => bench::memory(world, plan, Family::V4),
         Measure::Memory6 => bench::memory(world, plan, Family::V6),

@@ -6,6 +6,7 @@
 
 pub mod asymmetric;
 mod bulk;
+mod capacity;
 mod commit;
 pub(crate) mod cpu;
 mod events;
@@ -23,6 +24,7 @@ pub(crate) mod raw;
 pub(crate) mod recovery;
 mod start;
 mod table;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -35,6 +37,7 @@ use serde::{Deserialize, Serialize};
 use crate::daemon::{Kind, Settings};
 
 pub use bulk::bulk;
+pub use capacity::capacity;
 pub use commit::commit;
 pub use cpu::{Keeps, cpu};
 pub use events::{events, events_without_caches, inject};
@@ -53,6 +56,7 @@ pub use recovery::{Pairing, keepalived, recover, recovery};
 pub use start::start;
 pub(crate) use table::processor;
 pub use table::{Refused, Row, Spread, Table};
+pub use turns::turns;
 
 /// What the user asks for, beside the kind of measurement.
 #[derive(Clone, Debug, Args)]

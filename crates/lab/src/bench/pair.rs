@@ -21,9 +21,6 @@ use crate::world::World;
 const GREETING: Duration = Duration::from_millis(2500);
 /// How long a pair may take until it holds what it should.
 pub(super) const LATEST: Duration = Duration::from_secs(15);
-/// The same for what they hold to be equal. At thousands of connections a second the last change of
-/// a flow now and then comes over only with the next look at its entry, and a whole look takes 30 s.
-const EQUAL_LATEST: Duration = Duration::from_secs(35);
 /// Flows that a firewall may hold beside those of the measurement: its link, and what the
 /// machines do by themselves.
 const OTHERS: u64 = 20;
@@ -119,7 +116,7 @@ impl Pair {
             _ => Place::InternalCache,
         };
         let mut differ = String::new();
-        wait::until("both hold the same flows", EQUAL_LATEST, || {
+        wait::until("both hold the same flows", LATEST, || {
             let both = [first, place].map(|place| self.flows(place, protocol));
             let [Ok(here), Ok(there)] = both else {
                 return false;
@@ -136,6 +133,16 @@ impl Pair {
             lacks.is_empty() && has.is_empty()
         })
         .context(differ)
+    }
+
+    /// How many TCP flows FW1's kernel has that FW2's kernel lacks, whatever their states.
+    pub(super) fn lacking(&self) -> Result<usize> {
+        let keys = |n: usize| -> Result<HashSet<_>> {
+            let flows = kernel::dump(&self.lab.fw[n])?;
+            let tcp = flows.iter().filter(|flow| flow.orig.proto == Proto::TCP);
+            Ok(tcp.map(Flow::key).collect())
+        };
+        Ok(keys(0)?.difference(&keys(1)?).count())
     }
 
     /// Protocol, state and original tuple of each flow.
