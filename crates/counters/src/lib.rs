@@ -175,7 +175,7 @@ counters! {
         events_filtered: "events";
         /// Events that our own requests caused.
         events_own: "events";
-        /// DESTROY events of an entry that had already been followed by another.
+        /// Events that came too late: the end of an entry that had been followed by another, a change that a later one had overtaken.
         events_late: "events";
         /// Times that the kernel dropped events; each is repaired.
         overruns: "times" in Note("the kernel dropped events");

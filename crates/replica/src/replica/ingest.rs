@@ -1,11 +1,12 @@
 //! Kernel event → internal cache → owed to the peer.
 //!
 //! Hard cases: a DESTROY can come after the NEW of the flow that took its tuple
-//! (the kernel's id distinguishes them); a flow that the peer has taken over ends in
-//! our kernel too, and that must not be announced; our own requests cause events.
+//! (the kernel's id distinguishes them); two processors may report changes of one flow in the
+//! wrong order; a flow that the peer has taken over ends in our kernel too, and that must not
+//! be announced; our own requests cause events.
 
 use cache::Slot;
-use flow::{Flow, FlowKey};
+use flow::{Flow, FlowKey, Status, TcpState};
 use wire::StateKind;
 use wire::v1::check_carried;
 
@@ -69,8 +70,29 @@ impl Replica {
                     self.doubt_late_update(&flow.key());
                 }
             }
+            (Change::Update, Some(slot)) if self.is_overtaken(slot, flow) => {
+                self.stats.events_late += 1;
+            }
             (Change::Update, Some(slot)) => self.on_update(slot, flow),
         }
+    }
+
+    /// True if a flow is shown as it was before what we hold. Packets take back neither steps of
+    /// its status nor of a TCP connection, but for a new handshake. Should the kernel have done
+    /// so all the same, the next sweep finds it.
+    pub(crate) fn is_overtaken(&self, slot: Slot, flow: &Flow) -> bool {
+        let held = self.ledger.flow(slot);
+        if matches!((held.id, flow.id), (Some(a), Some(b)) if a != b) {
+            return false;
+        }
+        let steps = Status::SEEN_REPLY.with(Status::ASSURED);
+        let lacks_steps = held.status.0 & !flow.status.0 & steps.0 != 0;
+        let handshake = TcpState::SYN_RECV.progress();
+        let states = held.tcp_state().zip(flow.tcp_state());
+        let goes_back = states.is_some_and(|(before, now)| {
+            (handshake + 1..before.progress()).contains(&now.progress())
+        });
+        goes_back || lacks_steps
     }
 
     /// A flow has ended in our kernel. The result of a request about it that is under way may

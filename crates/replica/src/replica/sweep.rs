@@ -156,6 +156,11 @@ impl Replica {
         if note.has_ended() || self.is_copy(flow) {
             return;
         }
+        let is_young = self.ledger.times(slot).updated >= self.sweeps.began.tick();
+        if is_young && self.is_overtaken(slot, flow) {
+            // An event has brought something newer while the dump was read.
+            return;
+        }
         let age = tick.seconds_since(self.ledger.times(slot).updated);
         let held = self.ledger.flow(slot);
         let flow = &with_cleared_labels(flow, &held);

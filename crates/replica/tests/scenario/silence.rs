@@ -1,6 +1,6 @@
 //! Flows that no event reports, and events that come late or never.
 
-use flow::TcpState;
+use flow::{Flow, TcpState};
 use replica::{Change, Command, Event, KernelEvent, Objects, Origin, Settings, Which};
 
 use crate::flows::{in_state, tcp, udp};
@@ -27,6 +27,28 @@ fn a_late_destroy_of_the_former_flow_does_not_end_its_successor() {
     w.nodes[FW1].replica.handle_events(now, &[late]);
     w.run(0.2);
     assert!(w.nodes[FW2].has(Which::External, &tcp(1)));
+    assert_eq!(w.nodes[FW1].replica.stats().events_late, 1);
+}
+
+/// Two processors have handled the last packets of a connection, and the event of the earlier
+/// one comes last.
+#[test]
+fn a_change_that_a_later_one_has_overtaken_is_no_news() {
+    let mut w = replicated(1);
+    let older = in_state(&tcp(1), TcpState::FIN_WAIT);
+    w.traffic(FW1, &in_state(&tcp(1), TcpState::TIME_WAIT));
+    let id = w.nodes[FW1].kernel.get(&tcp(1).key()).unwrap().id;
+    let late = KernelEvent {
+        change: Change::Update,
+        origin: Origin::Traffic,
+        flow: Flow { id, ..older },
+    };
+    w.run(0.2);
+    let now = w.now;
+    w.nodes[FW1].replica.handle_events(now, &[late]);
+    w.run(0.2);
+    let held = w.nodes[FW2].flows(Which::External)[&older.key()];
+    assert_eq!(held.tcp_state(), Some(TcpState::TIME_WAIT));
     assert_eq!(w.nodes[FW1].replica.stats().events_late, 1);
 }
 
