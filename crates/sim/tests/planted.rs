@@ -40,6 +40,7 @@ const BUGS: &[Bug] = &[
         found_as: &["no echo"],
     },
     Bug {
+        // It was there: a failback with the link out for as long as a flush waits lost everything.
         what: "a scheduled flush deletes the only copy of a flow",
         file: "replica/src/replica/flush.rs",
         sound: "if !is_held && !has_ended {",
@@ -77,6 +78,20 @@ const BUGS: &[Bug] = &[
         sound: "            self.injection_deleted(key);",
         broken: "            let _ = (key, Self::injection_deleted);",
         found_as: &["no ghost"],
+    },
+    Bug {
+        what: "a late message takes a flow back to what it was",
+        file: "replica/src/replica/deliver.rs",
+        sound: "                !is_of_this_epoch || note.seq.before(seq)",
+        broken: "                !is_of_this_epoch || note.seq != seq",
+        found_as: &["no going back", "no resurrection"],
+    },
+    Bug {
+        what: "a bulk update ends what it has announced itself",
+        file: "replica/src/replica/holdings.rs",
+        sound: "            !since.before(seq) || is_of_former_epoch",
+        broken: "            since.before(seq) || is_of_former_epoch",
+        found_as: &["acknowledged means kept", "liveness"],
     },
 ];
 
