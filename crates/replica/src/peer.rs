@@ -83,8 +83,8 @@ pub(crate) struct Peer {
     /// What it is owed for what has come from it (FT-FW).
     pub(crate) hearing: Hearing,
     pub(crate) role: Role,
-    /// It was primary when we took over, and has not become primary again since: our take-over
-    /// is the later one.
+    /// It was primary when we took over, and has not become primary again since, nor sent an
+    /// ALIVE without a role: our take-over is the later one.
     pub(crate) was_primary: bool,
     /// Counts its epochs as far as we noticed; entries note the one that announced them. It
     /// wraps: an entry that 256 epochs in a row did not mention counts as confirmed again.
@@ -111,8 +111,6 @@ pub(crate) struct Peer {
     pub(crate) plain: bool,
     /// What it last reported of holdings.
     pub(crate) holdings: Option<Holdings>,
-    /// How many ends of our flows had been announced when it did.
-    pub(crate) ends_at_report: usize,
     /// What it last reported of its own flows.
     pub(crate) reported: Option<Reported>,
     /// The epoch in which it has been sent, or is about to be, what we have.
@@ -145,7 +143,6 @@ impl Peer {
             last_end: None,
             plain: false,
             holdings: None,
-            ends_at_report: 0,
             reported: None,
             greeted: None,
             lack: Lack::default(),

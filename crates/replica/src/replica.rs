@@ -371,7 +371,9 @@ impl Replica {
                 Answer::NoControl
             }
             Command::Bulk => {
-                self.go_on_claiming();
+                if self.is_claiming() {
+                    self.claimed_at = Some(now);
+                }
                 self.start_bulk();
                 Answer::Done
             }

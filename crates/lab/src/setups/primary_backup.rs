@@ -203,6 +203,9 @@ impl Course {
 
     /// FW1 dies after the dedicated link: what was made in between is nowhere else.
     fn link_out_before(&mut self) -> Result<()> {
+        // What was made for a change before this one ends some time: not while others are counted.
+        self.forget(PORTS[1])?;
+        self.wait_equal(0)?;
         carrier("fw2-sync", false)?;
         let late = open(&self.site, LATE, PORTS[1])?;
         let (fw1, fw2) = (self.site.fw(0)?, self.site.fw(1)?);
@@ -230,6 +233,19 @@ impl Course {
         self.back("FW1 and the link are back, FW1 takes over", |site| {
             site.power_on(0)
         })
+    }
+
+    /// Ends what FW1's kernel has of flows to a port.
+    fn forget(&self, port: u16) -> Result<()> {
+        let fw1 = self.site.fw(0)?;
+        for family in ["ipv4", "ipv6"] {
+            let delete = format!("conntrack -D -f {family} -p tcp --dport {port}");
+            // It fails if there is none.
+            fw1.sh(&format!("{delete} >/dev/null 2>&1 || true"))?;
+        }
+        let left = table(fw1, "kernel", port)?.len();
+        ensure!(left == 0, "FW1 still has {left} flows to port {port}");
+        Ok(())
     }
 
     /// Makes a change, and looks at what has become of the connections.

@@ -120,9 +120,6 @@ impl Replica {
 
     /// Lets the second cursors go on. True if there is more to do at once.
     pub(crate) fn advance_bulk(&mut self, items: usize) -> bool {
-        if self.is_bulk_under_way() {
-            self.go_on_claiming();
-        }
         if self.bulk.found.is_none() {
             self.announce_end();
         }

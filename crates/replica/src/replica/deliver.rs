@@ -204,13 +204,6 @@ impl Replica {
         self.is_claiming() && self.peer(peer).was_primary
     }
 
-    /// A claim lasts until what it is about has been sent.
-    pub(crate) fn go_on_claiming(&mut self) {
-        if self.is_claiming() {
-            self.claimed_at = Some(self.now);
-        }
-    }
-
     /// True while a take-over reads the kernel and announces what is there.
     pub(crate) fn is_claiming(&self) -> bool {
         let reads = self.claimed_at.is_some() && self.sweeps.is_resync_owed();

@@ -45,6 +45,11 @@ impl Replica {
             self.stats.not_carried += 1;
             return;
         }
+        if event.change == Change::Update
+            && let Some(slot) = known.filter(|slot| self.is_overtaken(*slot, flow))
+        {
+            return self.on_late_update(slot, flow);
+        }
         let is_unheard_of = known.is_none() && self.external.find(&flow.key()).is_none();
         if event.change == Change::Destroy {
             self.injected_ended(&flow.key());
@@ -70,19 +75,19 @@ impl Replica {
                     self.doubt_late_update(&flow.key());
                 }
             }
-            (Change::Update, Some(slot)) if self.is_overtaken(slot, flow) => {
-                self.stats.events_late += 1;
-            }
             (Change::Update, Some(slot)) => self.on_update(slot, flow),
         }
     }
 
-    /// True if a flow is shown as it was before what we hold. Packets take back neither steps of
-    /// its status nor of a TCP connection, but for a new handshake. Should the kernel have done
-    /// so all the same, the next sweep finds it.
+    /// True if a live flow of ours is shown as it was before what we hold. Packets take back neither
+    /// steps of its status nor of a TCP connection, but for a new handshake. Should the kernel have
+    /// done so all the same, the next look through the table finds it. What the peer has taken or
+    /// what has ended may begin anew.
     pub(crate) fn is_overtaken(&self, slot: Slot, flow: &Flow) -> bool {
+        let note = self.ledger.note(slot);
         let held = self.ledger.flow(slot);
-        if matches!((held.id, flow.id), (Some(a), Some(b)) if a != b) {
+        let is_other = matches!((held.id, flow.id), (Some(a), Some(b)) if a != b);
+        if is_other || !note.is_ours() {
             return false;
         }
         let steps = Status::SEEN_REPLY.with(Status::ASSURED);
@@ -93,6 +98,24 @@ impl Replica {
             (handshake + 1..before.progress()).contains(&now.progress())
         });
         goes_back || lacks_steps
+    }
+
+    /// A change that a later one has overtaken. Labels stand only in the event that changes them.
+    fn on_late_update(&mut self, slot: Slot, flow: &Flow) {
+        self.stats.events_late += 1;
+        let held = self.ledger.flow(slot);
+        let rest = Flow {
+            status: held.status,
+            proto_info: held.proto_info,
+            timeout: held.timeout,
+            ..*flow
+        };
+        let mut merged = held;
+        merged.merge(&rest);
+        if merged != held {
+            self.ledger.store(slot, &merged, self.now.tick());
+            self.ledger.step(slot, Step::Updated);
+        }
     }
 
     /// A flow has ended in our kernel. The result of a request about it that is under way may

@@ -12,7 +12,6 @@ use crate::event::Event;
 use crate::peer::{GREETING_PROVEN, Greeting, LOST_AFTER, PEERS_MAX, Peer, Reported};
 use crate::receive::{PeerId, Received};
 use crate::repairs::Wish;
-use crate::stream::ALIVE_INTERVAL;
 
 impl Replica {
     /// True if there is a session of this peer; one is made for a new one, up to a bound.
@@ -62,27 +61,12 @@ impl Replica {
     }
 
     /// How many of our flows a peer reports to hold, and how many it should hold. `None` if
-    /// it does not report it. What has ended since a peer fell silent is none of what it holds
-    /// of ours: its report does not make up for flows that began later.
+    /// it does not report it.
     pub fn held_by(&self, peer: PeerId) -> Option<(usize, usize)> {
-        let is_silent = self.silence_of(peer)? > 2 * ALIVE_INTERVAL;
-        let peer = self.peers.get(peer.index())?;
-        let holdings = peer.holdings?;
+        let holdings = self.peers.get(peer.index())?.holdings?;
         let hears_us = holdings.heard == Some(self.settings.epoch);
         let held = if hears_us { holdings.held as usize } else { 0 };
-        let ended = match is_silent {
-            true => self.announced_ends().saturating_sub(peer.ends_at_report),
-            // The next report takes them into account.
-            false => 0,
-        };
-        let should_hold = self.ledger.announced() + self.ledger.offered();
-        Some((held.saturating_sub(ended), should_hold))
-    }
-
-    /// How many of our flows have ended, as far as that was announced.
-    pub(crate) fn announced_ends(&self) -> usize {
-        let ends = (self.stats.internal.destroyed).saturating_sub(self.stats.ends_not_announced);
-        usize::try_from(ends).unwrap_or(usize::MAX)
+        Some((held, self.ledger.announced() + self.ledger.offered()))
     }
 
     /// What a peer has of flows, as of its last ALIVE, and how many of them we held then. `None`
@@ -301,11 +285,10 @@ impl Replica {
             }
         }
         let own_epoch = self.settings.epoch;
-        let ends = self.announced_ends();
         let peer = self.peer_mut(from);
         let former_role = peer.role;
         peer.role = trailer.map_or(Role::Unknown, |t| t.role);
-        // One that has stepped back may still send what it had, in answer to an earlier request.
+        // A peer that has become backup may still send what it had, in answer to an earlier request.
         let has_taken_over = peer.role == Role::Primary && former_role != Role::Primary;
         peer.was_primary &= peer.role != Role::Unknown && !has_taken_over;
         let holdings = trailer.and_then(|t| t.holdings);
@@ -316,7 +299,6 @@ impl Replica {
             && peer.holdings.as_ref().is_some_and(answers_us))
         {
             peer.holdings = holdings;
-            peer.ends_at_report = ends;
         }
         if let Some(trailer) = trailer {
             self.on_trailer(from, &trailer, received);

@@ -132,7 +132,7 @@ impl Replica {
             // An event has brought something newer while the dump was read.
             Some(_) if reason == Reason::Start => {}
             Some(slot) => {
-                if self.ledger.note(slot).has_ended() {
+                if self.ledger.note(slot).has_ended() || self.is_older_than_event(slot, flow) {
                     return;
                 }
                 let mut merged = self.ledger.flow(slot);
@@ -142,6 +142,12 @@ impl Replica {
             }
             None => self.insert_internal(flow, Step::Adopted),
         }
+    }
+
+    /// True if an event has brought something newer than a dumped flow while the dump was read.
+    fn is_older_than_event(&self, slot: Slot, flow: &Flow) -> bool {
+        let is_young = self.ledger.times(slot).updated >= self.sweeps.began.tick();
+        is_young && self.is_overtaken(slot, flow)
     }
 
     /// Compares a dumped flow with what we hold.
@@ -156,9 +162,7 @@ impl Replica {
         if note.has_ended() || self.is_copy(flow) {
             return;
         }
-        let is_young = self.ledger.times(slot).updated >= self.sweeps.began.tick();
-        if is_young && self.is_overtaken(slot, flow) {
-            // An event has brought something newer while the dump was read.
+        if self.is_older_than_event(slot, flow) {
             return;
         }
         let age = tick.seconds_since(self.ledger.times(slot).updated);

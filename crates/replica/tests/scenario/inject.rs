@@ -1,6 +1,6 @@
 //! Injection without an external cache, and who owns a flow.
 
-use flow::TcpState;
+use flow::{Flow, TcpState};
 use replica::{
     Change, Command, DumpEnd, Instant, KernelError, KernelEvent, KernelResult, LinkId, Objects, Op,
     Origin, Outcome, PeerId, Purpose, Replica, Which,
@@ -117,8 +117,30 @@ fn a_refused_update_of_an_injected_flow_is_counted() {
     assert_eq!((stats.updated, stats.update_failed), (0, 1));
 }
 
+/// Goal: a copy that the backup's kernel has already, with a longer timeout, stays the peer's.
+/// Method: looks through the table do not take it for traffic, and its end deletes it.
 #[test]
-fn an_injection_over_an_equal_flow_updates_it() {
+fn a_copy_that_is_there_already_stays_the_peers() {
+    let mut w = World::with(settings(), injecting());
+    let with_timeout = |secs| Flow {
+        timeout: Some(secs),
+        ..tcp(1)
+    };
+    w.nodes[FW2].kernel.silently(w.now, &with_timeout(1000));
+    w.traffic(FW1, &with_timeout(100));
+    w.run(0.3);
+    let is_update = |r: &&replica::KernelRequest| matches!(r.op, Op::Update(_));
+    let asked = &w.nodes[FW2].kernel.requests;
+    assert_eq!(asked.iter().filter(is_update).count(), 0, "nothing differs");
+    w.run(40.0);
+    assert_eq!(w.nodes[FW2].announced(), 0);
+    w.nodes[FW1].kernel.end(&tcp(1).key());
+    w.run(1.0);
+    assert!(w.nodes[FW2].kernel.get(&tcp(1).key()).is_none());
+}
+
+#[test]
+fn an_injection_over_an_older_state_updates_it() {
     let mut w = World::with(settings(), injecting());
     w.nodes[FW2]
         .kernel

@@ -66,29 +66,6 @@ fn idle_flows_are_held_after_any_sequence_of_restarts() {
     }
 }
 
-/// Goal: flows that begin while the peer is silent are counted as held nowhere else, whatever
-/// has ended meanwhile.
-#[test]
-fn what_ends_does_not_hide_what_begins_while_the_peer_is_silent() {
-    for mode in [Mode::Ftfw, Mode::Notrack] {
-        let mut w = pair(mode, true);
-        w.nodes[FW2].mute = true;
-        for flow in &flows(100)[..30] {
-            w.nodes[FW1].kernel.end(&flow.key());
-        }
-        for flow in &flows(140)[100..] {
-            w.traffic(FW1, flow);
-        }
-        w.run(4.0);
-        let said = w.nodes[FW1].replica.held_by(PeerId::FIRST);
-        assert_eq!(said, Some((70, 110)), "{mode:?}");
-        w.nodes[FW2].mute = false;
-        w.run(4.0);
-        let said = w.nodes[FW1].replica.held_by(PeerId::FIRST);
-        assert_eq!(said, Some((110, 110)), "{mode:?}");
-    }
-}
-
 /// Goal: flows that ended while their owner's daemon was down leave the peer, if the
 /// owner's table is the same; a new table ends nothing.
 #[test]

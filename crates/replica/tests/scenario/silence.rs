@@ -52,6 +52,22 @@ fn a_change_that_a_later_one_has_overtaken_is_no_news() {
     assert_eq!(w.nodes[FW1].replica.stats().events_late, 1);
 }
 
+/// The peer has taken the flow, which has begun anew there; then it moves here.
+#[test]
+fn a_new_life_of_a_flow_that_the_peer_has_taken_is_news() {
+    let mut w = replicated(0);
+    w.traffic(FW2, &in_state(&tcp(1), TcpState::TIME_WAIT));
+    w.run(0.2);
+    w.traffic(FW1, &tcp(1));
+    w.run(0.2);
+    assert_eq!(w.nodes[FW2].announced(), 0, "it is FW1's");
+    w.traffic(FW2, &tcp(1));
+    w.run(0.2);
+    assert_eq!(w.nodes[FW2].announced(), 1);
+    let held = w.nodes[FW1].flows(Which::External)[&tcp(1).key()];
+    assert_eq!(held.tcp_state(), Some(TcpState::ESTABLISHED));
+}
+
 #[test]
 fn a_silent_flow_is_found_and_its_silent_end_too() {
     let mut w = World::new();
