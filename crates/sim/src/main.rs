@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,10 +36,10 @@ struct Arguments {
     #[arg(long, value_name = "FAULT")]
     only: Vec<Fault>,
     /// End the phase of faults and traffic after this many seconds.
-    #[arg(long, value_name = "SECONDS")]
-    until: Option<f64>,
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    until: Option<Duration>,
     /// Actions of the workload in a second.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     rate: Option<u64>,
     /// Replicate no expectations.
     #[arg(long)]
@@ -60,17 +61,32 @@ struct Arguments {
     watch: Option<u16>,
 }
 
+/// Up to an hour.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let secs = text.parse().ok().filter(|s| (0.001..=3600.0).contains(s));
+    let secs: f64 = secs.ok_or("seconds, from 0.001 to 3600")?;
+    Ok(Duration::from_secs_f64(secs))
+}
+
+/// How often a terminal is told how far the runs are.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
 /// What the runs have come to.
 #[derive(Debug, Default)]
 struct Tally {
     converged: Vec<Duration>,
     safety: u64,
     liveness: u64,
+    panics: u64,
 }
 
 impl Tally {
     fn runs(&self) -> u64 {
-        self.converged.len() as u64 + self.safety + self.liveness
+        self.converged.len() as u64 + self.failed()
+    }
+
+    fn failed(&self) -> u64 {
+        self.safety + self.liveness + self.panics
     }
 
     /// Time until the caches were equal, of all but so many percent of the runs that passed.
@@ -88,49 +104,56 @@ fn main() -> ExitCode {
     let stops = AtomicBool::new(false);
     let tally = Mutex::new(Tally::default());
     let end = arguments.seed.saturating_add(arguments.seeds);
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while !stops.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end {
-                        break;
-                    }
-                    let has_failed = run(&arguments, seed, &tally);
-                    stops.fetch_or(has_failed && arguments.stop, Ordering::Relaxed);
-                }
-            });
+    let work = || {
+        while !stops.load(Ordering::Relaxed) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= end {
+                break;
+            }
+            let has_failed = run(&arguments, seed, &tally);
+            stops.fetch_or(has_failed && arguments.stop, Ordering::Relaxed);
         }
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         if arguments.seeds > 1 && io::stderr().is_terminal() {
-            show_progress(&arguments, &tally, &stops, begun);
+            while !workers.iter().all(|w| w.is_finished()) {
+                show_progress(&arguments, &tally, begun);
+                thread::sleep(PROGRESS_INTERVAL);
+            }
+            // Back to the begin of the line, which is cleared.
+            eprint!("\r\x1b[K");
         }
     });
+    let took = begun.elapsed();
     let mut tally = tally.into_inner().unwrap_or_else(|e| e.into_inner());
     tally.converged.sort();
     println!(
-        "{} passed, {} unsafe, {} not converged; equal after {:?} (median), {:?} (p99); {:.0} \
-         seeds a minute on each of {threads} processors",
+        "{} passed, {} unsafe, {} not converged, {} crashed; equal after {:?} (median), {:?} (p99); \
+         {:.0} seeds a minute on each of {threads} processors",
         tally.converged.len(),
         tally.safety,
         tally.liveness,
+        tally.panics,
         tally.converged(50),
         tally.converged(99),
-        tally.runs() as f64 * 60.0 / begun.elapsed().as_secs_f64() / threads as f64
+        tally.runs() as f64 * 60.0 / took.as_secs_f64() / threads as f64
     );
-    match (tally.safety, tally.liveness) {
-        (0, 0) => ExitCode::SUCCESS,
-        (0, _) => ExitCode::from(2),
-        _ => ExitCode::from(1),
+    match (tally.panics, tally.safety, tally.liveness) {
+        (0, 0, 0) => ExitCode::SUCCESS,
+        (0, 0, _) => ExitCode::from(2),
+        (0, ..) => ExitCode::from(1),
+        _ => ExitCode::from(101),
     }
 }
 
 /// What is printed while seeds run belongs to one of them.
 fn threads(arguments: &Arguments) -> u64 {
-    let prints = arguments.trace || arguments.watch.is_some();
     let processors = thread::available_parallelism().map_or(1, usize::from) as u64;
-    let wanted = match prints {
-        true => 1,
-        false => arguments.threads.unwrap_or(processors),
+    let wanted = if arguments.trace || arguments.watch.is_some() {
+        1
+    } else {
+        arguments.threads.unwrap_or(processors)
     };
     wanted.min(arguments.seeds).max(1)
 }
@@ -145,7 +168,7 @@ fn run(arguments: &Arguments, seed: u64, tally: &Mutex<Tally>) -> bool {
     let mut world = World::new(plan.clone());
     world.trace.is_printed = arguments.trace;
     world.trace.watched = arguments.watch;
-    let result = world.run();
+    let result = run_to_the_end(world);
     if let (Ok(finished), true) = (&result, is_alone) {
         println!("{}", line(finished));
     }
@@ -156,6 +179,7 @@ fn run(arguments: &Arguments, seed: u64, tally: &Mutex<Tally>) -> bool {
         Ok(finished) => tally.converged.push(finished.converged),
         Err(Failure::Safety(_)) => tally.safety += 1,
         Err(Failure::Liveness(_)) => tally.liveness += 1,
+        Err(Failure::Panic(_)) => tally.panics += 1,
     }
     if let Some(report) = report {
         print!("{report}");
@@ -163,24 +187,43 @@ fn run(arguments: &Arguments, seed: u64, tally: &Mutex<Tally>) -> bool {
     result.is_err()
 }
 
+/// A seed that crashes is one that fails, and has a name like the others.
+fn run_to_the_end(mut world: World) -> Result<Finished, Failure> {
+    let result = catch_unwind(AssertUnwindSafe(|| world.run()));
+    result.unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+        Err(Failure::Panic(text.unwrap_or("no text").to_owned()))
+    })
+}
+
 /// What has failed, and how to run it again.
 fn report(arguments: &Arguments, plan: &Plan, failure: &Failure) -> String {
     let seed = plan.seed;
-    let what = match failure {
-        Failure::Safety(v) => format!("safety, {}: {}", v.invariant, v.what),
-        Failure::Liveness(what) => format!("liveness: {what}"),
-    };
-    let mut out = format!("seed {seed} FAILED: {plan}\n  {what}\n");
+    let mut out = format!("seed {seed} FAILED: {plan}\n  {}\n", text(failure));
     let _ = writeln!(out, "  again: {}", again(plan));
     if arguments.minimise {
-        let fails = |smaller: &Plan| {
-            let result = World::new(smaller.clone()).run();
-            result.is_err_and(|other| is_alike(failure, &other))
+        let mut last = failure.clone();
+        let fails = |smaller: &Plan| match run_to_the_end(World::new(smaller.clone())) {
+            Err(other) if is_alike(failure, &other) => {
+                last = other;
+                true
+            }
+            _ => false,
         };
         let smallest = minimise(plan, fails);
-        let _ = writeln!(out, "  smaller: {smallest}\n  again: {}", again(&smallest));
+        let _ = writeln!(out, "  smaller: {smallest}\n  {}", text(&last));
+        let _ = writeln!(out, "  again: {}", again(&smallest));
     }
     out
+}
+
+fn text(failure: &Failure) -> String {
+    match failure {
+        Failure::Safety(v) => format!("safety, {}: {}", v.invariant, v.what),
+        Failure::Liveness(what) => format!("liveness: {what}"),
+        Failure::Panic(what) => format!("crash: {what}"),
+    }
 }
 
 /// True if two runs failed in the same way.
@@ -188,6 +231,7 @@ fn is_alike(one: &Failure, other: &Failure) -> bool {
     match (one, other) {
         (Failure::Safety(one), Failure::Safety(other)) => one.invariant == other.invariant,
         (Failure::Liveness(_), Failure::Liveness(_)) => true,
+        (Failure::Panic(one), Failure::Panic(other)) => one == other,
         _ => false,
     }
 }
@@ -198,9 +242,7 @@ fn plan(arguments: &Arguments, seed: u64) -> Plan {
     if !arguments.only.is_empty() {
         plan.faults.retain(|f| arguments.only.contains(f));
     }
-    if let Some(secs) = arguments.until {
-        plan.safety = Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX);
-    }
+    plan.safety = arguments.until.unwrap_or(plan.safety);
     plan.rate = arguments.rate.unwrap_or(plan.rate);
     plan.expectations &= !arguments.no_expectations;
     plan.kills &= !arguments.no_kill;
@@ -236,29 +278,15 @@ fn again(plan: &Plan) -> String {
     out
 }
 
-/// Tells a terminal how far the runs are, until all are over.
-fn show_progress(arguments: &Arguments, tally: &Mutex<Tally>, stops: &AtomicBool, begun: Instant) {
-    let is_over = |done: u64| done >= arguments.seeds || stops.load(Ordering::Relaxed);
-    loop {
-        thread::sleep(Duration::from_millis(500));
-        let (done, failed) = {
-            let tally = tally.lock().unwrap_or_else(|e| e.into_inner());
-            (tally.runs(), tally.safety + tally.liveness)
-        };
-        let left = begun.elapsed().as_secs_f64() / done.max(1) as f64
-            * arguments.seeds.saturating_sub(done) as f64;
-        let text = match is_over(done) {
-            true => String::new(),
-            false => format!(
-                "{done} of {} seeds, {failed} failed, {left:.0} s left",
-                arguments.seeds
-            ),
-        };
-        // Back to the begin of the line, which is then cleared.
-        eprint!("\r\x1b[K{text}");
-        let _ = io::stderr().flush();
-        if is_over(done) {
-            return;
-        }
-    }
+/// Tells a terminal how far the runs are.
+fn show_progress(arguments: &Arguments, tally: &Mutex<Tally>, begun: Instant) {
+    let (done, failed) = {
+        let tally = tally.lock().unwrap_or_else(|e| e.into_inner());
+        (tally.runs(), tally.failed())
+    };
+    let each = begun.elapsed().as_secs_f64() / done.max(1) as f64;
+    let left = each * arguments.seeds.saturating_sub(done) as f64;
+    let all = arguments.seeds;
+    eprint!("\r\x1b[K{done} of {all} seeds, {failed} failed, {left:.0} s left");
+    let _ = io::stderr().flush();
 }

@@ -76,6 +76,8 @@ pub enum Failure {
     Safety(Violation),
     /// The caches did not become equal.
     Liveness(String),
+    /// It panicked.
+    Panic(String),
 }
 
 /// The simulated world.

@@ -148,7 +148,10 @@ fn each_planted_bug_is_found() {
         fs::write(&path, sound.replace(bug.sound, bug.broken)).unwrap();
         let program = build(&dir);
         let mut sim = Command::new(program);
-        let out = sim.args(["--seeds", "300", "--stop"]).output().unwrap();
+        let out = sim
+            .args(["--seeds", "300", "--stop", "--threads", "1"])
+            .output()
+            .unwrap();
         let text = String::from_utf8_lossy(&out.stdout);
         assert!(
             !out.status.success() && bug.found_as.iter().any(|words| text.contains(words)),

@@ -100,18 +100,16 @@ impl Replica {
         goes_back || lacks_steps
     }
 
-    /// A change that a later one has overtaken. Labels stand only in the event that changes them.
+    /// A change that a later one has overtaken. Labels and sequence adjustments stand only in the
+    /// event that changes them.
     fn on_late_update(&mut self, slot: Slot, flow: &Flow) {
         self.stats.events_late += 1;
         let held = self.ledger.flow(slot);
-        let rest = Flow {
-            status: held.status,
-            proto_info: held.proto_info,
-            timeout: held.timeout,
-            ..*flow
+        let merged = Flow {
+            labels: flow.labels.or(held.labels),
+            seq_adj: flow.seq_adj.or(held.seq_adj),
+            ..held
         };
-        let mut merged = held;
-        merged.merge(&rest);
         if merged != held {
             self.ledger.store(slot, &merged, self.now.tick());
             self.ledger.step(slot, Step::Updated);
