@@ -160,7 +160,9 @@ impl Kernel {
                 Outcome::Done
             }
             Op::Update(flow) => {
-                self.insert(n, flow.timeout.unwrap_or(0));
+                if let Some(timeout) = flow.timeout {
+                    self.insert(n, timeout);
+                }
                 Outcome::Done
             }
             _ => Outcome::Failed(KernelError::Unsupported),

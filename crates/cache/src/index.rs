@@ -73,7 +73,7 @@ impl Index {
     }
 }
 
-/// So many entries of as many buckets hashbrown fills before it grows.
+/// hashbrown grows a table of `buckets` before it takes more entries than this.
 fn full(buckets: usize) -> usize {
     if buckets < 8 {
         buckets.saturating_sub(1)

@@ -105,10 +105,13 @@ impl Late {
             tickets,
             is_incomplete,
         } = std::mem::take(self);
+        if is_incomplete {
+            return None;
+        }
         let mut slots: Vec<Slot> = tickets.into_iter().filter_map(redeem).collect();
         slots.sort_unstable();
         slots.dedup();
-        (!is_incomplete).then_some(slots)
+        Some(slots)
     }
 }
 

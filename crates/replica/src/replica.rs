@@ -70,7 +70,7 @@ pub struct Replica {
     commit: Option<Commit>,
     /// A command that waits for the commit of what was late.
     commit_next: Option<(CommandId, Objects)>,
-    /// What the last commit has not seen.
+    /// Where what the last commit has not seen is to be looked for.
     late: Late,
     /// When the HA manager last made us primary.
     took_over_at: Option<Instant>,

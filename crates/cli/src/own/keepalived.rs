@@ -98,6 +98,13 @@ pub(super) fn run(config: &Path, fifo: &Path) -> Result<Outcome, Failure> {
         for new in met.iter().filter(|met| !trouble.contains(met)) {
             new.say();
         }
+        // Of several one may be over while another one lasts.
+        for over in trouble
+            .iter()
+            .filter(|over| !met.is_empty() && !met.contains(over))
+        {
+            over.is_over().say();
+        }
         trouble = met;
         if ends {
             return Ok(Outcome::Exit(0));
@@ -330,6 +337,14 @@ impl Trouble {
         Trouble {
             text: text.into(),
             of: None,
+        }
+    }
+
+    /// The same, at its end.
+    fn is_over(&self) -> Trouble {
+        Trouble {
+            text: format!("no longer: {}", self.text),
+            of: self.of.clone(),
         }
     }
 

@@ -6,7 +6,7 @@ use wire::Role;
 
 use super::{REQUESTS_MAX, Replica};
 use crate::command::{CommandId, Objects};
-use crate::commit::{At, Commit, Pass, ROUNDS_MAX, RUN_DOWN_SECS, SCRIPT_MAX};
+use crate::commit::{At, Commit, Late, Pass, ROUNDS_MAX, RUN_DOWN_SECS, SCRIPT_MAX};
 use crate::conversation::{self, Attempt, Next};
 use crate::entry::External;
 use crate::event::{Answer, Event};
@@ -31,6 +31,10 @@ impl Replica {
             self.events
                 .push_back(Event::Done(id, Answer::NothingToCommit));
             return;
+        }
+        if self.external.members(External::LATE) == 0 {
+            // Of former commits.
+            self.late = Late::default();
         }
         self.commit_opened_at = self.settings.external_cache.then_some(self.now);
         self.commit = Some(Commit {

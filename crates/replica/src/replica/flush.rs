@@ -56,7 +56,7 @@ impl Replica {
         self.commit_opened_at = None;
         let found = self.late.take(|ticket| self.external.redeem(ticket));
         if is_open && self.external.members(External::LATE) > 0 {
-            for slot in found.unwrap_or_else(|| self.slots_of_external()) {
+            for slot in found.unwrap_or_else(|| self.late_slots()) {
                 let note = self.external.note(slot);
                 if note.is_late() {
                     late.push((self.external.flow(slot), note, self.external.times(slot)));
@@ -81,15 +81,18 @@ impl Replica {
         }
     }
 
-    /// All of the external cache. A walk through millions takes tens of milliseconds.
-    fn slots_of_external(&self) -> Vec<Slot> {
-        let walk = |position: &mut Position| {
-            let (slot, next) = self.external.walk(*position)?;
-            *position = next;
-            Some(slot)
-        };
+    /// Late entries of the external cache, found by a walk through it: with millions of entries that
+    /// takes tens of milliseconds.
+    fn late_slots(&self) -> Vec<Slot> {
         let mut position = Position::default();
-        std::iter::from_fn(|| walk(&mut position)).collect()
+        let mut late = Vec::new();
+        while let Some((slot, next)) = self.external.walk(position) {
+            position = next;
+            if self.external.note(slot).is_late() {
+                late.push(slot);
+            }
+        }
+        late
     }
 
     /// Arms the scheduled flush; a second time while armed does nothing.
