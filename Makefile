@@ -1,7 +1,7 @@
 # ftfw. `make demo` and `make test` install what is missing (as root, saying what)
 # and remove everything that a run made.
 
-.PHONY: all check test test-full demo bench scale simulate evaluation manual book deb test-package clean
+.PHONY: all check test test-full demo bench scale simulate fuzz evaluation manual book deb test-package clean
 
 # none: no daemon, the control experiment; conntrackd: Debian's; ftfw: ours.
 DAEMON ?= all
@@ -102,6 +102,12 @@ SEED ?= 0
 simulate:
 	cargo build --release -p ftfw-sim
 	target/release/ftfw-sim --seed $(SEED) --seeds $(SEEDS) --minimise
+
+# libFuzzer on each target of crates/fuzz, so many seconds each, from the kept corpora.
+FUZZ_SECONDS ?= 60
+fuzz:
+	scripts/need cargo-fuzz
+	scripts/fuzz $(FUZZ_SECONDS) $(TARGET)
 
 # The core without a kernel: what an event costs as the table grows to ten million flows, and
 # the longest turns. Takes 3 GB of memory and about seven minutes; SCALE=1000000 half a minute.

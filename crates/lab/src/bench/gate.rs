@@ -106,7 +106,8 @@ pub fn failovers(world: &World, contender: Contender, count: usize) -> Result<Su
     lab.open_rules()?;
     lab.drop_addresses(0)?;
     let mut settings = Settings::new(Mode::Ftfw);
-    settings.mode_lines = "PurgeTimeout 1".to_owned();
+    // The new primary's flows must be there before the flush: what nobody else holds, it spares.
+    settings.mode_lines = "PurgeTimeout 3".to_owned();
     if contender.injects() {
         settings.mode_lines += "\nDisableExternalCache on";
     }
