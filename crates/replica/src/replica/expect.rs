@@ -249,7 +249,7 @@ impl Replica {
             ..held
         };
         if changed != held {
-            self.on_update(slot, found);
+            self.on_update(slot, &held, found);
         }
     }
 

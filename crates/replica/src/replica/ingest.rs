@@ -45,11 +45,6 @@ impl Replica {
             self.stats.not_carried += 1;
             return;
         }
-        if event.change == Change::Update
-            && let Some(slot) = known.filter(|slot| self.is_overtaken(*slot, flow))
-        {
-            return self.on_late_update(slot, flow);
-        }
         let is_unheard_of = known.is_none() && self.external.find(&flow.key()).is_none();
         if event.change == Change::Destroy {
             self.injected_ended(&flow.key());
@@ -75,7 +70,14 @@ impl Replica {
                     self.doubt_late_update(&flow.key());
                 }
             }
-            (Change::Update, Some(slot)) => self.on_update(slot, flow),
+            (Change::Update, Some(slot)) => {
+                let held = self.ledger.flow(slot);
+                if self.is_overtaken(slot, &held, flow) {
+                    self.on_late_update(slot, &held, flow);
+                } else {
+                    self.on_update(slot, &held, flow);
+                }
+            }
         }
     }
 
@@ -83,11 +85,9 @@ impl Replica {
     /// steps of its status nor of a TCP connection, but for a new handshake. Should the kernel have
     /// done so all the same, the next look through the table finds it. What the peer has taken or
     /// what has ended may begin anew.
-    pub(crate) fn is_overtaken(&self, slot: Slot, flow: &Flow) -> bool {
-        let note = self.ledger.note(slot);
-        let held = self.ledger.flow(slot);
+    pub(crate) fn is_overtaken(&self, slot: Slot, held: &Flow, flow: &Flow) -> bool {
         let is_other = matches!((held.id, flow.id), (Some(a), Some(b)) if a != b);
-        if is_other || !note.is_ours() {
+        if is_other || !self.ledger.is_ours(slot) {
             return false;
         }
         let steps = Status::SEEN_REPLY.with(Status::ASSURED);
@@ -102,15 +102,14 @@ impl Replica {
 
     /// A change that a later one has overtaken. Labels and sequence adjustments stand only in the
     /// event that changes them.
-    fn on_late_update(&mut self, slot: Slot, flow: &Flow) {
+    fn on_late_update(&mut self, slot: Slot, held: &Flow, flow: &Flow) {
         self.stats.events_late += 1;
-        let held = self.ledger.flow(slot);
         let merged = Flow {
             labels: flow.labels.or(held.labels),
             seq_adj: flow.seq_adj.or(held.seq_adj),
-            ..held
+            ..*held
         };
-        if merged != held {
+        if merged != *held {
             self.ledger.store(slot, &merged, self.now.tick());
             self.ledger.step(slot, Step::Updated);
         }
@@ -173,8 +172,9 @@ impl Replica {
         self.stats.internal.created += 1;
     }
 
-    pub(crate) fn on_update(&mut self, slot: Slot, flow: &Flow) {
-        let mut merged = self.ledger.flow(slot);
+    /// A flow of which we hold `held` has changed.
+    pub(crate) fn on_update(&mut self, slot: Slot, held: &Flow, flow: &Flow) {
+        let mut merged = *held;
         let other_entry = matches!((merged.id, flow.id), (Some(a), Some(b)) if a != b);
         if other_entry || self.ledger.note(slot).has_ended() {
             return self.reuse_entry(slot, flow);

@@ -147,7 +147,7 @@ impl Replica {
     /// True if an event has brought something newer than a dumped flow while the dump was read.
     fn is_older_than_event(&self, slot: Slot, flow: &Flow) -> bool {
         let is_young = self.ledger.times(slot).updated >= self.sweeps.began.tick();
-        is_young && self.is_overtaken(slot, flow)
+        is_young && self.is_overtaken(slot, &self.ledger.flow(slot), flow)
     }
 
     /// Compares a dumped flow with what we hold.
@@ -195,7 +195,7 @@ impl Replica {
         }
         self.sweeps.rounds.found(&flow.key());
         self.disown(&flow.key());
-        self.on_update(slot, flow);
+        self.on_update(slot, &held, flow);
     }
 
     /// True if this is the first look at our copy since the peer has taken the flow: its
