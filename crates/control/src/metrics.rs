@@ -423,9 +423,9 @@ static FAMILIES: &[Family] = &[
     gauge("kernel_flows_max", &[], "Most entries of the kernel's table.", |s, p| p.one(s.status.kernel_max)),
     gauge("event_buffer_bytes", &[], "Receive buffer of the event socket.", |s, p| p.one(s.event_buffer)),
 
-    counter("turns", &["longer_than"], "Turns of the loop that took longer than so many seconds: while one lasts, all else waits.", |s, p| {
+    counter("turns", &["over"], "Turns of the loop that took longer than so many seconds: while one lasts, all else waits.", |s, p| {
         for (bound, count) in &s.turns {
-            p.sample(&[("longer_than", bound)], count);
+            p.sample(&[("over", bound)], count);
         }
     }),
     gauge("turn_longest_seconds", &["clock"], "The longest turn since the start; `cpu`: the most CPU time of one that followed another without a wait.", |s, p| {

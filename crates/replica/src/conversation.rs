@@ -21,7 +21,7 @@
 //! `EEXIST` is a question, not an order: the kernel's entry is read, and brought up to date
 //! if it is the same flow, so that a second commit changes nothing.
 
-use flow::{Flow, FlowKey, Status};
+use flow::{Flow, FlowKey, Proto, Status};
 
 use crate::kernel::{KernelError, Op, Outcome};
 
@@ -183,8 +183,12 @@ enum Reconciled {
 /// Status bits that only packets set, and that nothing can take back.
 const STEPS: u32 = Status::SEEN_REPLY.0 | Status::ASSURED.0;
 
-/// True if the kernel's entry would be the same after an update, give or take a second.
+/// True if the kernel's entry would be the same after an update, give or take a second. Never of
+/// TCP: an update also makes the kernel liberal about sequence numbers, which have gone on elsewhere.
 fn changes_nothing(held: &Flow, update: &Flow) -> bool {
+    if held.orig.proto == Proto::TCP {
+        return false;
+    }
     let secs = |flow: &Flow| flow.timeout.unwrap_or(0);
     let mut after = *held;
     after.merge(update);
@@ -284,8 +288,26 @@ mod tests {
             panic!("an update");
         };
         assert_eq!(update.timeout, Some(100));
-        // A second time nothing is left to be changed.
-        for held in [99, 100, 200].map(|secs| tcp(TcpState::ESTABLISHED, secs)) {
+        // A second time not even the timeout is left to be changed. The update is made all the
+        // same: the windows of the kernel's entry may be old.
+        let Next::Ask(Op::Update(update)) = next(&attempt(wanted, 1), &get, &found(wanted)) else {
+            panic!("an update");
+        };
+        assert_eq!(update.timeout, None);
+    }
+
+    #[test]
+    fn a_flow_without_windows_that_is_as_it_should_be_is_not_written() {
+        let wanted = Flow {
+            timeout: Some(100),
+            ..udp()
+        };
+        let get = Op::Get(wanted.key());
+        for secs in [99, 100, 200] {
+            let held = Flow {
+                timeout: Some(secs),
+                ..wanted
+            };
             let again = next(&attempt(wanted, 1), &get, &found(held));
             assert_eq!(again, Next::Unchanged(held));
         }
@@ -295,6 +317,14 @@ mod tests {
         };
         let again = next(&attempt(marked, 1), &get, &found(wanted));
         assert!(matches!(again, Next::Ask(Op::Update(_))), "{again:?}");
+    }
+
+    fn udp() -> Flow {
+        let mut flow = tcp(TcpState::ESTABLISHED, 0);
+        flow.orig.proto = Proto::UDP;
+        flow.reply.proto = Proto::UDP;
+        flow.proto_info = None;
+        flow
     }
 
     #[test]

@@ -108,7 +108,7 @@ fn measured(end: &str, page: &str) -> Result<Vec<Figure>> {
         let text = line.with_context(|| format!("no {name}"))?;
         Ok(text.trim().parse()?)
     };
-    let longer = |secs: &str| value(&format!("ftfw_turns_total{{longer_than=\"{secs}\"}}"));
+    let longer = |secs: &str| value(&format!("ftfw_turns_total{{over=\"{secs}\"}}"));
     let longest = |clock: &str| value(&format!("ftfw_turn_longest_seconds{{clock=\"{clock}\"}}"));
     let part = longer("0.005")? / longer("0")?;
     Ok(vec![

@@ -121,22 +121,25 @@ fn a_refused_update_of_an_injected_flow_is_counted() {
 /// Method: looks through the table do not take it for traffic, and its end deletes it.
 #[test]
 fn a_copy_that_is_there_already_stays_the_peers() {
-    let mut w = World::with(settings(), injecting());
-    let with_timeout = |secs| Flow {
-        timeout: Some(secs),
-        ..tcp(1)
-    };
-    w.nodes[FW2].kernel.silently(w.now, &with_timeout(1000));
-    w.traffic(FW1, &with_timeout(100));
-    w.run(0.3);
-    let is_update = |r: &&replica::KernelRequest| matches!(r.op, Op::Update(_));
-    let asked = &w.nodes[FW2].kernel.requests;
-    assert_eq!(asked.iter().filter(is_update).count(), 0, "nothing differs");
-    w.run(40.0);
-    assert_eq!(w.nodes[FW2].announced(), 0);
-    w.nodes[FW1].kernel.end(&tcp(1).key());
-    w.run(1.0);
-    assert!(w.nodes[FW2].kernel.get(&tcp(1).key()).is_none());
+    for flow in [tcp(1), udp(1, 100)] {
+        let mut w = World::with(settings(), injecting());
+        let with_timeout = |secs| Flow {
+            timeout: Some(secs),
+            ..flow
+        };
+        w.nodes[FW2].kernel.silently(w.now, &with_timeout(1000));
+        w.traffic(FW1, &with_timeout(100));
+        w.run(0.3);
+        let is_update = |r: &&replica::KernelRequest| matches!(r.op, Op::Update(_));
+        let asked = &w.nodes[FW2].kernel.requests;
+        let updates = usize::from(flow.tcp_state().is_some());
+        assert_eq!(asked.iter().filter(is_update).count(), updates);
+        w.run(40.0);
+        assert_eq!(w.nodes[FW2].announced(), 0);
+        w.nodes[FW1].kernel.end(&flow.key());
+        w.run(1.0);
+        assert!(w.nodes[FW2].kernel.get(&flow.key()).is_none());
+    }
 }
 
 #[test]
