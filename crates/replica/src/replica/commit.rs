@@ -63,7 +63,6 @@ impl Replica {
         for peer in &mut self.peers {
             peer.was_primary = peer.role == Role::Primary;
         }
-        self.tell_role();
     }
 
     /// Commits what was announced since the commit that the script has just ended, and

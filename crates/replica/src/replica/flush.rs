@@ -98,7 +98,6 @@ impl Replica {
     /// Arms the scheduled flush; a second time while armed does nothing.
     pub(crate) fn schedule_flush(&mut self) -> Answer {
         self.role = Role::Backup;
-        self.tell_role();
         // A take-over of the peer that comes now is the later one, and crosses nothing.
         self.took_over_at = None;
         self.claimed_at = None;

@@ -288,13 +288,6 @@ impl Replica {
         self.answers = next.unwrap_or(before);
     }
 
-    /// Our role has changed: the peer judges by it what we announce.
-    pub(crate) fn tell_role(&mut self) {
-        if self.settings.trailer && self.protocol.has_control() {
-            self.owe_alive();
-        }
-    }
-
     /// Owes the ALIVE that begins or ends a bulk update.
     pub(crate) fn owe_alive(&mut self) {
         self.stream.owe(Control::Alive);
