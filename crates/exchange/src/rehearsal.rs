@@ -200,7 +200,7 @@ impl Commit<'_> {
                 self.foreseen.created += 1;
                 self.note_what_lacks(&wanted.flow, &flow);
             }
-            Next::Updated(_) | Next::Unchanged(_) | Next::Kept(_) => self.foreseen.updated += 1,
+            Next::Updated(_) | Next::Kept(_) => self.foreseen.updated += 1,
             Next::Clash => return After::Clash,
             Next::Refused(KernelError::TableFull) => self.refuse(place, Reason::Full, None),
             Next::Refused(error) => self.refuse(place, Reason::Kernel(error), None),

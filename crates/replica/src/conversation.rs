@@ -6,8 +6,7 @@
 //!    │ ▲ └─refused─▶ once more without helper or master, then failed
 //!    │ │
 //!    │ └──────────────────────────────────────────────┐
-//!    └─exists─▶ Get ─┬─ same flow, nothing new ──▶ unchanged
-//!                    ├─ same flow ──▶ Update ─done─▶ written
+//!    └─exists─▶ Get ─┬─ same flow ──▶ Update ─done─▶ written
 //!                    │                  └─refused──▶ failed (the first one: Get)
 //!                    ├─ other reply tuple, or a former life ──▶ Delete ─▶ Create
 //!                    ├─ the kernel has seen more ──▶ kept
@@ -21,7 +20,7 @@
 //! `EEXIST` is a question, not an order: the kernel's entry is read, and brought up to date
 //! if it is the same flow, so that a second commit changes nothing.
 
-use flow::{Flow, FlowKey, Proto, Status};
+use flow::{Flow, FlowKey, Status};
 
 use crate::kernel::{KernelError, Op, Outcome};
 
@@ -53,8 +52,6 @@ pub enum Next {
     Created(Flow),
     /// The kernel has the flow, which it had before.
     Updated(Flow),
-    /// The kernel has the flow as it should have it: this is its entry, and nothing was written.
-    Unchanged(Flow),
     /// The kernel has seen more than the peer: its entry stays as it is.
     Kept(Flow),
     /// One of its tuples belongs to another flow.
@@ -81,9 +78,6 @@ pub fn next(attempt: &Attempt, asked: &Op, outcome: &Outcome) -> Next {
         }
         (Op::Get(_), Outcome::Found(held)) if held.key() != key => Next::Clash,
         (Op::Get(_), Outcome::Found(held)) => match reconcile(held, &wanted, attempt.is_taken) {
-            Reconciled::Update(update) if changes_nothing(held, &update) => {
-                return Next::Unchanged(**held);
-            }
             Reconciled::Update(update) => Next::Ask(Op::Update(update)),
             Reconciled::Replace => Next::Ask(Op::Delete(key, held.id)),
             // It is what we wrote of a former life of the flow.
@@ -183,19 +177,6 @@ enum Reconciled {
 /// Status bits that only packets set, and that nothing can take back.
 const STEPS: u32 = Status::SEEN_REPLY.0 | Status::ASSURED.0;
 
-/// True if the kernel's entry would be the same after an update, give or take a second. Never of
-/// TCP: an update also makes the kernel liberal about sequence numbers, which have gone on elsewhere.
-fn changes_nothing(held: &Flow, update: &Flow) -> bool {
-    if held.orig.proto == Proto::TCP {
-        return false;
-    }
-    let secs = |flow: &Flow| flow.timeout.unwrap_or(0);
-    let mut after = *held;
-    after.merge(update);
-    after.timeout = held.timeout;
-    secs(update) <= secs(held).saturating_add(1) && after == *held
-}
-
 /// Compares an entry of the kernel with what the peer sent of the same original tuple.
 ///
 /// What packets have done here is never taken back. But an entry whose flow the peer has
@@ -232,7 +213,6 @@ fn reconcile(held: &Flow, sent: &Flow, is_taken: bool) -> Reconciled {
 
 #[cfg(test)]
 mod tests {
-    use flow::Mark;
     use flow::{Addrs, L4, Name, Proto, ProtoInfo, TcpInfo, TcpState, Tuple};
 
     use super::*;
@@ -288,43 +268,11 @@ mod tests {
             panic!("an update");
         };
         assert_eq!(update.timeout, Some(100));
-        // A second time not even the timeout is left to be changed. The update is made all the
-        // same: the windows of the kernel's entry may be old.
+        // A second time nothing is left to be changed: not even the timeout.
         let Next::Ask(Op::Update(update)) = next(&attempt(wanted, 1), &get, &found(wanted)) else {
             panic!("an update");
         };
         assert_eq!(update.timeout, None);
-    }
-
-    #[test]
-    fn a_flow_without_windows_that_is_as_it_should_be_is_not_written() {
-        let wanted = Flow {
-            timeout: Some(100),
-            ..udp()
-        };
-        let get = Op::Get(wanted.key());
-        for secs in [99, 100, 200] {
-            let held = Flow {
-                timeout: Some(secs),
-                ..wanted
-            };
-            let again = next(&attempt(wanted, 1), &get, &found(held));
-            assert_eq!(again, Next::Unchanged(held));
-        }
-        let marked = Flow {
-            mark: Some(Mark(7)),
-            ..wanted
-        };
-        let again = next(&attempt(marked, 1), &get, &found(wanted));
-        assert!(matches!(again, Next::Ask(Op::Update(_))), "{again:?}");
-    }
-
-    fn udp() -> Flow {
-        let mut flow = tcp(TcpState::ESTABLISHED, 0);
-        flow.orig.proto = Proto::UDP;
-        flow.reply.proto = Proto::UDP;
-        flow.proto_info = None;
-        flow
     }
 
     #[test]

@@ -283,7 +283,7 @@ impl Replica {
                 self.is_committed(&commit, slot, &flow);
                 self.commit_answered(ticket);
             }
-            Next::Updated(flow) | Next::Unchanged(flow) | Next::Kept(flow) => {
+            Next::Updated(flow) | Next::Kept(flow) => {
                 commit.updated += 1;
                 commit.in_flight -= 1;
                 self.is_committed(&commit, slot, &flow);

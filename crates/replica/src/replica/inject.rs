@@ -120,14 +120,6 @@ impl Replica {
         self.external.change(slot, External::written);
     }
 
-    /// The timeout of an entry stays the kernel's: nothing distinguishes a longer one from traffic.
-    fn note_timeout(&mut self, slot: Slot, held: &Flow) {
-        let timeout = held.timeout;
-        let flow = self.external.flow(slot);
-        let kept = Flow { timeout, ..flow };
-        self.external.store(slot, &kept, self.now.tick());
-    }
-
     fn after_state(&mut self, slot: Slot, result: &KernelResult) {
         let asked = &result.request;
         let wanted = self.external.flow(slot);
@@ -142,7 +134,10 @@ impl Replica {
                 if let (Op::Update(update), Outcome::Found(held)) = (&op, &result.outcome)
                     && update.timeout.is_none()
                 {
-                    self.note_timeout(slot, held);
+                    // It stays the kernel's: nothing distinguishes a longer one from traffic.
+                    let timeout = held.timeout;
+                    let kept = Flow { timeout, ..wanted };
+                    self.external.store(slot, &kept, self.now.tick());
                 }
                 self.ask(slot, asked, op);
             }
@@ -153,12 +148,6 @@ impl Replica {
             Next::Created(_) => {
                 self.is_written(slot);
                 self.stats.external.created += 1;
-                self.injection_over(slot);
-            }
-            Next::Unchanged(held) => {
-                self.note_timeout(slot, &held);
-                self.is_written(slot);
-                self.stats.external.updated += 1;
                 self.injection_over(slot);
             }
             Next::Updated(_) => {
