@@ -15,8 +15,6 @@ use crate::wait;
 use crate::world::World;
 
 const FLOWS: u32 = 100_000;
-/// Requests in one `send`: more gain nothing.
-const GROUP: u32 = 64;
 
 /// Longer than what passes between two bulk updates of ours.
 const BULK_PAUSE: Duration = Duration::from_secs(11);
@@ -50,13 +48,7 @@ pub fn bulk(world: &World, plan: &Plan) -> Result<Table> {
         match contender {
             Contender::Pair(program) => update(world, &lab, program, count),
             Contender::Kernel => {
-                let load = Load {
-                    flow: super::flow,
-                    first: 0,
-                    count,
-                    group: GROUP,
-                    rate: None,
-                };
+                let load = Load::of_first(count);
                 let creates = || load.run(&lab.fw[1], Action::Create);
                 let spent = load::alone(&lab, Events::None, creates)?;
                 Ok(vec![Figure::new(CREATES, UNIT, spent.cpu_us(count))].into())

@@ -14,8 +14,6 @@ use crate::topology::{Lab, Options};
 use crate::world::World;
 
 const FLOWS: u32 = 10_000;
-/// Requests in one `send`: more gain nothing.
-const GROUP: u32 = 64;
 
 const TIME: &str = "time";
 const CPU: &str = "CPU time";
@@ -82,13 +80,7 @@ fn by_daemon(lab: &Lab, daemon: &Daemon, count: u32) -> Result<[f64; 2]> {
 }
 
 fn by_requests(lab: &Lab, count: u32, events: Events) -> Result<[f64; 2]> {
-    let load = Load {
-        flow: super::flow,
-        first: 0,
-        count,
-        group: GROUP,
-        rate: None,
-    };
+    let load = Load::of_first(count);
     let spent = load::alone(lab, events, || load.run(&lab.fw[1], Action::Create))?;
     Ok([spent.wall.as_secs_f64() * 1000.0, spent.cpu_us(count)])
 }

@@ -55,7 +55,21 @@ pub(super) struct Spent {
     pub(super) wall: Duration,
 }
 
+/// Requests in one `send`: more gain nothing.
+const GROUP: u32 = 64;
+
 impl Load {
+    /// The first `count` flows, as fast as the kernel takes them.
+    pub(super) fn of_first(count: u32) -> Load {
+        Load {
+            flow: super::flow,
+            first: 0,
+            count,
+            group: GROUP,
+            rate: None,
+        }
+    }
+
     /// Does it in the namespace of `node`. Every request must succeed.
     pub(super) fn run(self, node: &Node, action: Action) -> Result<Spent> {
         node.inside(move || self.run_here(action))?

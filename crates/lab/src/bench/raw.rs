@@ -13,8 +13,6 @@ use crate::node::Node;
 use crate::topology::{Lab, Options};
 
 const FLOWS: u32 = 10_000;
-/// Requests in one `send`: more gain nothing.
-const GROUP: u32 = 64;
 /// Events that wait in a buffer until they are read.
 const EVENTS: u32 = 20_000;
 /// Each takes 1280 bytes of it.
@@ -33,13 +31,7 @@ pub fn kernel(plan: &Plan) -> Result<Table> {
     let count = plan.flows(FLOWS);
     let title = format!("the kernel alone, {count} TCP flows with source NAT");
     let lab = Lab::build(Options::default())?;
-    let load = |count| Load {
-        flow: super::flow,
-        first: 0,
-        count,
-        group: GROUP,
-        rate: None,
-    };
+    let load = Load::of_first;
     let rate = |count: u32, took: Duration| f64::from(count) / took.as_secs_f64() / 1e3;
     alternate(&title, plan, &[(KERNEL, ())], &[], |(), _| {
         let mut figures = Vec::new();

@@ -14,8 +14,6 @@ use crate::wait;
 use crate::world::World;
 
 const FLOWS: u32 = 10_000;
-/// Requests in one `send`: more gain nothing.
-const GROUP: u32 = 64;
 
 const START: &str = "start-up";
 const RESYNC: &str = "resync";
@@ -25,13 +23,7 @@ pub fn start(world: &World, plan: &Plan) -> Result<Table> {
     let count = plan.flows(FLOWS);
     let title = format!("{count} TCP flows with source NAT are in the kernel, FT-FW");
     let lab = Lab::build(Options::default())?;
-    let load = Load {
-        flow: super::flow,
-        first: 0,
-        count,
-        group: GROUP,
-        rate: None,
-    };
+    let load = Load::of_first(count);
     for action in [Action::Create, Action::Update] {
         load.run(&lab.fw[0], action)?;
     }

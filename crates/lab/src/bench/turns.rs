@@ -18,8 +18,6 @@ use crate::wait;
 use crate::world::World;
 
 const FLOWS: u32 = 100_000;
-/// Requests in one `send`: more gain nothing.
-const GROUP: u32 = 64;
 /// A look through the whole table takes 30 s.
 const LOOKS: Duration = Duration::from_secs(35);
 /// How long a pair may take until the receiver has everything, at 10 µs a flow and some seconds.
@@ -45,13 +43,7 @@ pub fn turns(world: &World, plan: &Plan) -> Result<Table> {
         for fw in &lab.fw {
             fw.run("conntrack -F")?;
         }
-        let load = Load {
-            flow: super::flow,
-            first: 0,
-            count,
-            group: GROUP,
-            rate: None,
-        };
+        let load = Load::of_first(count);
         for action in [Action::Create, Action::Update] {
             load.run(&lab.fw[0], action)?;
         }
