@@ -2,6 +2,7 @@
 //! kernel, a bulk update, a resync, listings, a commit, looks through the table.
 
 use std::io::{Read, Write};
+use std::mem;
 use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use super::load::{Action, Load};
 use super::pair::{Pair, Place, established};
 use super::{FTFW, Figure, Goal, Plan, Table, alternate};
-use crate::daemon::{Mode, Settings};
+use crate::daemon::{Daemon, Mode, Settings};
 use crate::node::Node;
 use crate::topology::{Lab, Options};
 use crate::wait;
@@ -22,6 +23,9 @@ const FLOWS: u32 = 100_000;
 const LOOKS: Duration = Duration::from_secs(35);
 /// How long a pair may take until the receiver has everything, at 10 µs a flow and some seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_secs(1);
+/// Turns that took longer than 5 ms.
+const LONG: &str = "ftfw_turns_total{over=\"0.005\"}";
 const METRICS: &str = "Metrics {\nIPv4_address 127.0.0.1\nPort 9411\n}";
 
 const ENDS: [&str; 2] = ["sender", "receiver"];
@@ -48,10 +52,9 @@ pub fn turns(world: &World, plan: &Plan) -> Result<Table> {
             load.run(&lab.fw[0], action)?;
         }
         let pair = Pair::start_on_tables(world, &lab, program, &settings)?;
-        work(&pair, count)?;
+        let mut figures = work(&pair, &lab, count)?;
         let held = established(&lab, 1, count)?;
         ensure!(held == count, "{held} of {count} flows are committed");
-        let mut figures = Vec::new();
         for (end, fw) in ENDS.into_iter().zip(&lab.fw) {
             figures.extend(measured(end, &page(fw)?)?);
         }
@@ -60,8 +63,9 @@ pub fn turns(world: &World, plan: &Plan) -> Result<Table> {
     })
 }
 
-/// All that takes long, one after the other.
-fn work(pair: &Pair, count: u32) -> Result<()> {
+/// All that takes long, one after the other. How many turns of each end took longer than 5 ms
+/// meanwhile.
+fn work(pair: &Pair, lab: &Lab, count: u32) -> Result<Vec<Figure>> {
     let [sender, receiver] = &pair.daemons;
     let all_hold = || {
         let places = [Place::InternalCache, Place::ExternalCache];
@@ -69,45 +73,72 @@ fn work(pair: &Pair, count: u32) -> Result<()> {
             (places.iter()).all(|p| pair.held(*p).is_ok_and(|n| n >= u64::from(count)))
         })
     };
-    all_hold()?;
-    for list in [
-        ["flows", "internal", "-o", "json"],
-        ["flows", "kernel", "-o", "json"],
-    ] {
-        sender.own(&list)?;
+    let own = |daemon: &Daemon, table| daemon.own(&["flows", table, "-o", "json"]).map(drop);
+    let ask = |daemon: &Daemon, letter| daemon.ask(&[letter]).map(drop);
+    let looks = || {
+        thread::sleep(LOOKS);
+        Ok(())
+    };
+    let refilled = || {
+        receiver.ask(&["-f", "external"])?;
+        ask(receiver, "-n")?;
+        all_hold()
+    };
+    type Step<'a> = (&'static str, &'a dyn Fn() -> Result<()>);
+    let steps: [Step<'_>; 10] = [
+        ("start, first bulk update", &all_hold),
+        ("listing, internal", &|| own(sender, "internal")),
+        ("listing, kernel", &|| own(sender, "kernel")),
+        ("listing, external", &|| own(receiver, "external")),
+        ("listing, external, as the original's", &|| {
+            ask(receiver, "-e")
+        }),
+        ("bulk update", &|| ask(sender, "-B")),
+        ("resync", &|| ask(sender, "-R")),
+        ("looks through the table", &looks),
+        ("flush, and a bulk update into nothing", &refilled),
+        ("commit", &|| ask(receiver, "-c")),
+    ];
+    let mut figures = Vec::new();
+    let mut before = [0.0; 2];
+    for (name, step) in steps {
+        step()?;
+        // What it has begun goes on for a moment.
+        thread::sleep(SETTLE);
+        for ((end, fw), before) in ENDS.into_iter().zip(&lab.fw).zip(&mut before) {
+            let now = value(&page(fw)?, LONG)?;
+            let long = now - mem::replace(before, now);
+            figures.push(Figure::new(format!("{end}, long turns, {name}"), "", long));
+        }
     }
-    receiver.own(&["flows", "external", "-o", "json"])?;
-    receiver.ask(&["-e"])?;
-    sender.ask(&["-B"])?;
-    sender.ask(&["-R"])?;
-    thread::sleep(LOOKS);
-    receiver.ask(&["-f", "external"])?;
-    receiver.ask(&["-n"])?;
-    all_hold()?;
-    receiver.ask(&["-c"])?;
-    thread::sleep(LOOKS);
-    Ok(())
+    looks()?;
+    Ok(figures)
 }
 
 fn cpu(end: &str) -> String {
     format!("{end}, longest turn, CPU time")
 }
 
+/// A sample of a page of metrics.
+fn value(page: &str, name: &str) -> Result<f64> {
+    let line = page.lines().find_map(|line| line.strip_prefix(name));
+    let text = line.with_context(|| format!("no {name}"))?;
+    Ok(text.trim().parse()?)
+}
+
 /// The figures of one end, from its page of metrics.
 fn measured(end: &str, page: &str) -> Result<Vec<Figure>> {
-    let value = |name: &str| -> Result<f64> {
-        let line = page.lines().find_map(|line| line.strip_prefix(name));
-        let text = line.with_context(|| format!("no {name}"))?;
-        Ok(text.trim().parse()?)
+    let all = value(page, "ftfw_turns_total{over=\"0\"}")?;
+    let longest = |clock: &str| {
+        let name = format!("ftfw_turn_longest_seconds{{clock=\"{clock}\"}}");
+        Ok::<_, anyhow::Error>(value(page, &name)? * 1e3)
     };
-    let longer = |secs: &str| value(&format!("ftfw_turns_total{{over=\"{secs}\"}}"));
-    let longest = |clock: &str| value(&format!("ftfw_turn_longest_seconds{{clock=\"{clock}\"}}"));
-    let part = longer("0.005")? / longer("0")?;
+    let part = value(page, LONG)? / all * 100.0;
     Ok(vec![
-        Figure::new(cpu(end), "ms", longest("cpu")? * 1e3),
-        Figure::new(format!("{end}, longest turn"), "ms", longest("wall")? * 1e3),
-        Figure::new(format!("{end}, turns"), "", longer("0")?),
-        Figure::new(format!("{end}, turns longer than 5 ms"), "%", part * 100.0),
+        Figure::new(cpu(end), "ms", longest("cpu")?),
+        Figure::new(format!("{end}, longest turn"), "ms", longest("wall")?),
+        Figure::new(format!("{end}, turns"), "", all),
+        Figure::new(format!("{end}, turns longer than 5 ms"), "%", part),
     ])
 }
 
