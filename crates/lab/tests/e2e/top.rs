@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use lab::daemon::{Daemon, Mode, Settings};
@@ -96,14 +97,17 @@ fn until_told(pair: &Pair, rows: &Receiver<String>) -> Result<()> {
     // Only flows that begin from now on are accounted.
     pair.lab.fw[0].sysctl("net/netfilter/nf_conntrack_acct", "1")?;
     open.push(pair.connect(SERVER, 5)?);
-    while row["talkers"]["by"] != "bytes" {
+    // A reading may have begun while they were opened.
+    let client_flows = |row: &Value| {
+        let list = row["talkers"]["list"].as_array().into_iter().flatten();
+        let client = list.clone().find(|t| t["address"] == "192.168.0.3")?;
+        (client["bytes"].as_u64()? > 0).then(|| client["flows"].as_u64())?
+    };
+    let begun = Instant::now();
+    while row["talkers"]["by"] != "bytes" || client_flows(&row) < Some(25) {
+        ensure!(begun.elapsed() < SOON, "no client of 25 flows: {row}");
         row = next()?;
     }
-    let list = row["talkers"]["list"].as_array().into_iter().flatten();
-    let client = list.clone().find(|t| t["address"] == "192.168.0.3");
-    let client = client.with_context(|| format!("no client: {row}"))?;
-    ensure!(client["bytes"].as_u64() > Some(0), "{client}");
-    ensure!(client["flows"].as_u64() >= Some(25), "{client}");
     ensure!(
         row["peer"]["epoch"].is_u64() && row["verdict"].is_string(),
         "{row}"
@@ -165,7 +169,11 @@ fn in_terminal(daemon: &Daemon, typescript: &std::path::Path) -> Result<Child> {
     let words = std::iter::once(top.get_program()).chain(top.get_args());
     let words: Vec<_> = words.map(|w| w.to_string_lossy().into_owned()).collect();
     let size = "stty rows 24 cols 100";
-    let line = format!("{size}; {}; echo status $?; stty -a", words.join(" "));
+    // The status comes last: what waits for it may then read how the terminal is set.
+    let line = format!(
+        "{size}; {}; status=$?; stty -a; echo status $status",
+        words.join(" ")
+    );
     let mut script = Command::new("script");
     script
         .args(["--quiet", "--flush", "--command", &line])
