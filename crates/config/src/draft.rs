@@ -331,6 +331,7 @@ fn config() -> Config {
         scheduler: None,
         systemd: None,
         metrics: None,
+        sandbox: crate::Sandbox::default(),
         filter: flow::Filter::default(),
         filter_in_kernel: false,
         sync: None,

@@ -206,6 +206,38 @@ pub struct Metrics {
     pub interval: u32,
 }
 
+/// What the daemon gives up when it has started. The block is ours; the original does not know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// All capabilities but those that it needs to go on.
+    pub capabilities: bool,
+    /// The system calls that it has no use for.
+    pub system_calls: SystemCalls,
+    /// All files but those that the configuration names, and some of the system's.
+    pub files: bool,
+}
+
+impl Default for Sandbox {
+    fn default() -> Sandbox {
+        Sandbox {
+            capabilities: true,
+            system_calls: SystemCalls::Refuse,
+            files: true,
+        }
+    }
+}
+
+/// What becomes of a system call that the daemon has no use for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SystemCalls {
+    /// It is carried out.
+    All,
+    /// It fails (`EPERM`), and is logged.
+    Refuse,
+    /// It kills the daemon: for tests.
+    Kill,
+}
+
 /// A whole file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -242,6 +274,8 @@ pub struct Config {
     pub systemd: Option<bool>,
     /// Export metrics; `None` for the default, off.
     pub metrics: Option<Metrics>,
+    /// What the daemon gives up.
+    pub sandbox: Sandbox,
     /// Which flows are replicated.
     pub filter: Filter,
     /// Events are filtered in the kernel already.

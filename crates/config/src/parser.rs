@@ -256,6 +256,9 @@ impl Parser {
             Part::SwitchOr(effect, other) => match (as_switch(text), other) {
                 (Some(on), _) => effect(draft, on),
                 (None, Part::Names(_)) => return self.bad_value(token, part),
+                (None, Part::OneOf(section)) if find(text, *section).is_none() => {
+                    return self.bad_value(token, part);
+                }
                 (None, other) => return self.value(other, token, nodes),
             },
             Part::Path(max, effect) if is_path => {

@@ -9,6 +9,7 @@ pub(crate) enum Section {
     Unix,
     Scheduler,
     Metrics,
+    Sandbox,
     Filter,
     FilterAddress,
     FilterState,
@@ -38,6 +39,8 @@ pub(crate) enum Section {
     StateProtocol,
     /// After `Type` in a scheduler.
     SchedulerClass,
+    /// After `SystemCalls` in a sandbox.
+    SystemCallPolicy,
     /// After the name of a helper's `Type`.
     HelperLayer3,
     /// After the third layer of a helper's `Type`.
@@ -53,6 +56,7 @@ impl Section {
             Section::Unix => "General { UNIX }",
             Section::Scheduler => "General { Scheduler }",
             Section::Metrics => "General { Metrics }",
+            Section::Sandbox => "General { Sandbox }",
             Section::Filter => "General { Filter }",
             Section::FilterAddress => "General { Filter { Address } }",
             Section::FilterState => "General { Filter { State } }",
@@ -75,6 +79,7 @@ impl Section {
             | Section::Policy
             | Section::StateProtocol
             | Section::SchedulerClass
+            | Section::SystemCallPolicy
             | Section::HelperLayer3
             | Section::HelperLayer4 => return None,
         })

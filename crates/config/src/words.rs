@@ -12,7 +12,7 @@ use crate::meaning::Note::{Deprecated, Misplaced, Quiet, Warning};
 use crate::meaning::Part::{self, *};
 use crate::meaning::{Use, Word};
 use crate::section::Section::{self, *};
-use crate::{Facility, Mode, SchedulerType, Transport};
+use crate::{Facility, Mode, SchedulerType, SystemCalls, Transport};
 
 /// The word that `text` is in a section. The original's words are case-sensitive, but
 /// published files have some in another case, so these are understood.
@@ -61,8 +61,8 @@ const FTFW: &[Part] = &[Do(|d| d.mode(Mode::Ftfw)), Block(ModeFtfw)];
 const CLOSE: &[Part] = &[Do(|d| d.state(TcpState::CLOSE))];
 
 /// Every reserved word of the language (configuration reference, section 2), and
-/// ours: `ConntrackEvents`, `GatherEvents`, `AliveTrailer`, `Gate` with what stands in it, and `Metrics` with `File`
-/// and `Interval`.
+/// ours: `ConntrackEvents`, `GatherEvents`, `AliveTrailer`, `Gate` with what stands in it, `Metrics` with `File`
+/// and `Interval`, and `Sandbox` with what stands in it.
 #[rustfmt::skip]
 pub(crate) static WORDS: &[Word] = &[
     w("General", &[at(&[File], &[Block(General)])]),
@@ -130,6 +130,15 @@ pub(crate) static WORDS: &[Word] = &[
     w("Metrics", &[at(&[General], &[Do(Draft::begin_metrics), Block(Section::Metrics), Do(Draft::end_metrics)])]),
     w("File", &[at(&[Section::Metrics], &[Path(PATH_MAX, |d, p| d.metrics.file = Some(p))])]),
     w("Interval", &[at(&[Section::Metrics], &[Number(Draft::metrics_interval)])]),
+
+    w("Sandbox", &[at(&[General], &[Block(Section::Sandbox)])]),
+    w("Capabilities", &[at(&[Section::Sandbox], &[Switch(|d, on| d.config.sandbox.capabilities = on)])]),
+    w("SystemCalls", &[at(&[Section::Sandbox], &[SwitchOr(
+        |d, on| d.config.sandbox.system_calls = if on { SystemCalls::Refuse } else { SystemCalls::All },
+        &OneOf(SystemCallPolicy),
+    )])]),
+    w("Kill", &[at(&[SystemCallPolicy], &[Do(|d| d.config.sandbox.system_calls = SystemCalls::Kill)])]),
+    w("Files", &[at(&[Section::Sandbox], &[Switch(|d, on| d.config.sandbox.files = on)])]),
 
     w("Filter", &[at(&[General], &[
         // The last block decides for all.

@@ -1,18 +1,17 @@
 //! The gate: what the kernel drops while this firewall is a backup (`config::gate`).
 //!
-//! The table of nftables is loaded by `nft`. Its sets are filled and emptied over netlink.
+//! The table of nftables is loaded by `nft` (`nft`). Its sets are filled and emptied over netlink.
 //! Their elements expire, so a daemon that dies leaves no closed gate behind.
 //!
 //! The table can go at any time: `nft flush ruleset`, which is also what a restart of
 //! `nftables.service` does. `nft flush table` takes its rules and leaves the sets. So before
 //! each write its rules are counted, and if some are gone it is loaded again.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use config::Instance;
 use config::gate::{CHAIN, SETS, TABLE};
 use ctnetlink::{
@@ -21,12 +20,15 @@ use ctnetlink::{
 use flow::Prefix;
 use sys::netlink::{Netlink, RECEIVE_BYTES};
 
+use crate::nft::{Nft, Text};
+
 const REFUSED: &str = "the kernel does not take the sets of the gate";
 
 /// The table in the kernel.
 #[derive(Debug)]
 pub(crate) struct Gate {
     socket: Netlink,
+    nft: Nft,
     seq: u32,
     buffer: Vec<u8>,
     timeout: Duration,
@@ -40,9 +42,12 @@ impl Gate {
     /// # Errors
     /// `nft` is missing, or the kernel lacks what the rules need.
     pub(crate) fn load(timeout: Duration) -> Result<Gate> {
-        nft(&config::gate::rules()).context("can't load the rules of the gate")?;
+        let mut nft = Nft::start().context("can't start what runs nft")?;
+        nft.run(Text::Rules)
+            .context("can't load the rules of the gate")?;
         let mut gate = Gate {
             socket: Netlink::open(true).context("netlink socket for the gate")?,
+            nft,
             seq: 0,
             buffer: vec![0; RECEIVE_BYTES],
             timeout,
@@ -72,7 +77,9 @@ impl Gate {
             Err(e) => return Err(e).context(REFUSED),
         };
         if is_gone {
-            nft(&config::gate::rules()).context("can't load the rules of the gate again")?;
+            self.nft
+                .run(Text::Rules)
+                .context("can't load the rules of the gate again")?;
             self.write(&sets).context(REFUSED)?;
         }
         Ok(is_gone)
@@ -138,7 +145,7 @@ fn note_answer(answer: &mut Option<i32>, bytes: &[u8]) {
 impl Drop for Gate {
     fn drop(&mut self) {
         // What stays otherwise are rules without effect.
-        let _ = nft(&format!("delete table inet {TABLE}\n"));
+        let _ = self.nft.run(Text::Delete);
     }
 }
 
@@ -159,27 +166,6 @@ fn sets(closed: &[&Instance], all_forwarded: bool) -> Vec<SetOfNetworks<'static>
         networks: both[n / 2].iter().filter(family(n)).copied().collect(),
     };
     SETS.iter().enumerate().map(set).collect()
-}
-
-/// Gives `nft` a text.
-fn nft(text: &str) -> Result<()> {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("nft (Debian's package `nftables`)")?;
-    if let Some(mut input) = child.stdin.take() {
-        // If `nft` does not read, it says why.
-        let _ = input.write_all(text.as_bytes());
-    }
-    let output = child.wait_with_output().context("nft")?;
-    if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
-        bail!("nft: {}", words.lines().next().unwrap_or("failed"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

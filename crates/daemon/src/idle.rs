@@ -13,6 +13,7 @@ use sys::signal::{Signal, Signals};
 
 use crate::clients::{ClientId, Clients};
 use crate::log::Log;
+use crate::sandbox;
 use crate::service::Service;
 use crate::session::Asked;
 
@@ -46,6 +47,7 @@ pub(crate) fn run(
             log.limited(kind, (level, line));
         }
         log.report_left_out();
+        sandbox::report_refused(&mut log);
         while let Some(signal) = signals.next() {
             match signal {
                 Signal::Terminate => stopping = true,

@@ -10,7 +10,8 @@
 //!
 //! [`run()`] starts and ends it; `turn` is the loop, which waits and serves clients; `host` is
 //! what the core is driven with (`replica::driver`), the same way as in the simulator; `writer`
-//! has the only other lasting thread, which waits for the kernel and owns no state.
+//! has the only other lasting thread, which waits for the kernel and owns no state. `sandbox` is
+//! what all threads give up when everything is open.
 
 mod app;
 mod change;
@@ -32,10 +33,12 @@ mod links;
 mod listing;
 mod log;
 mod metrics;
+mod nft;
 mod pace;
 mod report;
 mod roles;
 mod run;
+mod sandbox;
 mod serve;
 mod service;
 mod session;
@@ -48,4 +51,5 @@ mod turns;
 mod wording;
 mod writer;
 
+pub use nft::{is_meant as is_to_run_nft, serve as run_nft};
 pub use run::{Ended, run};

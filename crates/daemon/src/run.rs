@@ -1,7 +1,7 @@
 //! Start and end of the daemon.
 //!
 //! Order of a start: log, lock, control socket, links, kernel sockets (events
-//! before the first dump), readiness. With `-d` the parent exits 0 only after all
+//! before the first dump), sandbox, readiness. With `-d` the parent exits 0 only after all
 //! of that has worked, so a client can connect as soon as it returns. If it has not, the
 //! child hands the reason to the parent, which prints it, and writes it to the log.
 
@@ -16,6 +16,7 @@ use config::{Config, SchedulerType};
 use ctnetlink::TcpOptions;
 use replica::Replica;
 use rustix::fs::Mode;
+use rustix::pipe::PipeFlags;
 use sys::netlink::Netlink;
 use sys::place::{self, OwnFile, Place};
 use sys::process::{Fork, RealTime};
@@ -33,6 +34,7 @@ use crate::links::Links;
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::pace::Pace;
+use crate::sandbox::{self, Files};
 use crate::service::Service;
 use crate::settings::{self, settings};
 use crate::statistics::StatisticsLog;
@@ -131,7 +133,8 @@ enum Split {
 }
 
 fn split() -> Result<Split> {
-    let (reader, writer) = rustix::pipe::pipe().context("pipe")?;
+    // Programs that the child starts must not hold it: its end is what the parent waits for.
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("pipe")?;
     match sys::process::fork().context("fork")? {
         Fork::Child => {
             drop(reader);
@@ -189,6 +192,8 @@ fn log_panics(config: &Config) {
 /// What must be undone at the end: it is, when this is dropped.
 struct Guards {
     events: EventsSetting,
+    /// What is left of the system's files.
+    files: Files,
     socket: Option<OwnFile>,
     _lock: OwnFile,
     /// Held locked as long as the daemon lives.
@@ -224,6 +229,7 @@ fn start(config: &Config, mut log: Log, background: bool) -> Result<(Started, Gu
     let signals = Signals::open().context("signals")?;
     let mut guards = Guards {
         events: EventsSetting::untouched(),
+        files: Files::default(),
         socket: None,
         _lock: lock,
         _lock_file: lock_file,
@@ -231,6 +237,7 @@ fn start(config: &Config, mut log: Log, background: bool) -> Result<(Started, Gu
     let started = match app {
         App::Idle => {
             let clients = open_control(config, &mut guards)?;
+            guards.files = sandbox::enter(config, &mut log);
             log.started("neither `Sync` nor `Stats` is configured: nothing to do");
             Started::Idle(Box::new(log), clients, signals)
         }
@@ -250,7 +257,7 @@ fn core(
     guards: &mut Guards,
 ) -> Result<Core> {
     let window_scale = matches!(app, App::Sync(sync) if sync.window_tracking);
-    let writer = Writer::start(TcpOptions { window_scale })?;
+    let mut writer = Writer::open(TcpOptions { window_scale })?;
     set_scheduler(config, &mut log);
     let clients = open_control(config, guards)?;
     let (mut links, settings, statistics) = match app {
@@ -299,6 +306,8 @@ fn core(
     let changes = Changes::new(gate, loaded.transpose()?);
     let metrics = config.metrics.as_ref();
     let metrics = metrics.map(|m| Metrics::open(m, &mut log)).transpose()?;
+    guards.files = sandbox::enter(config, &mut log);
+    writer.start()?;
     log.started("initialization completed");
     let mut host = Host::new(
         log,

@@ -1,9 +1,12 @@
 //! Settings of the kernel that the daemon reads or changes while it runs.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-const BASE: &str = "/proc/sys/net/netfilter/";
+/// Where they are.
+pub(crate) const BASE: &str = "/proc/sys/net/netfilter/";
 
 fn read(name: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("{BASE}{name}")).ok()?;
@@ -42,7 +45,8 @@ pub(crate) fn short_sweep() -> Duration {
 /// emits an event; at 1 every flow does.
 #[derive(Debug)]
 pub(crate) struct EventsSetting {
-    before: Option<u64>,
+    /// It stays open, because the daemon may not open it any more (`sandbox`).
+    changed: Option<(File, u64)>,
 }
 
 impl EventsSetting {
@@ -52,10 +56,12 @@ impl EventsSetting {
     pub(crate) fn all_flows() -> Result<EventsSetting, String> {
         let before = read(Self::NAME);
         if before == Some(1) {
-            return Ok(EventsSetting { before: None });
+            return Ok(EventsSetting::untouched());
         }
-        match fs::write(format!("{BASE}{}", Self::NAME), "1") {
-            Ok(()) => Ok(EventsSetting { before }),
+        match Self::set() {
+            Ok(file) => Ok(EventsSetting {
+                changed: before.map(|before| (file, before)),
+            }),
             Err(e) => Err(format!(
                 "{} stays {}: {e}; flows older than this daemon may stay silent: set it to 1",
                 Self::NAME,
@@ -64,16 +70,23 @@ impl EventsSetting {
         }
     }
 
+    fn set() -> io::Result<File> {
+        let path = format!("{BASE}{}", Self::NAME);
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.write_all_at(b"1", 0)?;
+        Ok(file)
+    }
+
     /// Leaves it alone.
     pub(crate) fn untouched() -> EventsSetting {
-        EventsSetting { before: None }
+        EventsSetting { changed: None }
     }
 }
 
 impl Drop for EventsSetting {
     fn drop(&mut self) {
-        if let Some(before) = self.before {
-            let _ = fs::write(format!("{BASE}{}", Self::NAME), before.to_string());
+        if let Some((file, before)) = &self.changed {
+            let _ = file.write_all_at(before.to_string().as_bytes(), 0);
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::fullness::Fullness;
 use crate::health::{self, Health, Theirs};
 use crate::host::{Cause, Host};
 use crate::limit::Kind;
+use crate::sandbox;
 use crate::service::Service;
 use crate::turns::Turns;
 
@@ -324,6 +325,7 @@ impl Loop<'_> {
             return;
         }
         self.health_at = now + health::PERIOD;
+        sandbox::report_refused(&mut self.host.log);
         let facts = self.facts_of_the_replica();
         self.health.sample(&facts);
         let Theirs::Asked(Some(asked)) = facts.theirs else {

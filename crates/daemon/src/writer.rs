@@ -47,11 +47,20 @@ pub(crate) struct Writer {
     under_way: usize,
     commit_port: u32,
     inject_port: u32,
+    /// Until it is started.
+    thread: Option<Ends>,
+}
+
+/// The thread's ends of the two queues.
+#[derive(Debug)]
+struct Ends {
+    requests: Receiver<Vec<KernelRequest>>,
+    results: Sender<Vec<KernelResult>>,
 }
 
 impl Writer {
-    /// Starts the thread.
-    pub(crate) fn start(tcp: TcpOptions) -> Result<Writer> {
+    /// Opens its sockets. [`Writer::start`] follows.
+    pub(crate) fn open(tcp: TcpOptions) -> Result<Writer> {
         let open = || exchange::open().context("netlink socket for requests");
         let commit = open()?;
         let inject = open()?;
@@ -59,19 +68,12 @@ impl Writer {
         let (to, requests) = sync_channel::<Vec<KernelRequest>>(BATCHES_MAX);
         let (results, from) = channel();
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let signal = wake.try_clone()?;
-        let conversation = Arc::new(Mutex::new(Conversation {
-            commit,
-            inject,
-            exchange: Exchange::new(tcp),
-        }));
-        let shared = Arc::clone(&conversation);
-        thread::Builder::new()
-            .name("kernel-writer".to_owned())
-            .spawn(move || work(&requests, &results, &signal, &shared))
-            .context("start the kernel writer")?;
         Ok(Writer {
-            conversation,
+            conversation: Arc::new(Mutex::new(Conversation {
+                commit,
+                inject,
+                exchange: Exchange::new(tcp),
+            })),
             slow_until: None,
             to,
             from,
@@ -79,7 +81,22 @@ impl Writer {
             under_way: 0,
             commit_port,
             inject_port,
+            thread: Some(Ends { requests, results }),
         })
+    }
+
+    /// Starts the thread. It inherits what the calling thread has given up (`sandbox`).
+    pub(crate) fn start(&mut self) -> Result<()> {
+        let Some(Ends { requests, results }) = self.thread.take() else {
+            return Ok(());
+        };
+        let signal = self.wake.try_clone()?;
+        let shared = Arc::clone(&self.conversation);
+        thread::Builder::new()
+            .name("kernel-writer".to_owned())
+            .spawn(move || work(&requests, &results, &signal, &shared))
+            .context("start the kernel writer")?;
+        Ok(())
     }
 
     /// Port ids of the two sockets: commit and flush, inject.

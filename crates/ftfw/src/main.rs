@@ -12,6 +12,15 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args_os()
         .map(|a| a.to_string_lossy().into_owned())
         .collect();
+    if daemon::is_to_run_nft(&arguments) {
+        return match daemon::run_nft() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                print::error(format_args!("ftfw: {e:#}"));
+                ExitCode::FAILURE
+            }
+        };
+    }
     let name = arguments.first().map(Path::new).and_then(Path::file_name);
     let (outcome, name) = if name.is_some_and(|n| n == "conntrackd") {
         (compat::run(&arguments[1..]), "conntrackd")

@@ -10,6 +10,7 @@ pub mod netlink;
 pub mod netns;
 pub mod place;
 pub mod process;
+pub mod refused;
 pub mod signal;
 pub mod tcp;
 pub mod time;

@@ -34,7 +34,8 @@ pub enum RealTime {
     Fifo,
 }
 
-/// Puts the calling thread into a real-time class. Priority 1 to 99.
+/// Puts the calling thread into a real-time class, and none of the threads and processes that
+/// it starts. Priority 1 to 99.
 ///
 /// # Errors
 /// `EPERM` without `CAP_SYS_NICE`; `EINVAL` for another priority.
@@ -46,6 +47,7 @@ pub fn set_real_time(class: RealTime, priority: i32) -> io::Result<()> {
     let parameter = libc::sched_param {
         sched_priority: priority,
     };
+    let policy = policy | libc::SCHED_RESET_ON_FORK;
     // SAFETY: the pointer is to a live structure; 0 names the calling thread.
     let rc = unsafe { libc::sched_setscheduler(0, policy, &raw const parameter) };
     if rc == 0 {

@@ -181,6 +181,10 @@ fn sections() -> Vec<Section> {
         next += 1;
         for what in WORDS.iter().filter_map(|w| w.use_in(section)) {
             for part in what.parts {
+                let part = match part {
+                    Part::SwitchOr(_, other) => *other,
+                    part => part,
+                };
                 if let Part::Block(s) | Part::OneOf(s) | Part::MaybeOneOf(s) = part
                     && !found.contains(s)
                 {

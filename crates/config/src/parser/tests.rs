@@ -4,7 +4,7 @@ use flow::{Policy, TcpState};
 
 use super::*;
 use crate::words::WORDS;
-use crate::{Diagnostic, Facility, Mode, Severity, render};
+use crate::{Diagnostic, Facility, Mode, Severity, SystemCalls, render};
 
 const GOOD: &str = "
 General {
@@ -333,6 +333,41 @@ fn metrics_are_off_unless_they_have_a_place() {
     let idle = parse("General { Metrics { File /run/x.prom } }");
     assert_eq!(idle.warnings, 1);
     assert_eq!(idle.config.unwrap().metrics, None);
+}
+
+#[test]
+fn each_part_of_the_sandbox_is_switched_by_name() {
+    let sandbox = |text: &str| {
+        let parsed = parse(&format!("General {{ Sandbox {{ {text} }} }}"));
+        parsed.config.map(|c| c.sandbox).ok_or(parsed.diagnostics)
+    };
+    let all = crate::Sandbox::default();
+    assert_eq!(sandbox(""), Ok(all));
+    let capabilities = false;
+    let wanted = crate::Sandbox {
+        capabilities,
+        ..all
+    };
+    assert_eq!(sandbox("Capabilities off"), Ok(wanted));
+    let files = false;
+    assert_eq!(sandbox("Files off"), Ok(crate::Sandbox { files, ..all }));
+    for (word, system_calls) in [
+        ("on", SystemCalls::Refuse),
+        ("off", SystemCalls::All),
+        ("Kill", SystemCalls::Kill),
+        ("kill", SystemCalls::Kill),
+    ] {
+        let wanted = crate::Sandbox {
+            system_calls,
+            ..all
+        };
+        assert_eq!(sandbox(&format!("SystemCalls {word}")), Ok(wanted));
+    }
+    let bad = sandbox("SystemCalls some").unwrap_err();
+    assert_eq!(
+        bad[0].help.as_deref(),
+        Some("accepted: on, yes, off, no, Kill")
+    );
 }
 
 #[test]

@@ -160,6 +160,7 @@ fn start(name: &str) -> Result<(), Failed> {
 }
 
 fn inside() -> ExitCode {
+    lab::daemon::kill_by_system_calls();
     let name = env::args().nth(1).unwrap_or_default();
     let scenario = scenarios().into_iter().find(|(n, _)| *n == name);
     let outcome = match (scenario, mixed::find(&name)) {

@@ -1,7 +1,8 @@
 //! Goal: the service manager is told all that it can use. Method: a socket of ours in the place
 //! of systemd's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     }),
     ("service/nothing_is_told_with_systemd_off", not_told),
     ("service/system_calls_are_those_of_the_unit", system_calls),
+    ("service/the_sandbox_keeps_what_is_needed", |w| {
+        sandbox(w, true)
+    }),
+    ("service/the_sandbox_is_off_by_name", |w| sandbox(w, false)),
 ];
 
 /// The unit of the package.
@@ -129,6 +134,113 @@ fn not_told(world: &World) -> Result<()> {
     let control = world.dir().join(lab.fw[0].name()).join("control");
     ensure!(control.exists(), "the daemon runs");
     Ok(())
+}
+
+/// Goal: after its start the daemon, in each of its threads, has what it needs and no more, unless
+/// that is switched off; and says so. Method: what the kernel tells of its threads. Another
+/// folder takes the place of the log's: a log there is opened without Landlock alone.
+fn sandbox(world: &World, is_on: bool) -> Result<()> {
+    let lab = Lab::build(Options::default())?;
+    let [logs, elsewhere] = ["logs", "elsewhere"].map(|name| world.dir().join(name));
+    fs::create_dir(&logs)?;
+    fs::create_dir(&elsewhere)?;
+    let off = "Sandbox {\nCapabilities off\nFiles off\nSystemCalls off\n}";
+    let settings = Settings {
+        general_lines: format!(
+            "LogFile {}/log\n{}",
+            logs.display(),
+            if is_on { "" } else { off }
+        ),
+        sync_lines: "Gate {\nIPv4_address 192.168.0.100\n}".into(),
+        ..Settings::new(Mode::Ftfw)
+    };
+    let (manager, daemon) = Manager::start(world, &lab, &settings)?;
+    manager.wait("READY=1")?;
+    let pid = daemon.0.id();
+    let before = thread_status("self")?;
+    let wanted = |key: &str| -> String {
+        let with = match key {
+            "CapInh" | "CapAmb" => "0000000000000000",
+            "NoNewPrivs" => "1",
+            "Seccomp" => "2",
+            // CAP_NET_ADMIN.
+            _ => "0000000000001000",
+        };
+        match is_on {
+            true => with.to_owned(),
+            false => before.get(key).cloned().unwrap_or_default(),
+        }
+    };
+    let mut threads = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let thread = thread?.file_name();
+        let status = thread_status(&format!("{pid}/task/{}", thread.display()))?;
+        for key in [
+            "CapInh",
+            "CapPrm",
+            "CapEff",
+            "CapBnd",
+            "CapAmb",
+            "NoNewPrivs",
+            "Seccomp",
+        ] {
+            let found = status.get(key).context(key)?;
+            ensure!(*found == wanted(key), "{key} of a thread: {found}");
+        }
+        threads += 1;
+    }
+    ensure!(threads >= 2, "{threads} threads");
+    let log = fs::read_to_string(logs.join("log"))?;
+    let lines = match is_on {
+        true => [
+            "sandbox: CAP_NET_ADMIN alone",
+            "sandbox: files are written in ",
+            " system calls, any other is refused",
+        ],
+        false => [
+            "sandbox: `Capabilities off`, as configured",
+            "sandbox: `Files off`, as configured",
+            "sandbox: `SystemCalls off`, as configured",
+        ],
+    };
+    for line in lines {
+        ensure!(log.contains(line), "no `{line}` in {log}");
+    }
+    // The gate is loaded again by the process that runs nft.
+    lab.fw[0].run("nft delete table inet ftfw_gate")?;
+    let config = world.dir().join(lab.fw[0].name()).join("conf");
+    let mut backup = lab.fw[0].command(&Daemon::program()?);
+    let done = backup.arg("-C").arg(config).arg("backup");
+    ensure!(done.output()?.status.success());
+    lab.fw[0].run("nft list table inet ftfw_gate")?;
+    fs::rename(&logs, world.dir().join("logs.old"))?;
+    std::os::unix::fs::symlink(&elsewhere, &logs)?;
+    let pid = Pid::from_raw(pid.cast_signed()).context("a pid")?;
+    kill_process(pid, Signal::HUP)?;
+    manager.wait("RELOADING=1")?;
+    manager.wait("READY=1")?;
+    ensure!(elsewhere.join("log").exists() != is_on);
+    kill_process(pid, Signal::TERM)?;
+    manager.wait("STOPPING=1")?;
+    let mut daemon = daemon;
+    ensure!(daemon.0.wait()?.success());
+    let gone = lab.fw[0].run("nft list table inet ftfw_gate");
+    ensure!(gone.is_err(), "the table of the gate is left behind");
+    let log = fs::read_to_string(world.dir().join("logs.old/log"))?;
+    let refused = "cannot be opened again: Permission denied";
+    ensure!(log.contains(refused) == is_on, "{log}");
+    ensure!(!log.contains("was refused"), "{log}");
+    Ok(())
+}
+
+/// The lines of a thread's `status` in /proc.
+fn thread_status(of: &str) -> Result<BTreeMap<String, String>> {
+    let text = fs::read_to_string(format!("/proc/{of}/status"))?;
+    let pair = |line: &str| {
+        let (key, value) = line.split_once(':')?;
+        Some((key.to_owned(), value.trim().to_owned()))
+    };
+    Ok(text.lines().filter_map(pair).collect())
 }
 
 /// Goal: the unit's `SystemCallFilter` refuses nothing that the daemon needs. Method: strace lists

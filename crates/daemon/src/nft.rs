@@ -1,0 +1,172 @@
+//! `nft`, run by a process of its own that knows two texts.
+//!
+//! A daemon in its sandbox starts no program. This process is started before; it is asked
+//! for a text by a byte, gives it to `nft`, and answers with a line. It ends with the daemon,
+//! whose end of the socket is then closed.
+
+use std::env;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use config::gate::TABLE;
+use sys::signal::Signals;
+
+/// The only argument of the process.
+const ARGUMENT: &str = "run-nft";
+const DONE: &str = "done";
+
+/// What `nft` is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Text {
+    /// The table of the gate, in place of what there is.
+    Rules,
+    /// The end of this table.
+    Delete,
+}
+
+impl Text {
+    const ALL: [Text; 2] = [Text::Rules, Text::Delete];
+
+    fn to_byte(self) -> u8 {
+        match self {
+            Text::Rules => b'r',
+            Text::Delete => b'd',
+        }
+    }
+
+    fn from_byte(byte: u8) -> Option<Text> {
+        Text::ALL.into_iter().find(|text| text.to_byte() == byte)
+    }
+
+    fn text(self) -> String {
+        match self {
+            Text::Rules => config::gate::rules(),
+            Text::Delete => format!("delete table inet {TABLE}\n"),
+        }
+    }
+}
+
+/// The daemon's end.
+#[derive(Debug)]
+pub(crate) struct Nft {
+    process: Child,
+    socket: Option<BufReader<UnixStream>>,
+}
+
+impl Nft {
+    /// Starts the process: this program again.
+    pub(crate) fn start() -> Result<Nft> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let process = Command::new("/proc/self/exe")
+            .arg0("ftfw")
+            .arg(ARGUMENT)
+            .current_dir("/")
+            // What a terminal sends to the daemon is not for it.
+            .process_group(0)
+            .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Nft {
+            process,
+            socket: Some(BufReader::new(ours)),
+        })
+    }
+
+    /// Has `nft` read a text.
+    ///
+    /// # Errors
+    /// What `nft` says, or why it cannot be run.
+    pub(crate) fn run(&mut self, text: Text) -> Result<()> {
+        let socket = self.socket.as_mut().context("it has ended")?;
+        socket.get_mut().write_all(&[text.to_byte()])?;
+        let mut answer = String::new();
+        socket.read_line(&mut answer)?;
+        match answer.trim_end() {
+            DONE => Ok(()),
+            "" => bail!("the process that runs nft has ended: start the daemon again"),
+            why => bail!("{why}"),
+        }
+    }
+}
+
+impl Drop for Nft {
+    fn drop(&mut self) {
+        // It ends when nobody can ask it any more.
+        self.socket = None;
+        let _ = self.process.wait();
+    }
+}
+
+/// True if this process is to run `nft` for a daemon: it was started by [`crate::run()`].
+pub fn is_meant(arguments: &[String]) -> bool {
+    matches!(arguments, [_, argument] if argument == ARGUMENT)
+}
+
+/// Runs `nft` for the daemon that has started this process, until that ends.
+///
+/// # Errors
+/// Standard input is no socket of such a daemon.
+pub fn serve() -> Result<()> {
+    let socket = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
+    let mut socket = UnixStream::from(socket);
+    ensure!(
+        socket.peer_addr().is_ok(),
+        "`{ARGUMENT}` is what the daemon calls"
+    );
+    // A service manager may tell all processes to end: the daemon has the table deleted first.
+    let _signals = Signals::open()?;
+    // What the daemon was told in its environment is not for `nft`.
+    let path = env::var_os("PATH");
+    let mut byte = [0];
+    while socket.read(&mut byte)? > 0 {
+        let answer = match Text::from_byte(byte[0]) {
+            Some(text) => run(&text.text(), path.as_deref()),
+            None => Err(anyhow::anyhow!("no such text")),
+        };
+        let answer = answer.map_or_else(|e| format!("{e:#}"), |()| DONE.to_owned());
+        writeln!(socket, "{answer}")?;
+    }
+    Ok(())
+}
+
+/// Gives `nft` a text.
+fn run(text: &str, path: Option<&std::ffi::OsStr>) -> Result<()> {
+    let mut command = Command::new("nft");
+    command.args(["-f", "-"]).env_clear();
+    if let Some(path) = path {
+        command.env("PATH", path);
+    }
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("nft (Debian's package `nftables`)")?;
+    if let Some(mut input) = child.stdin.take() {
+        // If `nft` does not read, it says why.
+        let _ = input.write_all(text.as_bytes());
+    }
+    let output = child.wait_with_output().context("nft")?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        bail!("nft: {}", words.lines().next().unwrap_or("failed"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_text_has_a_byte() {
+        for text in Text::ALL {
+            assert_eq!(Text::from_byte(text.to_byte()), Some(text));
+        }
+        assert_eq!(Text::from_byte(b'x'), None);
+    }
+}
