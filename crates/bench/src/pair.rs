@@ -57,6 +57,7 @@ pub fn settings(limit: usize, epoch: u32) -> Settings {
         first_link: 0,
         sweep_short: Duration::from_secs(5),
         sweep_full: Duration::from_secs(15),
+        sweep_leisurely: Duration::from_secs(15),
         first_seq: Seq(epoch),
         epoch: Epoch(epoch),
         table: TableId(epoch),

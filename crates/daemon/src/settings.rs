@@ -62,6 +62,7 @@ pub(crate) fn settings(config: &Config, sync: &Sync, links: Vec<LinkSettings>) -
         links,
         sweep_short: sysctl::short_sweep(),
         sweep_full: poll.unwrap_or(SWEEP_FULL),
+        sweep_leisurely: sysctl::leisurely_sweep().max(SWEEP_FULL),
         // The original's choice: a restart then nearly always goes forward.
         first_seq: Seq(unix.map_or(1, |d| d.as_secs() as u32)),
         // The key of a hash is the system's randomness.

@@ -132,6 +132,7 @@ fn settings(mode: Mode, kinds: u8, n: u32) -> Settings {
         first_link: 0,
         sweep_short: Duration::from_secs(1),
         sweep_full: Duration::from_secs(2),
+        sweep_leisurely: Duration::from_secs(2),
         first_seq: Seq(u32::MAX - 9),
         epoch: Epoch(n),
         table: TableId(n),

@@ -23,7 +23,7 @@ const SHORT_LIVED: [(bool, Proto); 6] = [
     (true, Proto::GRE),
 ];
 
-/// A look at the whole table costs 3 to 5 µs a flow. With this much time a flow between two
+/// A look at the whole table costs 3 to 5 µs a flow, beside what `leisurely` is about. With this much time a flow between two
 /// they take one percent of a core.
 const URGENT_PER_FLOW: Duration = Duration::from_micros(500);
 /// The same if nothing is urgent: half a thousandth of a core.
@@ -36,6 +36,7 @@ const DOUBLED_MAX: u32 = 16;
 pub(crate) struct Rounds {
     short: Duration,
     full: Duration,
+    leisurely: Duration,
     /// When flows of these protocols need a look; `None` if there are none.
     short_lived: [Option<Instant>; SHORT_LIVED.len()],
     /// The same for the others, for which the whole table is looked at.
@@ -54,11 +55,13 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    /// `short` and `full`: the least time between two looks at a part, and at the whole.
-    pub(crate) fn new(short: Duration, full: Duration) -> Rounds {
+    /// `short` and `full`: the least time between two looks at a part, and at the whole;
+    /// `leisurely`: at the whole, if nothing is urgent.
+    pub(crate) fn new(short: Duration, full: Duration, leisurely: Duration) -> Rounds {
         Rounds {
             short,
             full,
+            leisurely,
             short_lived: [Some(Instant::START + short); SHORT_LIVED.len()],
             others: None,
             looked: Instant::START,
@@ -140,14 +143,14 @@ impl Rounds {
 
     fn whole_due(&self) -> Instant {
         let flows = u32::try_from(self.held.max(self.table)).unwrap_or(u32::MAX);
-        let at_least = |per_flow: Duration| self.full.max(per_flow.saturating_mul(flows));
-        let urgent = at_least(URGENT_PER_FLOW);
+        let urgent = self.full.max(URGENT_PER_FLOW.saturating_mul(flows));
+        let leisurely = self.leisurely.max(LEISURELY_PER_FLOW.saturating_mul(flows));
         let earliest = self.looked + urgent;
         if !self.has_events {
             return earliest;
         }
         let doubled = urgent.saturating_mul(1 << self.fruitless.min(DOUBLED_MAX));
-        let latest = self.looked + doubled.min(at_least(LEISURELY_PER_FLOW));
+        let latest = self.looked + doubled.min(leisurely);
         let due = self.others.map_or(latest, |due| due.min(latest));
         due.max(earliest)
     }

@@ -61,6 +61,8 @@ pub struct Settings {
     pub sweep_short: Duration,
     /// Shortest interval of sweeps over the whole table; with many flows it grows.
     pub sweep_full: Duration,
+    /// The same while nothing is urgent: a look also costs what the kernel's hash table is long.
+    pub sweep_leisurely: Duration,
     /// Sequence number of the first message. The original takes the Unix time.
     pub first_seq: Seq,
     /// This life of the replica: a random number.

@@ -108,7 +108,11 @@ impl Sweeps {
                 scope: DumpScope::All,
             });
         }
-        let mut rounds = Rounds::new(settings.sweep_short, settings.sweep_full);
+        let mut rounds = Rounds::new(
+            settings.sweep_short,
+            settings.sweep_full,
+            settings.sweep_leisurely,
+        );
         if !settings.internal_cache {
             // Nothing can be compared; all is sent again.
             rounds.expect_no_events();

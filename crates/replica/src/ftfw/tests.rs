@@ -26,6 +26,7 @@ fn settings() -> Settings {
         first_link: 0,
         sweep_short: Duration::from_secs(5),
         sweep_full: Duration::from_secs(15),
+        sweep_leisurely: Duration::from_secs(15),
         first_seq: Seq(1),
         epoch: wire::Epoch(1),
         table: wire::TableId(1),

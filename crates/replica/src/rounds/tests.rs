@@ -24,9 +24,14 @@ fn flow(proto: Proto, timeout: u32) -> Flow {
     flow
 }
 
+fn new_rounds() -> Rounds {
+    let [short, full, leisurely] = [5, 15, 80].map(Duration::from_secs);
+    Rounds::new(short, full, leisurely)
+}
+
 /// After a first dump of so many flows.
 fn rounds(flows: usize) -> Rounds {
-    let mut rounds = Rounds::new(Duration::from_secs(5), Duration::from_secs(15));
+    let mut rounds = new_rounds();
     rounds.begin_whole(at(0));
     rounds.dumped(at(0), flows);
     if flows == 0 {
@@ -70,7 +75,7 @@ fn a_protocol_is_looked_at_within_a_quarter_of_its_timeout_and_no_more_often_tha
 
 #[test]
 fn without_a_first_dump_every_protocol_is_looked_at() {
-    let mut rounds = Rounds::new(Duration::from_secs(5), Duration::from_secs(15));
+    let mut rounds = new_rounds();
     assert_eq!(rounds.take_due(at(4), 0), []);
     assert_eq!(rounds.take_due(at(5), 0), SHORT_LIVED.map(|p| scope_of(&p)));
     assert_eq!(rounds.take_due(at(6), 0), []);
@@ -97,8 +102,8 @@ fn a_failed_look_is_repeated() {
 }
 
 #[test]
-fn a_small_table_is_looked_at_every_time() {
-    assert_eq!(looks(&mut rounds(100), 100, 3), [15, 30, 45]);
+fn a_small_table_in_which_nothing_is_found_is_looked_at_as_its_buckets_allow() {
+    assert_eq!(looks(&mut rounds(100), 100, 5), [15, 45, 105, 185, 265]);
 }
 
 #[test]

@@ -36,6 +36,7 @@ pub(crate) fn settings() -> Settings {
         first_link: 0,
         sweep_short: Duration::from_secs(5),
         sweep_full: Duration::from_secs(15),
+        sweep_leisurely: Duration::from_secs(15),
         first_seq: Seq(u32::MAX - 3),
         epoch: Epoch(1),
         table: TableId(1),

@@ -189,6 +189,7 @@ impl Core {
             first_link: 0,
             sweep_short: Duration::from_secs(2),
             sweep_full: Duration::from_secs(4),
+            sweep_leisurely: Duration::from_secs(4),
             first_seq,
             epoch: Epoch((plan.seed as u32) << 8 | (n as u32) << 6 | run),
             table: TableId(kernel.table_id),
