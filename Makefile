@@ -1,7 +1,7 @@
 # ftfw. `make demo` and `make test` install what is missing (as root, saying what)
 # and remove everything that a run made.
 
-.PHONY: all check test test-full demo bench scale simulate fuzz evaluation manual book deb test-package msrv clean
+.PHONY: all check test test-full demo bench scale simulate fuzz evaluation manual book deb test-package msrv advisories clean
 
 # none: no daemon, the control experiment; conntrackd: Debian's; ftfw: ours.
 DAEMON ?= all
@@ -18,6 +18,12 @@ check:
 	scripts/need cargo-deny
 	cargo fetch --locked
 	cargo deny --offline check licenses bans sources
+	scripts/advisories
+
+# Known defects of packages, where a data base is at hand; else it is skipped, and says so.
+advisories:
+	scripts/need cargo-deny
+	scripts/advisories
 
 # With the oldest compiler that Cargo.toml declares.
 msrv:

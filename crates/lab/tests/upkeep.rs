@@ -1,6 +1,6 @@
 //! Pages of the book that list what is in the sources list all of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -84,6 +84,40 @@ fn uses_are_counted_and_words_are_not() {
     ] {
         assert_eq!(uses(&text.replace("KEYWORD", KEYWORD)), count, "{text}");
     }
+}
+
+/// Goal: the licence of every package is known. Method: packages and versions in the tables of
+/// docs/upkeep.md are those of Cargo.lock; a version has one licence.
+#[test]
+fn every_package_is_listed_with_its_licence() {
+    let page = fs::read_to_string(root().join("docs/upkeep.md")).unwrap();
+    let (_, tables) = page.split_once("## The packages").unwrap();
+    let mut listed = BTreeSet::new();
+    for [name, version, licence] in rows(tables) {
+        assert!(!licence.is_empty(), "{name}: no licence");
+        let package = format!("{} {version}", name.trim_matches('`'));
+        assert!(listed.insert(package), "{name} {version} is there twice");
+    }
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    let locked: BTreeSet<String> = lock
+        .split("[[package]]")
+        .filter_map(locked_package)
+        .collect();
+    let differ: Vec<&String> = listed.symmetric_difference(&locked).collect();
+    assert!(
+        differ.is_empty() && locked.len() > 50,
+        "only in one of docs/upkeep.md and Cargo.lock: {differ:?}; scripts/licences writes the page"
+    );
+}
+
+/// Name and version of a package that comes from a registry.
+fn locked_package(entry: &str) -> Option<String> {
+    let value = |key: &str| {
+        let line = entry.lines().find(|line| line.starts_with(key))?;
+        line.split('"').nth(1)
+    };
+    value("source = ")?;
+    Some(format!("{} {}", value("name = ")?, value("version = ")?))
 }
 
 /// The rows of the tables of a page that have so many cells, without the heads.
