@@ -1,7 +1,7 @@
 # ftfw. `make demo` and `make test` install what is missing (as root, saying what)
 # and remove everything that a run made.
 
-.PHONY: all check test test-full demo bench scale simulate fuzz evaluation manual book deb test-package msrv advisories clean
+.PHONY: all check test test-full demo bench scale simulate fuzz evaluation manual book deb test-package msrv advisories reproducible clean
 
 # none: no daemon, the control experiment; conntrackd: Debian's; ftfw: ours.
 DAEMON ?= all
@@ -19,6 +19,10 @@ check:
 	cargo fetch --locked
 	cargo deny --offline check licenses bans sources
 	scripts/advisories
+
+# Two builds of the release have the same bytes. CARGO_BUILD_JOBS=1 leaves processors to others.
+reproducible:
+	scripts/reproducible
 
 # Known defects of packages, where a data base is at hand; else it is skipped, and says so.
 advisories:
