@@ -373,6 +373,14 @@ impl Health {
             is_in_bulk,
         } = theirs;
         let lost = self.lacking.least(flows - held);
+        if lost == 0 && facts.full[1] && !facts.is_lost {
+            // Counts say nothing then: what fills it may be flows that the peer does not have,
+            // announced by somebody in its name.
+            return not(format!(
+                "the external cache is full: new flows of the peer are not kept, and which of its \
+                 {flows} flows are missing is not known"
+            ));
+        }
         let kept = flows - lost;
         let with_counts = |readiness| Readiness {
             lost: Some(lost as u64),
@@ -657,6 +665,25 @@ mod tests {
         let verdict = health.verdict(&full);
         assert_eq!(verdict.ready.verdict, "not");
         assert!(verdict.ready.reason.contains("full"));
+    }
+
+    /// Goal: flows that somebody else has announced in the peer's name do not stand for its own.
+    #[test]
+    fn a_full_cache_is_not_ready_though_the_counts_agree() {
+        let full = Facts {
+            full: [false, true],
+            ..facts()
+        };
+        let verdict = Health::default().verdict(&full);
+        assert_eq!((verdict.ready.verdict, verdict.ready.lost), ("not", None));
+        assert!(!verdict.is_safe, "{:?}", verdict.ready);
+        // It may have died: otherwise nobody takes over.
+        let lost = Facts {
+            is_lost: true,
+            silence: Some(Duration::from_secs(6)),
+            ..full
+        };
+        assert!(Health::default().verdict(&lost).ready.is_ready);
     }
 
     #[test]

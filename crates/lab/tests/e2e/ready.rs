@@ -127,15 +127,17 @@ fn full(world: &World) -> Result<()> {
     let (_fw1, fw2) = (fw1.context("FW1")?, fw2.context("FW2")?);
     datagrams::create(&lab.fw[0], world.dir(), 1000)?;
     let mut line = String::new();
+    // It is not ready at once; how many are missing is known after some seconds.
     wait::until("FW2 is full", SOON, || {
         line = ready(&fw2, &[]).map_or_else(|e| e.to_string(), |r| r.1);
-        line.contains("full")
+        line.starts_with("not: the external cache is full")
     })
     .with_context(|| line.clone())?;
-    ensure!(
-        line.starts_with("not: ") && line.contains("400 of 1000"),
-        "{line}"
-    );
+    wait::until("what is missing is counted", SOON * 2, || {
+        line = ready(&fw2, &[]).map_or_else(|e| e.to_string(), |r| r.1);
+        line.starts_with("not: ") && line.contains("400 of 1000")
+    })
+    .with_context(|| line.clone())?;
     let (code, text) = status(&fw2)?;
     ensure!(code == 4 && text.contains("HashLimit"), "{text}");
     Ok(())
