@@ -400,7 +400,10 @@ fn measure(world: &World, what: Measure, plan: &Plan) -> Result<()> {
 
 /// Whether it puts its flows into a kernel's table.
 fn fills_kernel(what: Measure) -> bool {
-    !matches!(what, Measure::Memory | Measure::Memory6 | Measure::Listing)
+    !matches!(
+        what,
+        Measure::Memory | Measure::Memory6 | Measure::Listing | Measure::Hostile
+    )
 }
 
 /// Measurements each of whose runs has namespaces of its own.

@@ -1,20 +1,21 @@
 //! Flows with source NAT that no traffic made, as IPv4 and IPv6, and a synthetic peer that sends
 //! them to FW2's daemon as a primary would.
 
-use std::net::UdpSocket;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use flow::{Addrs, Flow, L4, Proto, ProtoInfo, Status, TcpInfo, TcpState, Tuple};
-use wire::v1::{Batch, Flags, FlowOptions, encode_flow};
-use wire::{Seq, StateKind};
+use wire::Seq;
 
 use super::{Program, external_flows};
 use crate::daemon::{Daemon, Mode, Settings};
+use crate::hostile;
 use crate::topology::Lab;
 use crate::wait;
 use crate::world::World;
+
+/// Between two datagrams to a peer: six in a millisecond.
+const PAUSE: Duration = Duration::from_micros(167);
 
 /// Which family the flows of a measurement have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,36 +86,12 @@ pub fn flow(n: u32) -> Flow {
 
 /// Sends `count` flows to FW2, slowly enough that its receive buffer holds them.
 fn send_flows(lab: &Lab, count: u32, family: Family) -> Result<()> {
-    let socket = lab.fw[0].inside(|| UdpSocket::bind("10.77.9.1:0"))??;
-    let to = "10.77.9.2:3780";
-    let options = FlowOptions {
-        timeout: true,
-        window_scale: false,
+    let flow = move |n| match family {
+        Family::V4 => flow(n),
+        Family::V6 => flow6(n),
     };
-    let mut batch = Batch::new(1500, 28);
-    let (mut seq, mut datagrams) = (Seq(1), 0u32);
-    for n in 0..count {
-        let flow = match family {
-            Family::V4 => flow(n),
-            Family::V6 => flow6(n),
-        };
-        let push = |batch: &mut Batch| {
-            batch.push(|out| {
-                encode_flow(out, StateKind::New, Flags::NONE, seq, &flow, options);
-            })
-        };
-        if !push(&mut batch) {
-            socket.send_to(batch.bytes(), to)?;
-            datagrams += 1;
-            if datagrams.is_multiple_of(6) {
-                thread::sleep(Duration::from_millis(1));
-            }
-            batch.clear();
-            push(&mut batch);
-        }
-        seq = seq.next();
-    }
-    socket.send_to(batch.bytes(), to)?;
+    let datagrams = hostile::batches(Seq(1), (0..count).map(flow));
+    hostile::send(lab, 0, datagrams, PAUSE)?;
     Ok(())
 }
 

@@ -50,12 +50,12 @@ pub use http::{connections, http};
 pub use idle::{idle, idle_tcp};
 pub use lag::lag;
 pub use loss::loss;
-pub(crate) use pair::external_flows;
+pub(crate) use pair::{external_flows, internal_flows, numbers};
 pub use raw::kernel;
 pub use recovery::{Pairing, keepalived, recover, recovery};
 pub use start::start;
-pub(crate) use table::processor;
 pub use table::{Refused, Row, Spread, Table};
+pub(crate) use table::{circumstances, processor};
 pub use turns::turns;
 
 /// What the user asks for, beside the kind of measurement.
@@ -73,7 +73,7 @@ pub struct Plan {
     /// Another build of our program, measured in the same run
     #[arg(long)]
     beside: Option<PathBuf>,
-    /// Measure only these contenders; may be repeated
+    /// Measure only these contenders, or cases of `hostile`; may be repeated
     #[arg(long)]
     only: Vec<String>,
     /// Print JSON: a line for each measurement, and the table

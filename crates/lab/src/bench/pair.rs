@@ -220,7 +220,7 @@ pub(super) fn table_count(lab: &Lab, n: usize) -> Result<u64> {
 }
 
 /// Number of flows in a daemon's internal cache.
-pub(super) fn internal_flows(daemon: &Daemon) -> Result<u64> {
+pub(crate) fn internal_flows(daemon: &Daemon) -> Result<u64> {
     cached(daemon, 0)
 }
 
@@ -238,7 +238,7 @@ fn cached(daemon: &Daemon, which: usize) -> Result<u64> {
 }
 
 /// The numbers of the statistics' `which`th line that begins like this.
-pub(super) fn numbers(text: &str, begin: &str, which: usize) -> Result<Vec<u64>> {
+pub(crate) fn numbers(text: &str, begin: &str, which: usize) -> Result<Vec<u64>> {
     let mut lines = text.lines().filter(|l| l.trim_start().starts_with(begin));
     let line = lines.nth(which).with_context(|| format!("no {begin}"))?;
     let numbers: Vec<u64> = line

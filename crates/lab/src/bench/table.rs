@@ -396,7 +396,7 @@ pub(super) fn load_average() -> String {
 }
 
 /// Machine and command, for whoever reads the figures later.
-pub(super) fn circumstances() -> String {
+pub(crate) fn circumstances() -> String {
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let words: Vec<String> = env::args().skip(1).collect();

@@ -140,10 +140,14 @@ fn main() -> ExitCode {
         let names: Vec<_> = scenarios().into_iter().map(|(name, _)| name).collect();
         documents::weak_points(&names).map_err(|e| format!("{e:#}").into())
     });
+    let neighbours = Trial::test("documents/hostile_neighbours_name_tests_that_exist", || {
+        let names: Vec<_> = scenarios().into_iter().map(|(name, _)| name).collect();
+        hostile::tests_exist(&names).map_err(|e| format!("{e:#}").into())
+    });
     let chapters = Trial::test("documents/chapters_show_the_files_that_run", || {
         documents::chapters().map_err(|e| format!("{e:#}").into())
     });
-    let all = trials.chain(mixed).chain([documents, chapters]);
+    let all = trials.chain(mixed).chain([documents, neighbours, chapters]);
     libtest_mimic::run(&arguments, all.collect()).exit_code()
 }
 

@@ -4,13 +4,14 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use control::call::CODE;
 use lab::daemon::{Daemon, Kind, Mode, Settings, Transport};
+use lab::hostile::{descriptors_with, limit};
 use lab::topology::{Lab, Options, SERVER};
 use lab::wait;
 use lab::world::World;
@@ -89,17 +90,6 @@ fn head(stream: &mut UnixStream) -> Result<String> {
     Ok(String::from_utf8(line)?)
 }
 
-/// The limit that leaves the daemon `free` descriptors. Some that it has inherited may have
-/// numbers beyond it.
-fn descriptors(daemon: &Daemon, free: usize) -> Result<usize> {
-    let mut used = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{}/fd", daemon.pid()))? {
-        used.push(entry?.file_name().to_string_lossy().parse::<usize>()?);
-    }
-    let last = (0..).filter(|n| !used.contains(n)).nth(free - 1);
-    Ok(last.context("a number")? + 1)
-}
-
 fn threads(daemon: &Daemon) -> Result<usize> {
     Ok(fs::read_dir(format!("/proc/{}/task", daemon.pid()))?.count())
 }
@@ -111,17 +101,6 @@ fn counter(daemon: &Daemon, name: &str) -> Result<u64> {
     status[name]
         .as_u64()
         .with_context(|| format!("{name} in {text}"))
-}
-
-/// Changes a limit of the running daemon, e.g. `--nofile=20`.
-fn limit(daemon: &Daemon, what: &str) -> Result<()> {
-    let mut prlimit = Command::new("prlimit");
-    let status = prlimit
-        .arg(format!("--pid={}", daemon.pid()))
-        .arg(what)
-        .status()?;
-    ensure!(status.success(), "prlimit {what}: {status}");
-    Ok(())
 }
 
 /// Puts flows into the kernel's table: more than a socket's buffer holds when listed.
@@ -168,7 +147,10 @@ fn commit(daemon: &Daemon) -> Result<()> {
 /// Method: followers that read well take all descriptors but the one for commands.
 fn no_descriptors(world: &World) -> Result<()> {
     let (_lab, daemon) = start(world, &notrack())?;
-    limit(&daemon, &format!("--nofile={}", descriptors(&daemon, 3)?))?;
+    limit(
+        &daemon,
+        &format!("--nofile={}", descriptors_with(&daemon, 3)?),
+    )?;
     let mut followers = Vec::new();
     for _ in 0..3 {
         let mut stream = call(&daemon, EVENTS)?;

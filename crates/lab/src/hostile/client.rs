@@ -1,0 +1,166 @@
+//! Local users at the control socket, and a daemon from which the system withholds descriptors
+//! or address space meanwhile.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use fastrand::Rng;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::process::Uid;
+use rustix::thread::set_thread_res_uid;
+
+use super::{Sent, Stage};
+use crate::daemon::Daemon;
+use crate::world;
+
+/// `-i` of the original: a listing of the internal cache.
+const INTERNAL: i32 = 16;
+/// How long clients stay that want nothing.
+const STAY: Duration = Duration::from_secs(4);
+/// Another user than the daemon's.
+const NOBODY: u32 = 65_534;
+
+/// A user without rights connects a hundred times. Who is connected has been obeyed.
+pub(super) fn another_user(stage: &Stage<'_>) -> Result<Sent> {
+    const COUNT: u64 = 100;
+    if !world::is_privileged() {
+        // There is no other user in the namespace of an ordinary one.
+        return Ok(Sent::default());
+    }
+    let path = socket(stage.victim());
+    let user = thread::spawn(move || -> Result<usize> {
+        // Of this thread alone, which ends as that user.
+        let nobody = Uid::from_raw(NOBODY);
+        set_thread_res_uid(nobody, nobody, nobody).context("another user")?;
+        Ok((0..COUNT)
+            .filter(|_| UnixStream::connect(&path).is_ok())
+            .count())
+    });
+    let connected = user.join().map_err(|_| anyhow!("the user panicked"))??;
+    Ok(Sent {
+        count: COUNT,
+        obeyed: Some(connected as u64),
+        ..Sent::default()
+    })
+}
+
+/// Requests of bytes by chance, 100 a second for 4 s, or for one.
+pub(super) fn nonsense(stage: &Stage<'_>) -> Result<Sent> {
+    let mut random = Rng::with_seed(19);
+    let mut sent = Sent::default();
+    for _ in 0..stage.extent.pick(100, 400) {
+        let mut bytes = vec![0; random.usize(1..4096)];
+        random.fill(&mut bytes);
+        // Whoever does not read all of it, or closes, has been asked all the same.
+        if let Some(mut client) = client(stage.victim())? {
+            let _ = client.write_all(&bytes);
+        }
+        sent.bytes += bytes.len() as u64;
+        sent.count += 1;
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(sent)
+}
+
+/// 64 clients ask for a listing, and do not read it.
+pub(super) fn hanging(stage: &Stage<'_>) -> Result<Sent> {
+    stay(stage, 64, &INTERNAL.to_ne_bytes())
+}
+
+/// 40 clients ask nothing, and the daemon has three descriptors left.
+pub(super) fn descriptors(stage: &Stage<'_>) -> Result<Sent> {
+    let victim = stage.victim();
+    limit(
+        victim,
+        &format!("--nofile={}:", descriptors_with(victim, 3)?),
+    )?;
+    let sent = stay(stage, 40, &[]);
+    limit(victim, "--nofile=1024:")?;
+    sent
+}
+
+/// 20 listings, one after the other, and the daemon has one megabyte of address space left: the
+/// stack of a thread does not fit.
+pub(super) fn address_space(stage: &Stage<'_>) -> Result<Sent> {
+    let victim = stage.victim();
+    let statm = fs::read_to_string(format!("/proc/{}/statm", victim.pid()))?;
+    let pages = statm.split_whitespace().next().context("statm")?;
+    let bytes = pages.parse::<usize>()? * rustix::param::page_size();
+    limit(victim, &format!("--as={}:", bytes + (1 << 20)))?;
+    let mut sent = Sent::default();
+    for _ in 0..20 {
+        let mut answer = Vec::new();
+        if let Some(mut client) = client(victim)? {
+            client.write_all(&INTERNAL.to_ne_bytes())?;
+            client.set_nonblocking(false)?;
+            client.set_read_timeout(Some(STAY))?;
+            let _ = client.read_to_end(&mut answer);
+        }
+        sent.bytes += size_of_val(&INTERNAL) as u64;
+        sent.count += 1;
+        thread::sleep(Duration::from_millis(100));
+    }
+    limit(victim, "--as=unlimited:")?;
+    Ok(sent)
+}
+
+/// As many clients send that and wait.
+fn stay(stage: &Stage<'_>, count: u64, request: &[u8]) -> Result<Sent> {
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        if let Some(mut client) = client(stage.victim())? {
+            client.write_all(request)?;
+            clients.push(client);
+        }
+    }
+    thread::sleep(STAY);
+    Ok(Sent {
+        bytes: request.len() as u64 * count,
+        count,
+        obeyed: None,
+    })
+}
+
+fn socket(daemon: &Daemon) -> std::path::PathBuf {
+    daemon.dir().join("control")
+}
+
+/// A client that never waits; `None` if the daemon has no place for it now.
+fn client(daemon: &Daemon) -> Result<Option<UnixStream>> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let address = SocketAddrUnix::new(Path::new(&socket(daemon)))?;
+    match connect(&stream, &address) {
+        Ok(()) => Ok(Some(stream.into())),
+        Err(rustix::io::Errno::AGAIN) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The limit that leaves the daemon `free` descriptors. Some that it has inherited may have
+/// numbers beyond it.
+pub fn descriptors_with(daemon: &Daemon, free: usize) -> Result<usize> {
+    let mut used = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{}/fd", daemon.pid()))? {
+        used.push(entry?.file_name().to_string_lossy().parse::<usize>()?);
+    }
+    let last = (0..).filter(|n| !used.contains(n)).nth(free - 1);
+    Ok(last.context("a number")? + 1)
+}
+
+/// Changes a limit of the running daemon, e.g. `--nofile=20`.
+pub fn limit(daemon: &Daemon, what: &str) -> Result<()> {
+    let mut prlimit = Command::new("prlimit");
+    let status = prlimit
+        .arg(format!("--pid={}", daemon.pid()))
+        .arg(what)
+        .status()?;
+    ensure!(status.success(), "prlimit {what}: {status}");
+    Ok(())
+}
