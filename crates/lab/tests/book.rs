@@ -8,11 +8,12 @@ use std::path::{Component, Path, PathBuf};
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
 /// Pages beside the book. Their links count, too.
-const OTHERS: [&str; 4] = [
+const OTHERS: [&str; 5] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "SECURITY.md",
 ];
 
 /// What mdBook understands beyond CommonMark.
