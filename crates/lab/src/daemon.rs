@@ -8,7 +8,7 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -440,6 +440,40 @@ impl Daemon {
         Ok(())
     }
 
+    /// Whether it has not ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        self.process
+            .0
+            .try_wait()
+            .is_ok_and(|status| status.is_none())
+    }
+
+    /// Changes a limit of the running daemon, as prlimit takes it, e.g. `--nofile=20`.
+    pub fn limit(&self, what: &str) -> Result<()> {
+        let mut prlimit = Command::new("prlimit");
+        let pid = format!("--pid={}", self.pid());
+        let status = prlimit.arg(pid).arg(what).status()?;
+        ensure!(status.success(), "prlimit {what}: {status}");
+        Ok(())
+    }
+
+    /// The limit of open files that leaves it `free` descriptors. Some that it has inherited may
+    /// have numbers beyond it.
+    pub fn descriptors(&self, free: usize) -> Result<usize> {
+        let mut used = Vec::new();
+        for entry in fs::read_dir(format!("/proc/{}/fd", self.pid()))? {
+            used.push(entry?.file_name().to_string_lossy().parse::<usize>()?);
+        }
+        let last = (0..).filter(|n| !used.contains(n)).nth(free - 1);
+        Ok(last.context("a number")? + 1)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(self.pid().cast_signed()).context("a process id")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
     /// Ends it with SIGKILL, and waits until it is gone.
     pub fn kill(&mut self) {
         self.process.kill();
@@ -453,8 +487,7 @@ impl Daemon {
 
     /// Ends it with a signal and waits for its exit status.
     pub fn end(self, signal: Signal) -> Result<ExitStatus> {
-        let pid = Pid::from_raw(self.pid().cast_signed()).context("a process id")?;
-        kill_process(pid, signal)?;
+        self.signal(signal)?;
         self.wait()
     }
 

@@ -216,7 +216,7 @@ fn faults(loss: f64) -> Faults {
         duplicate: 0.05,
         late: 0.1,
         late_max: Duration::from_millis(20),
-        cut: [false; 2],
+        ..Faults::default()
     }
 }
 

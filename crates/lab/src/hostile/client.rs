@@ -76,12 +76,9 @@ pub(super) fn hanging(stage: &Stage<'_>) -> Result<Sent> {
 /// 40 clients ask nothing, and the daemon has three descriptors left.
 pub(super) fn descriptors(stage: &Stage<'_>) -> Result<Sent> {
     let victim = stage.victim();
-    limit(
-        victim,
-        &format!("--nofile={}:", descriptors_with(victim, 3)?),
-    )?;
+    victim.limit(&format!("--nofile={}:", victim.descriptors(3)?))?;
     let sent = stay(stage, 40, &[]);
-    limit(victim, "--nofile=1024:")?;
+    victim.limit("--nofile=1024:")?;
     sent
 }
 
@@ -92,7 +89,7 @@ pub(super) fn address_space(stage: &Stage<'_>) -> Result<Sent> {
     let statm = fs::read_to_string(format!("/proc/{}/statm", victim.pid()))?;
     let pages = statm.split_whitespace().next().context("statm")?;
     let bytes = pages.parse::<usize>()? * rustix::param::page_size();
-    limit(victim, &format!("--as={}:", bytes + (1 << 20)))?;
+    victim.limit(&format!("--as={}:", bytes + (1 << 20)))?;
     let mut sent = Sent::default();
     for _ in 0..20 {
         let mut answer = Vec::new();
@@ -106,7 +103,7 @@ pub(super) fn address_space(stage: &Stage<'_>) -> Result<Sent> {
         sent.count += 1;
         thread::sleep(Duration::from_millis(100));
     }
-    limit(victim, "--as=unlimited:")?;
+    victim.limit("--as=unlimited:")?;
     Ok(sent)
 }
 
@@ -141,26 +138,4 @@ fn client(daemon: &Daemon) -> Result<Option<UnixStream>> {
         Err(rustix::io::Errno::AGAIN) => Ok(None),
         Err(e) => Err(e.into()),
     }
-}
-
-/// The limit that leaves the daemon `free` descriptors. Some that it has inherited may have
-/// numbers beyond it.
-pub fn descriptors_with(daemon: &Daemon, free: usize) -> Result<usize> {
-    let mut used = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{}/fd", daemon.pid()))? {
-        used.push(entry?.file_name().to_string_lossy().parse::<usize>()?);
-    }
-    let last = (0..).filter(|n| !used.contains(n)).nth(free - 1);
-    Ok(last.context("a number")? + 1)
-}
-
-/// Changes a limit of the running daemon, e.g. `--nofile=20`.
-pub fn limit(daemon: &Daemon, what: &str) -> Result<()> {
-    let mut prlimit = Command::new("prlimit");
-    let status = prlimit
-        .arg(format!("--pid={}", daemon.pid()))
-        .arg(what)
-        .status()?;
-    ensure!(status.success(), "prlimit {what}: {status}");
-    Ok(())
 }

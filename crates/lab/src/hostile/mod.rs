@@ -28,7 +28,6 @@ use crate::world::World;
 
 use stage::Stage;
 
-pub use client::{descriptors_with, limit};
 pub use datagrams::{announcements, batches, first_number, flows_without_timeout, send};
 pub use measured::{HEAD, Measured};
 

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use control::call::CODE;
 use lab::daemon::{Daemon, Kind, Mode, Settings, Transport};
-use lab::hostile::{descriptors_with, limit};
 use lab::topology::{Lab, Options, SERVER};
 use lab::wait;
 use lab::world::World;
@@ -147,10 +146,7 @@ fn commit(daemon: &Daemon) -> Result<()> {
 /// Method: followers that read well take all descriptors but the one for commands.
 fn no_descriptors(world: &World) -> Result<()> {
     let (_lab, daemon) = start(world, &notrack())?;
-    limit(
-        &daemon,
-        &format!("--nofile={}", descriptors_with(&daemon, 3)?),
-    )?;
+    daemon.limit(&format!("--nofile={}", daemon.descriptors(3)?))?;
     let mut followers = Vec::new();
     for _ in 0..3 {
         let mut stream = call(&daemon, EVENTS)?;
@@ -265,7 +261,7 @@ fn no_threads(world: &World) -> Result<()> {
     let statm = fs::read_to_string(format!("/proc/{}/statm", daemon.pid()))?;
     let pages = statm.split_whitespace().next().context("statm")?;
     let size = pages.parse::<usize>()? * rustix::param::page_size();
-    limit(&daemon, &format!("--as={}:", size + (1 << 20)))?;
+    daemon.limit(&format!("--as={}:", size + (1 << 20)))?;
     let mut answer = call(&daemon, KERNEL_FLOWS)?;
     let head = head(&mut answer)?;
     ensure!(head.contains("no thread for a listing"), "{head}");
@@ -273,7 +269,7 @@ fn no_threads(world: &World) -> Result<()> {
     ask(&daemon, INTERNAL)?.read_to_string(&mut text)?;
     ensure!(text.is_empty(), "{text}");
     commit(&daemon)?;
-    limit(&daemon, "--as=unlimited:")?;
+    daemon.limit("--as=unlimited:")?;
     let text = daemon.own(&["flows", "kernel"]);
     ensure!(text.is_ok(), "{text:?}");
     Ok(())
