@@ -1,7 +1,7 @@
 # ftfw. `make demo` and `make test` install what is missing (as root, saying what)
 # and remove everything that a run made.
 
-.PHONY: all check test test-full demo bench scale simulate fuzz evaluation manual book deb test-package msrv advisories reproducible clean
+.PHONY: all check test test-full demo bench scale simulate fuzz faults evaluation manual book deb test-package msrv advisories reproducible clean
 
 # none: no daemon, the control experiment; conntrackd: Debian's; ftfw: ours.
 DAEMON ?= all
@@ -74,6 +74,14 @@ test-package: deb
 
 clean:
 	cargo clean
+
+# Faults on the real kernel, one after the other, in their long form and beside conntrackd. FAULT=name
+# for one of them. About 15 minutes.
+FAULT ?=
+faults:
+	scripts/need packages
+	cargo build --release
+	target/release/ftfw-lab faults $(FAULT)
 
 # What replication costs, beside conntrackd in one run, as a report with charts in
 # target/evaluation. About 50 minutes; with QUICK=1 under three.

@@ -12,6 +12,7 @@ pub mod dashboard;
 pub mod delay;
 pub mod demo;
 pub mod evaluation;
+pub mod faults;
 pub mod hostile;
 pub mod keepalived;
 pub mod kernel;

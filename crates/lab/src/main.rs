@@ -12,6 +12,7 @@ use lab::bench::{self, Family, Keeps, Plan};
 use lab::daemon::{Kind, Mode, Settings};
 use lab::dashboard::{self, Board};
 use lab::evaluation;
+use lab::faults;
 use lab::limits;
 use lab::loss;
 use lab::setups::{Setup, asymmetric};
@@ -118,6 +119,23 @@ enum Action {
         /// Seconds
         #[arg(long, default_value_t = 120)]
         length: u64,
+    },
+    /// Strike a pair with faults, one after the other, and print what became of its flows: about
+    /// 15 minutes
+    Faults {
+        /// One of them
+        name: Option<String>,
+        /// Say what there is, and strike nothing
+        #[arg(long)]
+        list: bool,
+    },
+    /// Strike one of them once, and print what came of it as JSON
+    Fault {
+        /// Which one
+        name: String,
+        /// What runs on both firewalls
+        #[arg(value_enum)]
+        daemon: Which,
     },
     /// Measure everything beside conntrackd, and write a report with charts: about 50 minutes
     Evaluation(evaluation::Options),
@@ -239,6 +257,14 @@ fn run() -> Result<ExitCode> {
                 evaluation::run(options)?;
                 return Ok(ExitCode::SUCCESS);
             }
+            Action::Faults { list: true, .. } => {
+                faults::describe();
+                return Ok(ExitCode::SUCCESS);
+            }
+            Action::Faults { name, .. } => {
+                faults::all(name.as_deref())?;
+                return Ok(ExitCode::SUCCESS);
+            }
             Action::Bench { what, plan } => {
                 if let Some(flows) = plan.wanted().filter(|_| fills_kernel(*what))
                     && let Some(status) = limits::run_again(flows)?
@@ -261,6 +287,11 @@ fn run() -> Result<ExitCode> {
     let world = World::new()?;
     match arguments.action {
         Action::Evaluation(_) => bail!("each part of it wants namespaces of its own"),
+        Action::Faults { .. } => bail!("each of them wants namespaces of its own"),
+        Action::Fault { name, daemon } => {
+            faults::one(&world, &name, daemon.into())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Action::Bench { what, plan } => {
             measure(&world, what, &plan)?;
             Ok(ExitCode::SUCCESS)

@@ -22,7 +22,7 @@ const RATE_MIN: f64 = 0.9;
 
 /// What is done with each flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(crate) enum Action {
     /// It begins, with half a handshake.
     Create,
     /// It is established.
@@ -35,24 +35,24 @@ pub(super) enum Action {
 
 /// Requests, and how they are sent.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Load {
+pub(crate) struct Load {
     /// Flow of a number.
-    pub(super) flow: fn(u32) -> Flow,
+    pub(crate) flow: fn(u32) -> Flow,
     /// The first number.
-    pub(super) first: u32,
-    pub(super) count: u32,
+    pub(crate) first: u32,
+    pub(crate) count: u32,
     /// Requests in one `send`.
-    pub(super) group: u32,
+    pub(crate) group: u32,
     /// Requests a second; `None`: as many as possible.
-    pub(super) rate: Option<u32>,
+    pub(crate) rate: Option<u32>,
 }
 
 /// What a load took.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Spent {
+pub(crate) struct Spent {
     /// CPU time of the thread that sent it.
-    pub(super) cpu: Duration,
-    pub(super) wall: Duration,
+    pub(crate) cpu: Duration,
+    pub(crate) wall: Duration,
 }
 
 /// Requests in one `send`: more gain nothing.
@@ -60,7 +60,7 @@ const GROUP: u32 = 64;
 
 impl Load {
     /// The first `count` flows, as fast as the kernel takes them.
-    pub(super) fn of_first(count: u32) -> Load {
+    pub(crate) fn of_first(count: u32) -> Load {
         Load {
             flow: super::flow,
             first: 0,
@@ -71,7 +71,7 @@ impl Load {
     }
 
     /// Does it in the namespace of `node`. Every request must succeed.
-    pub(super) fn run(self, node: &Node, action: Action) -> Result<Spent> {
+    pub(crate) fn run(self, node: &Node, action: Action) -> Result<Spent> {
         node.inside(move || self.run_here(action))?
             .with_context(|| format!("{action:?} on {}", node.name()))
     }

@@ -17,7 +17,7 @@ mod hostile;
 mod http;
 mod idle;
 mod lag;
-mod load;
+pub(crate) mod load;
 mod loss;
 mod pair;
 pub(crate) mod raw;
