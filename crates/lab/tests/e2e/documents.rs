@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use lab::faults::FAULTS;
 use lab::setups;
 
 /// The table of weak points has all of them in order, and each end-to-end test that it names
@@ -71,4 +72,18 @@ pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(found)
+}
+
+/// Each fault has a row in the table of the book, and an end-to-end test of its short form.
+pub(crate) fn faults(names: &[&str]) -> Result<()> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/faults.md");
+    let text = std::fs::read_to_string(docs)?;
+    for fault in FAULTS {
+        let row = format!("| `{}`: {} |", fault.name, fault.done);
+        ensure!(text.contains(&row), "docs/faults.md has no {row}");
+        let own = format!("faults/{}", fault.name);
+        let test = fault.test.unwrap_or(&own);
+        ensure!(names.contains(&test), "no test `{test}`");
+    }
+    Ok(())
 }

@@ -5,7 +5,7 @@
 //! every test is listed as ignored and the reason is printed; with
 //! `FTFW_NO_SKIP=1` (in CI) that is a failure instead.
 //!
-//! For comparison, `FTFW_E2E_DAEMON=conntrackd` runs those of `restart` and `hostile` with two
+//! For comparison, `FTFW_E2E_DAEMON=conntrackd` runs those of `restart`, `faults` and `hostile` with two
 //! conntrackd, many of which then fail.
 
 mod alarm;
@@ -18,6 +18,7 @@ mod evaluation;
 mod expectations;
 mod failback;
 mod failover;
+mod faults;
 mod filters;
 mod ftfw;
 mod gate;
@@ -74,6 +75,7 @@ fn scenarios() -> Vec<Scenario> {
         control_experiment::SCENARIOS,
         failover::SCENARIOS,
         failback::SCENARIOS,
+        faults::SCENARIOS,
         tables::SCENARIOS,
         top::SCENARIOS,
         kernel_facts::SCENARIOS,
@@ -147,7 +149,11 @@ fn main() -> ExitCode {
     let chapters = Trial::test("documents/chapters_show_the_files_that_run", || {
         documents::chapters().map_err(|e| format!("{e:#}").into())
     });
-    let all = trials.chain(mixed).chain([documents, neighbours, chapters]);
+    let faults = Trial::test("documents/each_fault_has_a_test_and_a_row", || {
+        let names: Vec<_> = scenarios().into_iter().map(|(name, _)| name).collect();
+        documents::faults(&names).map_err(|e| format!("{e:#}").into())
+    });
+    let all = (trials.chain(mixed)).chain([documents, neighbours, chapters, faults]);
     libtest_mimic::run(&arguments, all.collect()).exit_code()
 }
 
