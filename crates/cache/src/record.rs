@@ -34,10 +34,12 @@ pub enum List {
     Unwritten,
     /// In the order in which they were last stored, oldest first.
     Aged,
+    /// Refused by a kernel whose table was full.
+    Refused,
 }
 
 impl List {
-    pub(crate) const COUNT: usize = 4;
+    pub(crate) const COUNT: usize = 5;
 }
 
 /// What the owner of a cache notes about each entry.

@@ -261,7 +261,7 @@ impl Replica {
                 kept: count(self.kept()),
                 heard: peer.receiver.epoch(),
                 former_table: peer.former_table,
-                held: count(peer.mentioned),
+                held: count(peer.mentioned.saturating_sub(self.refused())),
             }),
         })
     }

@@ -11,7 +11,7 @@ use super::{REQUESTS_MAX, Replica};
 use crate::conversation::{self, Attempt, Next, NextOfEnd};
 use crate::entry::{External, Step};
 use crate::event::Event;
-use crate::kernel::{KernelRequest, KernelResult, Op, Outcome, Purpose, Subject};
+use crate::kernel::{KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose, Subject};
 
 /// A timeout that is this many seconds longer than what was injected has been
 /// refreshed by packets; less may be rounding.
@@ -115,6 +115,11 @@ impl Replica {
         }
     }
 
+    /// Entries that the kernel had no room for.
+    pub(crate) fn refused(&self) -> usize {
+        self.external.listed(List::Refused)
+    }
+
     /// The kernel has the entry as the peer sent it when the request was made.
     fn is_written(&mut self, slot: Slot) {
         self.external.change(slot, External::written);
@@ -168,6 +173,10 @@ impl Replica {
                 let flow = wanted.key();
                 self.events.push_back(Event::Refused { flow, error });
                 self.injection_over(slot);
+                // It is counted as lacking until the peer sends it again, or ends it.
+                if error == KernelError::TableFull && self.external.list(slot).is_none() {
+                    self.external.link(slot, List::Refused);
+                }
             }
             Next::GivenUp => {
                 self.not_written(slot);

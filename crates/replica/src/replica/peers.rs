@@ -72,7 +72,12 @@ impl Replica {
     /// What a peer has of flows, as of its last ALIVE, and how many of them we held then. `None`
     /// if it does not report it.
     pub fn reported_by(&self, peer: PeerId) -> Option<Reported> {
-        self.peers.get(peer.index())?.reported
+        let reported = self.peers.get(peer.index())?.reported?;
+        Some(Reported {
+            // What our kernel has no room for would not survive the peer.
+            held: reported.held.saturating_sub(self.refused()),
+            ..reported
+        })
     }
 
     /// Time since the last message of a peer; `None` before the first.

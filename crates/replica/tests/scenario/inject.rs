@@ -249,3 +249,33 @@ fn an_answer_that_is_older_than_the_end_of_what_it_shows_is_not_believed() {
     assert_eq!(replica.len(Which::External), 1);
     assert_eq!(replica.stats().external.created, 1);
 }
+
+/// Goal: neither firewall takes what a full table has refused for held, until it is asked for
+/// again when there is room.
+#[test]
+fn what_a_full_table_refuses_is_not_held() {
+    let mut w = World::with(injecting(), injecting());
+    w.traffic(FW1, &tcp(1));
+    w.run(0.3);
+    w.nodes[FW2].kernel.is_full = true;
+    for n in 2..=500 {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(5.0);
+    let held = |w: &World| {
+        let reported = w.nodes[FW2].replica.reported_by(PeerId::FIRST);
+        let here = reported.map(|r| (r.held, r.flows));
+        (here, w.nodes[FW1].replica.held_by(PeerId::FIRST))
+    };
+    assert_eq!(w.nodes[FW2].kernel.len(), 1);
+    assert_eq!(held(&w), (Some((1, 500)), Some((1, 500))));
+    // What ends meanwhile is not lacking any more.
+    w.nodes[FW1].kernel.end(&tcp(500).key());
+    w.nodes[FW2].kernel.is_full = false;
+    w.run(5.0);
+    assert_eq!(held(&w), (Some((1, 499)), Some((1, 499))));
+    w.command(FW2, Command::RequestResync);
+    w.run(15.0);
+    assert_eq!(w.nodes[FW2].kernel.len(), 499);
+    assert_eq!(held(&w), (Some((499, 499)), Some((499, 499))));
+}
