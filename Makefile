@@ -76,7 +76,7 @@ clean:
 	cargo clean
 
 # Faults on the real kernel, one after the other, in their long form and beside conntrackd. FAULT=name
-# for one of them. About 15 minutes.
+# for one of them. 15 to 25 minutes.
 FAULT ?=
 faults:
 	scripts/need packages

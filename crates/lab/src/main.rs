@@ -120,8 +120,8 @@ enum Action {
         #[arg(long, default_value_t = 120)]
         length: u64,
     },
-    /// Strike a pair with faults, one after the other, and print what became of its flows: about
-    /// 15 minutes
+    /// Strike a pair with faults, one after the other, and print what became of its flows: 15
+    /// to 25 minutes
     Faults {
         /// One of them
         name: Option<String>,
