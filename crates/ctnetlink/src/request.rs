@@ -135,11 +135,7 @@ impl<'a> Request<'a> {
                 if let Some(master) = &flow.master {
                     put_tuple(out, CTA_TUPLE_MASTER, master);
                 }
-                if let Some(helper) = &flow.helper {
-                    put_nest(out, CTA_HELP, |out| {
-                        put_text(out, CTA_HELP_NAME, helper.as_bytes());
-                    });
-                }
+                put_helper(out, flow);
                 // The kernel refuses EXPECTED here; it sets the bit itself from the master.
                 let status = flow.status.without(Status::EXPECTED);
                 put_be32(out, CTA_STATUS, status.with(Status::CONFIRMED).0);
@@ -154,13 +150,19 @@ impl<'a> Request<'a> {
     }
 
     /// Update; fails with `ENOENT` if there is no such entry. Tuples, translation,
-    /// helper and master cannot change.
+    /// helper and master cannot change. The helper is named all the same: it then takes the next
+    /// segment for the begin of a line, wherever that is. Otherwise the one of FTP compares with
+    /// what it saw last, before another firewall had the flow, and passes over a command.
     pub fn update(self, flow: &Flow, options: TcpOptions) {
         self.write(ct(IPCTNL_MSG_CT_NEW), 0, family(&flow.key()), |out| {
             put_tuple(out, CTA_TUPLE_ORIG, &flow.orig);
             let fixed = Status::SRC_NAT.with(Status::DST_NAT);
             let status = flow.status.without(fixed).with(Status::CONFIRMED);
             put_be32(out, CTA_STATUS, status.0);
+            // The kernel refuses it for a flow that was predicted.
+            if flow.master.is_none() {
+                put_helper(out, flow);
+            }
             put_state(out, flow, options);
             put_zone(out, flow.zone);
         });
@@ -249,6 +251,14 @@ fn family(key: &FlowKey) -> u8 {
         AF_INET
     } else {
         AF_INET6
+    }
+}
+
+fn put_helper(out: &mut Vec<u8>, flow: &Flow) {
+    if let Some(helper) = &flow.helper {
+        put_nest(out, CTA_HELP, |out| {
+            put_text(out, CTA_HELP_NAME, helper.as_bytes());
+        });
     }
 }
 

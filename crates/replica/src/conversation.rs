@@ -205,6 +205,8 @@ fn reconcile(held: &Flow, sent: &Flow, is_taken: bool) -> Reconciled {
     }
     let mut update = *sent;
     update.status = Status(held.status.0 | sent.status.0 & STEPS);
+    // The kernel refuses the name of any other one.
+    update.helper = held.helper;
     if progress(held) == progress(sent) && held.timeout >= sent.timeout {
         update.timeout = None;
     }
@@ -334,6 +336,24 @@ mod tests {
         let exists = Outcome::Failed(KernelError::Exists);
         let last = attempt(wanted, STEPS_MAX - 1);
         assert_eq!(next(&last, &Op::Create(wanted), &exists), Next::GivenUp);
+    }
+
+    /// Goal: an entry that was made without its helper is brought up to date all the same.
+    #[test]
+    fn an_update_names_the_helper_that_the_entry_has() {
+        let mut wanted = tcp(TcpState::ESTABLISHED, 100);
+        wanted.helper = Name::new(b"ftp");
+        let refused = Outcome::Failed(KernelError::Unsupported);
+        let get = Op::Get(wanted.key());
+        assert_eq!(
+            next(&attempt(wanted, 0), &Op::Update(wanted), &refused),
+            Next::Ask(get.clone())
+        );
+        let held = tcp(TcpState::SYN_RECV, 50);
+        let Next::Ask(Op::Update(update)) = next(&attempt(wanted, 1), &get, &found(held)) else {
+            panic!("no update");
+        };
+        assert_eq!(update.helper, None);
     }
 
     #[test]

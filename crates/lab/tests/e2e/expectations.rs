@@ -37,6 +37,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         };
         survives(w, &settings)
     }),
+    ("expectations/active_ftp_after_a_failback", |w| {
+        comes_back(w, &settings(Mode::Ftfw))
+    }),
+    ("expectations/active_ftp_after_a_failback_injected", |w| {
+        comes_back(w, &with_mode_lines("DisableExternalCache on"))
+    }),
     ("expectations/passive_ftp_from_conntrackd_to_ftfw", |w| {
         mixed(w, [Kind::Conntrackd, Kind::Ftfw])
     }),
@@ -140,6 +146,42 @@ fn survives(world: &World, settings: &Settings) -> Result<()> {
     ensure!(outcome.len() == 4);
     for (name, outcome) in outcome {
         outcome.context(name)?;
+    }
+    Ok(())
+}
+
+/// Goal: the helper of the firewall that is primary again follows a control connection that has
+/// gone on meanwhile. Method: the first file after each change, which the helper must see.
+fn comes_back(world: &World, settings: &Settings) -> Result<()> {
+    let lab = Lab::build(Options {
+        ftp: true,
+        ..Options::default()
+    })?;
+    let start = |n: usize| -> Result<Daemon> {
+        let daemon = Daemon::start(Kind::Ftfw, &lab.fw[n], n, settings, world.dir())?;
+        daemon.context("no daemon")
+    };
+    let daemons = [start(0)?, start(1)?];
+    let mut clients = Vec::new();
+    for ip in [SERVER, SERVER6] {
+        ftp::serve(&lab.b, ip)?;
+        clients.push(Client::open(&lab.a, ip, Way::Active)?);
+    }
+    let mut retrieve = |what: &str| {
+        clients.iter_mut().try_for_each(|client| {
+            client.agree()?;
+            client.retrieve().context(what.to_owned())
+        })
+    };
+    retrieve("through FW1")?;
+    for to in [1, 0] {
+        lab.drop_addresses(1 - to)?;
+        lab.take_addresses(to)?;
+        daemons[to].become_primary()?;
+        daemons[1 - to].become_backup()?;
+        let what = format!("FW{} is primary", to + 1);
+        retrieve(&what)?;
+        retrieve(&what)?;
     }
     Ok(())
 }

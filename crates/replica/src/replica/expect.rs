@@ -241,16 +241,10 @@ impl Replica {
         if self.ledger.key(slot) != found.key() {
             return;
         }
+        // Also if nothing has changed: the peer's kernel then lets the helper take up the
+        // connection where it is now, and not where that kernel saw it last.
         let held = self.ledger.flow(slot);
-        let changed = Flow {
-            seq_adj: found.seq_adj.or(held.seq_adj),
-            helper: found.helper.or(held.helper),
-            status: found.status,
-            ..held
-        };
-        if changed != held {
-            self.on_update(slot, &held, found);
-        }
+        self.on_update(slot, &held, found);
     }
 
     fn on_dumped_expectation(&mut self, e: &Expectation) {
