@@ -1,7 +1,7 @@
 # ftfw. `make demo` and `make test` install what is missing (as root, saying what)
 # and remove everything that a run made.
 
-.PHONY: all check test test-full demo bench scale simulate fuzz faults evaluation manual book deb test-package msrv advisories reproducible clean
+.PHONY: all check test test-full demo bench scale simulate soak fuzz faults evaluation manual book deb test-package msrv advisories reproducible clean
 
 # none: no daemon, the control experiment; conntrackd: Debian's; ftfw: ours.
 DAEMON ?= all
@@ -124,6 +124,15 @@ SEED ?= 0
 simulate:
 	cargo build --release -p ftfw-sim
 	target/release/ftfw-sim --seed $(SEED) --seeds $(SEEDS) --minimise
+
+# Mixed traffic through a pair, a failover every minute, a fault every ten seconds: an hour with
+# MINUTES=60, ten minutes for a release. SOAK="--seed 7 --cached" adds arguments.
+MINUTES ?= 10
+SOAK ?=
+soak:
+	scripts/need packages
+	cargo build --release
+	target/release/ftfw-lab soak --minutes $(MINUTES) $(SOAK)
 
 # libFuzzer on each target of crates/fuzz, so many seconds each, from the kept corpora.
 FUZZ_SECONDS ?= 60

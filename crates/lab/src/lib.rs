@@ -21,6 +21,7 @@ pub mod loss;
 pub mod node;
 pub mod relay;
 pub mod setups;
+pub mod soak;
 pub mod ssh;
 pub mod topology;
 pub mod traffic;

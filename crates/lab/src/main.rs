@@ -16,6 +16,7 @@ use lab::faults;
 use lab::limits;
 use lab::loss;
 use lab::setups::{Setup, asymmetric};
+use lab::soak;
 use lab::topology::Options;
 use lab::world::{self, World};
 
@@ -94,6 +95,8 @@ enum Action {
         #[arg(long)]
         without: bool,
     },
+    /// Mixed traffic through a pair, a failover every minute, a fault every ten seconds
+    Soak(soak::Options),
     /// Open connections through the set-up `asymmetric`, and print how they come up
     Openings {
         /// `asymmetric` or `asymmetric-notrack`
@@ -364,6 +367,17 @@ fn run() -> Result<ExitCode> {
             })?;
             println!("{}", bench::asymmetric::line(&openings, count));
             Ok(ExitCode::SUCCESS)
+        }
+        Action::Soak(options) => {
+            let report = soak::run(&options, &mut |line| println!("{line}"))?;
+            print!("\n{report}");
+            let findings = report.findings();
+            findings.iter().for_each(|f| println!("WRONG: {f}"));
+            Ok(if findings.is_empty() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
         Action::Setup { name, without } => {
             let daemon = if without { "without ftfw" } else { "with ftfw" };

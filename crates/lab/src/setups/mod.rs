@@ -145,6 +145,8 @@ pub struct Site {
     folders: Vec<PathBuf>,
     manager: Manager,
     with_daemon: bool,
+    /// Lines of the shell that each firewall executes before its daemon is started.
+    lines: String,
     /// Clients inside.
     pub clients: Vec<Node>,
     /// The server outside.
@@ -185,10 +187,17 @@ impl Site {
             folders: setup.folders().iter().map(|f| folder().join(f)).collect(),
             manager: setup.manager(),
             with_daemon,
+            lines: String::new(),
             clients: inside,
             server,
             machines: Vec::new(),
         })
+    }
+
+    /// Lines of the shell that each firewall executes in `/etc/conntrackd` before its daemon is
+    /// started, whenever it is switched on from now on: what a run has beyond the chapter's files.
+    pub(crate) fn set_lines(&mut self, lines: &str) {
+        lines.clone_into(&mut self.lines);
     }
 
     /// Firewall `n` (0 is FW1) is switched on: its rules, its network, the daemon, the manager.
@@ -210,6 +219,7 @@ impl Site {
         let machine = Machine::new(node, &folders, self.manager)?;
         machine.sh("set -e; cd /etc/conntrackd; nft -f rules.nft; \
              [ ! -f rules.v4 ] || iptables-restore rules.v4; ./network")?;
+        machine.sh(&format!("set -e; cd /etc/conntrackd\n{}", self.lines))?;
         if self.with_daemon {
             machine.sh(self.manager.start_daemon())?;
         } else {

@@ -24,7 +24,10 @@ const VIRTUAL: [&str; 4] = [
     "2001:db8::100",
     "2001:db8:1::100",
 ];
-const SERVER6: &str = "2001:db8:1::2";
+/// Of the client, both families.
+pub(crate) const CLIENTS: [&str; 2] = ["192.168.0.3", "2001:db8::3"];
+/// IPv6 address of the server.
+pub(crate) const SERVER6: &str = "2001:db8:1::2";
 /// Of the connections that are there from the beginning, and of those that are made later.
 const PORTS: [u16; 2] = [5007, 5008];
 /// How often each end sends.
@@ -56,7 +59,7 @@ impl Part {
 /// If something does not come to its place at all, or the daemons do not report what they must.
 pub fn run(setup: Setup, with_daemon: bool, parts: &[Part]) -> Result<Report> {
     let mut course = Course {
-        site: build(setup, with_daemon)?,
+        site: build(setup, with_daemon, "")?,
         report: Report {
             time: "longest silence",
             ..Report::new(&["IPv4", "IPv6"])
@@ -69,9 +72,11 @@ pub fn run(setup: Setup, with_daemon: bool, parts: &[Part]) -> Result<Report> {
     Ok(course.report)
 }
 
-fn build(setup: Setup, with_daemon: bool) -> Result<Site> {
+/// The pair with FW1 as primary; `lines` are those of [`Site::set_lines`].
+pub(crate) fn build(setup: Setup, with_daemon: bool, lines: &str) -> Result<Site> {
     let clients = [("192.168.0.3/24", VIRTUAL[0])];
     let mut site = Site::build(setup, with_daemon, &clients, None)?;
+    site.set_lines(lines);
     let client = &site.clients[0];
     address(client, "eth0", &["2001:db8::3/64"])?;
     client.run("ip -6 route add default via 2001:db8::100")?;
@@ -110,15 +115,11 @@ impl Course {
     fn switches(&mut self) -> Result<()> {
         let what = "FW1's keepalived is stopped, FW2 takes over";
         self.row(what, |site| {
-            site.fw(0)?.sh("kill $(cat /run/keepalived.pid)")?;
+            stop_keepalived(site, 0)?;
             wait_primary(site, 1)
         })?;
         self.back("keepalived is started again, FW1 takes over", |site| {
-            let fw1 = site.fw(0)?;
-            site.wait("the one before has ended", SOON, || {
-                fw1.text("/run/keepalived.pid").is_empty()
-            })?;
-            fw1.sh(Manager::Keepalived.start()).map(drop)
+            start_keepalived(site, 0)
         })?;
         for (side, port) in [("inside", "fw1-in"), ("outside", "fw1-out")] {
             let what = format!("FW1 loses its carrier {side}, FW2 takes over");
@@ -338,8 +339,22 @@ fn longest_silence(traffic: &[Pushes; 2]) -> Duration {
     four.max(six)
 }
 
+/// Ends keepalived on firewall `n` in good order.
+pub(crate) fn stop_keepalived(site: &Site, n: usize) -> Result<()> {
+    site.fw(n)?.sh("kill $(cat /run/keepalived.pid)").map(drop)
+}
+
+/// Starts it again, once the one before has ended.
+pub(crate) fn start_keepalived(site: &Site, n: usize) -> Result<()> {
+    let fw = site.fw(n)?;
+    site.wait("the one before has ended", SOON, || {
+        fw.text("/run/keepalived.pid").is_empty()
+    })?;
+    fw.sh(Manager::Keepalived.start()).map(drop)
+}
+
 /// The carrier of a firewall's interface, by the other end of its wire.
-fn carrier(port: &str, is_there: bool) -> Result<()> {
+pub(crate) fn carrier(port: &str, is_there: bool) -> Result<()> {
     let state = if is_there { "up" } else { "down" };
     hub(&format!("link set {port} {state}"))
 }
@@ -356,7 +371,7 @@ fn wait_addresses(site: &Site, n: usize) -> Result<()> {
 }
 
 /// Waits until firewall `n` has the virtual addresses and, with a daemon, its role.
-fn wait_primary(site: &Site, n: usize) -> Result<()> {
+pub(crate) fn wait_primary(site: &Site, n: usize) -> Result<()> {
     wait_addresses(site, n)?;
     if !site.with_daemon {
         return Ok(());
@@ -368,20 +383,20 @@ fn wait_primary(site: &Site, n: usize) -> Result<()> {
 }
 
 /// Ends the daemon without warning, and waits until it has let go of its lock.
-fn kill_daemon(fw: &Machine) -> Result<()> {
+pub(crate) fn kill_daemon(fw: &Machine) -> Result<()> {
     let pid = &status(fw)?["pid"];
     let gone = format!("while readlink /proc/{pid}/exe >/dev/null; do sleep 0.02; done");
     fw.sh(&format!("kill -9 {pid}; {gone}"))?;
     Ok(())
 }
 
-fn start_daemon(fw: &Machine) -> Result<()> {
+pub(crate) fn start_daemon(fw: &Machine) -> Result<()> {
     fw.sh("conntrackd -d")?;
     Ok(())
 }
 
 /// What the daemon of a firewall reports.
-fn status(fw: &Machine) -> Result<Value> {
+pub(crate) fn status(fw: &Machine) -> Result<Value> {
     // Exit status 4: it is not safe to fail over.
     let text = fw.sh("ftfw status -o json || [ $? = 4 ]")?;
     Ok(serde_json::from_str(&text)?)
@@ -398,7 +413,7 @@ fn names(status: &Value, begin: &str) -> bool {
 }
 
 /// How many flows of a firewall its peer has not reported to hold.
-fn unheld(status: &Value) -> Option<u64> {
+pub(crate) fn unheld(status: &Value) -> Option<u64> {
     let number = |name: &str| status["peer"][name].as_u64();
     number("should_hold")?.checked_sub(number("held")?)
 }

@@ -132,6 +132,17 @@ pub fn get(node: &Node, server: SocketAddr, count: u32, rate: u32) -> Result<()>
     requests.check(&requests.run(node, server)?)
 }
 
+/// Makes one request from a port that the kernel chooses, in the namespace of this thread.
+///
+/// # Errors
+/// If it is not answered, or not wholly, within a few seconds.
+pub fn fetch(server: SocketAddr) -> Result<()> {
+    let stream = TcpStream::connect_timeout(&server, LIMIT).context("connect")?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    ask(stream)
+}
+
 /// From this port: the kernel would choose one again as soon as it is free, and the flow in the
 /// firewall would be another one's. Yields how long the connection took to be there.
 fn request(server: SocketAddr, port: u16) -> Result<Duration> {
@@ -142,10 +153,15 @@ fn request(server: SocketAddr, port: u16) -> Result<Duration> {
     let begun = Instant::now();
     connect(&socket, &server)?;
     let connected = begun.elapsed();
-    let mut stream = TcpStream::from(socket);
+    ask(TcpStream::from(socket))?;
+    Ok(connected)
+}
+
+/// Asks on a new connection, and reads the whole answer.
+fn ask(mut stream: TcpStream) -> Result<()> {
     stream.write_all(b"GET /4k HTTP/1.0\r\n\r\n")?;
     let mut answer = Vec::with_capacity(BODY_BYTES + 100);
     stream.read_to_end(&mut answer)?;
     ensure!(answer.len() > BODY_BYTES, "{} bytes came", answer.len());
-    Ok(connected)
+    Ok(())
 }

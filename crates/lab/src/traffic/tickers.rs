@@ -3,7 +3,7 @@
 //!
 //! A client that sent, too, would make the flow anew on a firewall that does not know it.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -14,7 +14,7 @@ use anyhow::{Result, ensure};
 use crate::node::Node;
 use crate::wait;
 
-/// How often the server sends on each.
+/// How often the server sends on each, unless it is told otherwise.
 pub const EVERY: Duration = Duration::from_millis(2);
 /// A datagram between two machines of the laboratory is there by then.
 const SOON: Duration = Duration::from_secs(2);
@@ -31,6 +31,8 @@ struct Heard {
 pub struct Tickers {
     client: Node,
     address: SocketAddr,
+    /// How often the server sends on each.
+    every: Duration,
     stop: Arc<AtomicBool>,
     /// Where the server sends.
     targets: Arc<Mutex<Vec<SocketAddr>>>,
@@ -41,11 +43,22 @@ pub struct Tickers {
 impl Tickers {
     /// A server at `address`, and no flow yet.
     pub fn start(client: &Node, server: &Node, address: SocketAddr) -> Result<Tickers> {
+        Tickers::start_every(client, server, address, EVERY)
+    }
+
+    /// The same with a server that sends `every` so often.
+    pub fn start_every(
+        client: &Node,
+        server: &Node,
+        address: SocketAddr,
+        every: Duration,
+    ) -> Result<Tickers> {
         let socket = server.inside(move || UdpSocket::bind(address))??;
         socket.set_read_timeout(Some(SOON))?;
         let tickers = Tickers {
             client: client.clone(),
             address,
+            every,
             stop: Arc::default(),
             targets: Arc::default(),
             server: socket.try_clone()?,
@@ -58,7 +71,7 @@ impl Tickers {
                     // What cannot be sent while a wire is out is lost, as on any.
                     let _ = socket.send_to(b"x", target);
                 }
-                thread::sleep(EVERY);
+                thread::sleep(every);
             }
         });
         Ok(tickers)
@@ -69,9 +82,13 @@ impl Tickers {
     /// # Errors
     /// If one is not heard.
     pub fn add(&self, count: usize) -> Result<()> {
+        let any: IpAddr = match self.address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
         for _ in 0..count {
-            let socket = self.client.inside(|| UdpSocket::bind("0.0.0.0:0"))??;
-            socket.set_read_timeout(Some(EVERY * 50))?;
+            let socket = self.client.inside(move || UdpSocket::bind((any, 0)))??;
+            socket.set_read_timeout(Some(self.every * 50))?;
             socket.send_to(b"x", self.address)?;
             let mut buffer = [0; 8];
             let (_, from) = self.server.recv_from(&mut buffer)?;
@@ -112,11 +129,16 @@ impl Tickers {
     /// If one is not.
     pub fn reset(&self) -> Result<()> {
         let mut flows = lock(&self.flows);
-        let silent = flows.iter().filter(|f| f.last.elapsed() > EVERY * 50);
+        let silent = flows.iter().filter(|f| f.last.elapsed() > self.every * 50);
         let silent = silent.count();
         ensure!(silent == 0, "{silent} of {} flows are silent", flows.len());
         flows.iter_mut().for_each(|f| f.longest = Duration::ZERO);
         Ok(())
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        lock(&self.flows).len()
     }
 
     /// Waits until all are heard after `since`. Yields the longest silence of each, or, if not all

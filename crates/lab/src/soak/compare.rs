@@ -1,0 +1,173 @@
+//! The end: the primary's cache, its kernel, and what the backup has, every flow and every field.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Map, Value};
+
+use crate::setups::primary_backup::{CLIENTS, SERVER6};
+use crate::setups::{Machine, Site};
+use crate::topology::SERVER;
+
+/// Flows that end meanwhile need so long until they have ended on both.
+const EQUAL: Duration = Duration::from_secs(30);
+/// Fields of a flow beside its tuple that a replica has as the primary has them. The timeout is
+/// none: each kernel counts it down by itself. Window scales go with `TCPWindowTracking` alone.
+const FIELDS: [&str; 8] = [
+    "reply",
+    "reply_zone",
+    "state",
+    "mark",
+    "labels",
+    "helper",
+    "master",
+    "seq_adj",
+];
+/// Of the status the bits that two kernels have alike; the others say how far a kernel has come
+/// with its own entry, or follow from these.
+const STATUS: [&str; 5] = [
+    "SEEN_REPLY",
+    "ASSURED",
+    "SRC_NAT",
+    "DST_NAT",
+    "FIXED_TIMEOUT",
+];
+/// Most differences that are described.
+const EXAMPLES: usize = 10;
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Comparison {
+    /// Flows of the primary's kernel.
+    pub(super) flows: usize,
+    /// What differs between the two firewalls, at most some of it.
+    pub(super) differences: Vec<String>,
+    /// What `ftfw diff` prints on the primary.
+    pub(super) diff: Value,
+}
+
+impl Comparison {
+    pub(super) fn is_equal(&self) -> bool {
+        self.differences.is_empty() && self.diff["equal"] == true
+    }
+}
+
+/// Compares until all is equal or the time is over. `held` is where the backup has the flows of
+/// its peer.
+pub(super) fn compare(site: &Site, held: &str) -> Result<Comparison> {
+    let (primary, backup) = (site.fw(0)?, site.fw(1)?);
+    let end = Instant::now() + EQUAL;
+    loop {
+        let (here, there) = (table(primary, "kernel")?, table(backup, held)?);
+        let differences = differences(&here, &there);
+        if !differences.is_empty() && Instant::now() < end {
+            std::thread::sleep(Duration::from_secs(1));
+            continue;
+        }
+        let text = primary.sh("ftfw diff -o json || [ $? = 1 ]")?;
+        return Ok(Comparison {
+            flows: here.len(),
+            differences,
+            diff: serde_json::from_str(&text)?,
+        });
+    }
+}
+
+type Table = BTreeMap<String, Map<String, Value>>;
+
+/// The flows through the firewall, by original tuple and zone.
+fn table(fw: &Machine, place: &str) -> Result<Table> {
+    let text = fw.sh(&format!("ftfw flows {place} -o json"))?;
+    let mut table = Table::new();
+    for line in text.lines() {
+        let row: Value = serde_json::from_str(line)?;
+        let orig = row["orig"].as_object().context("no tuple")?;
+        if !["src", "dst"].iter().any(|end| is_host(&orig[*end])) {
+            continue;
+        }
+        let key = format!("{} {} {}", row["proto"], row["orig"], row["zone"]);
+        let old = table.insert(key, fields(&row));
+        ensure!(
+            old.is_none(),
+            "{place} of {} has one twice: {line}",
+            fw.node().name()
+        );
+    }
+    Ok(table)
+}
+
+/// True for an address of the client or the server: all else is the firewalls' own.
+fn is_host(address: &Value) -> bool {
+    let hosts = CLIENTS.iter().chain([&SERVER, &SERVER6]);
+    hosts.into_iter().any(|host| address == host)
+}
+
+fn fields(row: &Value) -> Map<String, Value> {
+    let mut fields = Map::new();
+    for name in FIELDS {
+        // Mark 0 is no mark.
+        if !row[name].is_null() && row[name] != 0 {
+            fields.insert(name.to_owned(), row[name].clone());
+        }
+    }
+    let bits = row["status"].as_array().into_iter().flatten();
+    let bits = bits.filter(|bit| STATUS.iter().any(|name| *bit == name));
+    fields.insert("status".to_owned(), bits.cloned().collect());
+    fields
+}
+
+fn differences(here: &Table, there: &Table) -> Vec<String> {
+    let mut all = Vec::new();
+    for (key, ours) in here {
+        match there.get(key) {
+            None => all.push(format!("{key} is on the primary alone: {ours:?}")),
+            Some(theirs) if theirs != ours => {
+                let names = ours.keys().chain(theirs.keys());
+                let different = names.filter(|name| ours.get(*name) != theirs.get(*name));
+                let words = different
+                    .map(|name| format!("{name} {:?} and {:?}", ours.get(name), theirs.get(name)));
+                all.push(format!("{key}: {}", words.collect::<Vec<_>>().join("; ")));
+            }
+            Some(_) => {}
+        }
+    }
+    let only_there = there.iter().filter(|(key, _)| !here.contains_key(*key));
+    all.extend(only_there.map(|(key, theirs)| format!("{key} is on the backup alone: {theirs:?}")));
+    let more = all.len().saturating_sub(EXAMPLES);
+    all.truncate(EXAMPLES);
+    if more > 0 {
+        all.push(format!("and {more} more"));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(state: &str) -> Table {
+        let row = serde_json::json!({
+            "state": state, "mark": 0, "timeout": 3,
+            "status": ["SEEN_REPLY", "CONFIRMED"],
+        });
+        [("6 a".to_owned(), fields(&row))].into()
+    }
+
+    #[test]
+    fn only_what_is_replicated_counts() {
+        let row = of("ESTABLISHED").remove("6 a").unwrap();
+        let json = serde_json::json!({"state": "ESTABLISHED", "status": ["SEEN_REPLY"]});
+        assert_eq!(Value::Object(row), json);
+    }
+
+    #[test]
+    fn each_kind_of_difference_is_found() {
+        let (here, there) = (of("ESTABLISHED"), of("TIME_WAIT"));
+        assert!(differences(&here, &here).is_empty());
+        assert_eq!(differences(&here, &Table::new()).len(), 1);
+        assert_eq!(differences(&Table::new(), &here).len(), 1);
+        let found = differences(&here, &there);
+        assert!(found[0].contains("state"), "{found:?}");
+    }
+}
