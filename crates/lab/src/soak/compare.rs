@@ -1,6 +1,6 @@
 //! The end: the primary's cache, its kernel, and what the backup has, every flow and every field.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,14 +14,15 @@ use crate::topology::SERVER;
 const EQUAL: Duration = Duration::from_secs(30);
 /// Fields of a flow beside its tuple that a replica has as the primary has them. The timeout is
 /// none: each kernel counts it down by itself. Window scales go with `TCPWindowTracking` alone.
-const FIELDS: [&str; 8] = [
+/// The master is counted apart: a copy that the kernel has made while it lacked the master stays
+/// without.
+const FIELDS: [&str; 7] = [
     "reply",
     "reply_zone",
     "state",
     "mark",
     "labels",
     "helper",
-    "master",
     "seq_adj",
 ];
 /// Of the status the bits that two kernels have alike; the others say how far a kernel has come
@@ -41,6 +42,8 @@ const EXAMPLES: usize = 10;
 pub(super) struct Comparison {
     /// Flows of the primary's kernel.
     pub(super) flows: usize,
+    /// Flows whose master the primary knows and the backup does not.
+    pub(super) masterless: usize,
     /// What differs between the two firewalls, at most some of it.
     pub(super) differences: Vec<String>,
     /// What `ftfw diff` prints on the primary.
@@ -68,13 +71,24 @@ pub(super) fn compare(site: &Site, held: &str) -> Result<Comparison> {
         let text = primary.sh("ftfw diff -o json || [ $? = 1 ]")?;
         return Ok(Comparison {
             flows: here.len(),
+            masterless: masterless(&here, &there),
             differences,
             diff: serde_json::from_str(&text)?,
         });
     }
 }
 
-type Table = BTreeMap<String, Map<String, Value>>;
+/// What is known of a flow.
+#[derive(Clone, Debug)]
+struct Entry {
+    /// What is compared.
+    fields: Map<String, Value>,
+    has_master: bool,
+    /// Seconds until it ends.
+    timeout: u64,
+}
+
+type Table = BTreeMap<String, Entry>;
 
 /// The flows through the firewall, by original tuple and zone.
 fn table(fw: &Machine, place: &str) -> Result<Table> {
@@ -87,7 +101,7 @@ fn table(fw: &Machine, place: &str) -> Result<Table> {
             continue;
         }
         let key = format!("{} {} {}", row["proto"], row["orig"], row["zone"]);
-        let old = table.insert(key, fields(&row));
+        let old = table.insert(key, Entry::of(&row));
         ensure!(
             old.is_none(),
             "{place} of {} has one twice: {line}",
@@ -103,37 +117,63 @@ fn is_host(address: &Value) -> bool {
     hosts.into_iter().any(|host| address == host)
 }
 
-fn fields(row: &Value) -> Map<String, Value> {
-    let mut fields = Map::new();
-    for name in FIELDS {
-        // Mark 0 is no mark.
-        if !row[name].is_null() && row[name] != 0 {
-            fields.insert(name.to_owned(), row[name].clone());
+impl Entry {
+    fn of(row: &Value) -> Entry {
+        let mut fields = Map::new();
+        for name in FIELDS {
+            // Mark 0 is no mark.
+            if !row[name].is_null() && row[name] != 0 {
+                fields.insert(name.to_owned(), row[name].clone());
+            }
+        }
+        let bits = row["status"].as_array().into_iter().flatten();
+        let bits = bits.filter(|bit| STATUS.iter().any(|name| *bit == name));
+        fields.insert("status".to_owned(), bits.cloned().collect());
+        Entry {
+            fields,
+            has_master: row["master"].is_object(),
+            timeout: row["timeout"].as_u64().unwrap_or(0),
         }
     }
-    let bits = row["status"].as_array().into_iter().flatten();
-    let bits = bits.filter(|bit| STATUS.iter().any(|name| *bit == name));
-    fields.insert("status".to_owned(), bits.cloned().collect());
-    fields
+
+    /// How it is described where the other side lacks it.
+    fn text(&self) -> String {
+        let state = self.fields.get("state").unwrap_or(&Value::Null);
+        let status = &self.fields["status"];
+        format!("state {state}, status {status}, {} s left", self.timeout)
+    }
+}
+
+fn masterless(here: &Table, there: &Table) -> usize {
+    let lacks = |key: &String| there.get(key).is_some_and(|entry| !entry.has_master);
+    here.iter()
+        .filter(|(key, entry)| entry.has_master && lacks(key))
+        .count()
 }
 
 fn differences(here: &Table, there: &Table) -> Vec<String> {
     let mut all = Vec::new();
-    for (key, ours) in here {
-        match there.get(key) {
-            None => all.push(format!("{key} is on the primary alone: {ours:?}")),
-            Some(theirs) if theirs != ours => {
-                let names = ours.keys().chain(theirs.keys());
-                let different = names.filter(|name| ours.get(*name) != theirs.get(*name));
-                let words = different
-                    .map(|name| format!("{name} {:?} and {:?}", ours.get(name), theirs.get(name)));
-                all.push(format!("{key}: {}", words.collect::<Vec<_>>().join("; ")));
-            }
-            Some(_) => {}
+    for (key, entry) in here {
+        let Some(other) = there.get(key) else {
+            all.push(format!("{key} is on the primary alone: {}", entry.text()));
+            continue;
+        };
+        let (ours, theirs) = (&entry.fields, &other.fields);
+        let names: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
+        let different = names
+            .into_iter()
+            .filter(|name| ours.get(*name) != theirs.get(*name));
+        let words: Vec<_> = different
+            .map(|name| format!("{name} {:?} and {:?}", ours.get(name), theirs.get(name)))
+            .collect();
+        if !words.is_empty() {
+            all.push(format!("{key}: {}", words.join("; ")));
         }
     }
     let only_there = there.iter().filter(|(key, _)| !here.contains_key(*key));
-    all.extend(only_there.map(|(key, theirs)| format!("{key} is on the backup alone: {theirs:?}")));
+    all.extend(
+        only_there.map(|(key, entry)| format!("{key} is on the backup alone: {}", entry.text())),
+    );
     let more = all.len().saturating_sub(EXAMPLES);
     all.truncate(EXAMPLES);
     if more > 0 {
@@ -151,14 +191,14 @@ mod tests {
             "state": state, "mark": 0, "timeout": 3,
             "status": ["SEEN_REPLY", "CONFIRMED"],
         });
-        [("6 a".to_owned(), fields(&row))].into()
+        [("6 a".to_owned(), Entry::of(&row))].into()
     }
 
     #[test]
     fn only_what_is_replicated_counts() {
         let row = of("ESTABLISHED").remove("6 a").unwrap();
         let json = serde_json::json!({"state": "ESTABLISHED", "status": ["SEEN_REPLY"]});
-        assert_eq!(Value::Object(row), json);
+        assert_eq!(Value::Object(row.fields), json);
     }
 
     #[test]

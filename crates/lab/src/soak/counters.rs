@@ -62,6 +62,7 @@ const RESTART: &[&str] = &[
     "ftfw_silent_ends_total",
     "ftfw_ends_not_announced_total",
     "ftfw_events_late_total",
+    "ftfw_expectations_masterless_total",
 ];
 /// Another firewall owns the flows, and a scheduled flush follows.
 const CHANGE: &[&str] = &[
@@ -76,6 +77,11 @@ const CHANGE: &[&str] = &[
     "ftfw_silent_ends_total",
     "ftfw_events_late_total",
 ];
+/// The second one comes behind those that follow the first one.
+const TWICE: &[&str] = &[
+    "ftfw_messages_before_total",
+    "ftfw_messages_late_used_total",
+];
 /// The carrier is gone: nothing can be sent.
 const DOWN: &[&str] = &["ftfw_link_send_errors_total"];
 /// Events are missing: dumps find what has happened.
@@ -85,6 +91,7 @@ const EVENTS: &[&str] = &[
     "ftfw_silent_flows_total",
     "ftfw_silent_ends_total",
     "ftfw_events_late_total",
+    "ftfw_expectations_masterless_total",
 ];
 /// The kernel's table is emptied, and what the peer has is asked for again.
 const FLUSH: &[&str] = &[
@@ -99,7 +106,7 @@ const FLUSH: &[&str] = &[
 fn raises(trouble: Trouble) -> &'static [&'static [&'static str]] {
     match trouble {
         Trouble::Loss | Trouble::CutFromFw1 | Trouble::CutFromFw2 => &[LINK],
-        Trouble::Duplicates => &[&["ftfw_messages_before_total"]],
+        Trouble::Duplicates => &[TWICE],
         Trouble::LinkDown => &[LINK, DOWN],
         Trouble::PrimaryStopped | Trouble::BackupStopped => &[LINK, EVENTS],
         Trouble::PrimaryRestarted | Trouble::BackupRestarted => &[LINK, RESTART],

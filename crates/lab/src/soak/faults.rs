@@ -116,7 +116,8 @@ impl Course<'_> {
             Trouble::PrimaryRestarted => self.restarted(0)?,
             Trouble::BackupRestarted => self.restarted(1)?,
             Trouble::BackupFlushed => {
-                self.site.fw(1)?.node().run("conntrack -F").map(drop)?;
+                self.site.fw(1)?.node().run("conntrack -F")?;
+                self.is_flushed = true;
             }
             Trouble::Overrun => self.overrun()?,
             Trouble::GateFlushed => {
@@ -153,6 +154,7 @@ impl Course<'_> {
             _ => stop_keepalived(&self.site, 0)?,
         }
         wait_primary(&self.site, 1).context("FW2 takes over")?;
+        self.is_flushed = false;
         thread::sleep(AWAY);
         if matches!(failover, Trouble::Planned | Trouble::CarrierLost) {
             self.wait_ready().context("FW1 is ready to take over")?;

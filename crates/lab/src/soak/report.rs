@@ -217,8 +217,8 @@ impl fmt::Display for Report {
             let verdict = if c.is_equal() { "equal" } else { "not equal" };
             writeln!(
                 f,
-                "| FW1's cache, its kernel and FW2, {} flows | {verdict} |",
-                c.flows
+                "| FW1's cache, its kernel and FW2, {} flows | {verdict}; the master of {} unknown to FW2 |",
+                c.flows, c.masterless
             )?;
         }
         writeln!(

@@ -42,6 +42,7 @@ mod rules;
 mod service;
 mod setups;
 mod site;
+mod soak;
 mod sources;
 mod statistics;
 mod tables;
@@ -108,6 +109,7 @@ fn scenarios() -> Vec<Scenario> {
         ready::SCENARIOS,
         rehearse::SCENARIOS,
         setups::SCENARIOS,
+        soak::SCENARIOS,
         view::SCENARIOS,
     ]
     .concat()
