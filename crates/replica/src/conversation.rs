@@ -347,7 +347,7 @@ mod tests {
         let get = Op::Get(wanted.key());
         assert_eq!(
             next(&attempt(wanted, 0), &Op::Update(wanted), &refused),
-            Next::Ask(get.clone())
+            Next::Ask(get)
         );
         let held = tcp(TcpState::SYN_RECV, 50);
         let Next::Ask(Op::Update(update)) = next(&attempt(wanted, 1), &get, &found(held)) else {

@@ -241,9 +241,15 @@ impl Replica {
         if self.ledger.key(slot) != found.key() {
             return;
         }
+        // The answer may be older than what events have reported since.
+        let held = self.ledger.flow(slot);
+        let is_other = matches!((held.id, found.id), (Some(a), Some(b)) if a != b);
+        let has_ended = self.ledger.note(slot).has_ended();
+        if is_other || has_ended || self.is_overtaken(slot, &held, found) {
+            return;
+        }
         // Also if nothing has changed: the peer's kernel then lets the helper take up the
         // connection where it is now, and not where that kernel saw it last.
-        let held = self.ledger.flow(slot);
         self.on_update(slot, &held, found);
     }
 
