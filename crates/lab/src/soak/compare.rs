@@ -34,6 +34,8 @@ const STATUS: [&str; 5] = [
     "DST_NAT",
     "FIXED_TIMEOUT",
 ];
+/// A flow with so few seconds left may have ended on one of them already.
+const ENDS_SECS: u64 = 3;
 /// Most differences that are described.
 const EXAMPLES: usize = 10;
 
@@ -136,6 +138,10 @@ impl Entry {
         }
     }
 
+    fn is_ending(&self) -> bool {
+        self.timeout < ENDS_SECS
+    }
+
     /// How it is described where the other side lacks it.
     fn text(&self) -> String {
         let state = self.fields.get("state").unwrap_or(&Value::Null);
@@ -155,6 +161,9 @@ fn differences(here: &Table, there: &Table) -> Vec<String> {
     let mut all = Vec::new();
     for (key, entry) in here {
         let Some(other) = there.get(key) else {
+            if entry.is_ending() {
+                continue;
+            }
             all.push(format!("{key} is on the primary alone: {}", entry.text()));
             continue;
         };
@@ -170,7 +179,8 @@ fn differences(here: &Table, there: &Table) -> Vec<String> {
             all.push(format!("{key}: {}", words.join("; ")));
         }
     }
-    let only_there = there.iter().filter(|(key, _)| !here.contains_key(*key));
+    let only_there = there.iter();
+    let only_there = only_there.filter(|(key, e)| !here.contains_key(*key) && !e.is_ending());
     all.extend(
         only_there.map(|(key, entry)| format!("{key} is on the backup alone: {}", entry.text())),
     );
@@ -188,7 +198,7 @@ mod tests {
 
     fn of(state: &str) -> Table {
         let row = serde_json::json!({
-            "state": state, "mark": 0, "timeout": 3,
+            "state": state, "mark": 0, "timeout": 30,
             "status": ["SEEN_REPLY", "CONFIRMED"],
         });
         [("6 a".to_owned(), Entry::of(&row))].into()
