@@ -40,10 +40,10 @@ pub(crate) fn short_sweep() -> Duration {
 }
 
 /// The time between two dumps of an empty table in which they take half a thousandth of a
-/// core: the kernel walks through all buckets, at 0.1 to 0.2 µs each.
+/// core: the kernel walks through all buckets, at 0.1 to 0.2 µs each. At most ten minutes.
 pub(crate) fn leisurely_sweep() -> Duration {
     let buckets = read("nf_conntrack_buckets").unwrap_or(0);
-    Duration::from_micros(300 * buckets)
+    Duration::from_micros(buckets.saturating_mul(300)).min(Duration::from_secs(600))
 }
 
 /// `nf_conntrack_events` as it was, when the daemon has changed it.

@@ -23,7 +23,7 @@ const SHORT_LIVED: [(bool, Proto); 6] = [
     (true, Proto::GRE),
 ];
 
-/// A look at the whole table costs 3 to 5 µs a flow, beside what `leisurely` is about. With this much time a flow between two
+/// A look at the whole table costs 3 to 5 µs a flow. With this much time a flow between two
 /// they take one percent of a core.
 const URGENT_PER_FLOW: Duration = Duration::from_micros(500);
 /// The same if nothing is urgent: half a thousandth of a core.

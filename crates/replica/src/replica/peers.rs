@@ -236,6 +236,8 @@ impl Replica {
             let is_silent = peer.heard_at.is_some_and(|at| now.since(at) >= LOST_AFTER);
             if is_silent && !peer.is_lost {
                 peer.is_lost = true;
+                // Its flows may come here now, which no event tells.
+                self.sweeps.rounds.doubt();
                 self.events.push_back(Event::PeerLost);
             }
         }
