@@ -9,6 +9,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use config::gate::TABLE;
@@ -17,6 +18,8 @@ use sys::signal::Signals;
 /// The only argument of the process.
 const ARGUMENT: &str = "run-nft";
 const DONE: &str = "done";
+/// How long `nft` may take: it needs some milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What `nft` is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +63,7 @@ impl Nft {
     /// Starts the process: this program again.
     pub(crate) fn start() -> Result<Nft> {
         let (ours, theirs) = UnixStream::pair()?;
+        ours.set_read_timeout(Some(PATIENCE))?;
         let process = Command::new("/proc/self/exe")
             .arg0("ftfw")
             .arg(ARGUMENT)
@@ -81,15 +85,25 @@ impl Nft {
     /// # Errors
     /// What `nft` says, or why it cannot be run.
     pub(crate) fn run(&mut self, text: Text) -> Result<()> {
+        match self.ask(text) {
+            Ok(answer) if answer == DONE => Ok(()),
+            Ok(answer) if !answer.is_empty() => bail!("{answer}"),
+            _ => {
+                // What it may still answer is no answer to anything else.
+                self.socket = None;
+                let _ = self.process.kill();
+                bail!("the process that runs nft has ended, or hangs: start the daemon again")
+            }
+        }
+    }
+
+    /// A line; an empty one if the process has ended.
+    fn ask(&mut self, text: Text) -> Result<String> {
         let socket = self.socket.as_mut().context("it has ended")?;
         socket.get_mut().write_all(&[text.to_byte()])?;
         let mut answer = String::new();
         socket.read_line(&mut answer)?;
-        match answer.trim_end() {
-            DONE => Ok(()),
-            "" => bail!("the process that runs nft has ended: start the daemon again"),
-            why => bail!("{why}"),
-        }
+        Ok(answer.trim_end().to_owned())
     }
 }
 

@@ -119,6 +119,12 @@ fn serve(
         .inspect_err(|e| report(log_file, config, e));
     service.stopping();
     drop(guards);
+    // The end makes calls of its own.
+    if sandbox::has_refused()
+        && let Ok(mut log) = Log::open(false, log_file, config.syslog)
+    {
+        sandbox::report_refused(&mut log);
+    }
     result.map(|()| Ended::Well)
 }
 

@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Calls have numbers below; others are noted as the last one.
 const CALLS: usize = 1024;
 
+/// `si_code` of a SIGSYS of seccomp (`asm-generic/siginfo.h`).
+const SYS_SECCOMP: libc::c_int = 1;
+
 /// A bit for each call.
 type Calls = [AtomicU64; CALLS / 64];
 static REFUSED: Calls = [const { AtomicU64::new(0) }; CALLS / 64];
@@ -43,15 +46,24 @@ pub fn watch() -> io::Result<()> {
 
 /// The number of a call that was refused. Each is told once.
 pub fn next() -> Option<libc::c_long> {
-    for (n, (refused, told)) in REFUSED.iter().zip(&TOLD).enumerate() {
-        let bits = refused.load(Ordering::Relaxed) & !told.load(Ordering::Relaxed);
-        if bits != 0 {
-            let bit = bits.trailing_zeros();
-            told.fetch_or(1 << bit, Ordering::Relaxed);
-            return libc::c_long::try_from(n * 64 + bit as usize).ok();
-        }
-    }
-    None
+    let (n, bits) = untold().find(|(_, bits)| *bits != 0)?;
+    let bit = bits.trailing_zeros();
+    TOLD[n].fetch_or(1 << bit, Ordering::Relaxed);
+    libc::c_long::try_from(n * 64 + bit as usize).ok()
+}
+
+/// True if [`next`] has one to tell.
+pub fn is_any_untold() -> bool {
+    untold().any(|(_, bits)| bits != 0)
+}
+
+/// What is to be told, 64 calls at a time.
+fn untold() -> impl Iterator<Item = (usize, u64)> {
+    let words = REFUSED.iter().zip(&TOLD);
+    let left = |(refused, told): (&AtomicU64, &AtomicU64)| {
+        refused.load(Ordering::Relaxed) & !told.load(Ordering::Relaxed)
+    };
+    words.map(left).enumerate()
 }
 
 fn note(call: u64) {
@@ -59,12 +71,22 @@ fn note(call: u64) {
     REFUSED[call / 64].fetch_or(1 << (call % 64), Ordering::Relaxed);
 }
 
-/// Notes the call, and makes `EPERM` its result.
-extern "C" fn on_refused(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+/// Notes the call, and makes `EPERM` its result. Somebody's SIGSYS kills, as it does without us.
+extern "C" fn on_refused(
+    signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
     let result = -i64::from(libc::EPERM);
-    // SAFETY: the kernel hands a live `ucontext_t` to a handler with SA_SIGINFO, and nobody else
-    // has it. The registers are those with which the thread goes on.
+    // SAFETY: the kernel hands a live `siginfo_t` and `ucontext_t` to a handler with SA_SIGINFO,
+    // and nobody else has them. If the signal stands in place of a call, the registers are those
+    // with which the thread goes on behind it. `signal` and `raise` may be called in a handler.
     unsafe {
+        if (*info).si_code != SYS_SECCOMP {
+            libc::signal(signal, libc::SIG_DFL);
+            libc::raise(signal);
+            return;
+        }
         let machine = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext;
         #[cfg(target_arch = "x86_64")]
         {

@@ -4,7 +4,7 @@
 //! in their folders: so what is allowed is a folder's, and holds for all beneath it.
 //! Sockets (syslog, the journal, clients) are no files to Landlock.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use config::Config;
@@ -18,34 +18,43 @@ use crate::sysctl;
 /// The newest version that this program knows. An older kernel restricts what it can.
 const KNOWN: ABI = ABI::V6;
 
-/// Settings of the kernel as files exist only while somebody has them open: a rule about them
-/// would be forgotten with them.
+/// What the rules need as long as the daemon runs.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
+    /// Settings of the kernel as files exist only while somebody has them open: a rule about
+    /// them would be forgotten with them.
     settings: Option<File>,
+    missing: Vec<PathBuf>,
 }
 
 impl Files {
     /// Gives up all other files.
     pub(super) fn restrict(&mut self, config: &Config) -> Result<String, String> {
         self.settings = File::open(sysctl::BASE).ok();
-        let rules = rules(config);
+        let (rules, missing): (Vec<_>, Vec<_>) =
+            rules(config).into_iter().partition(|r| r.path.exists());
         let status = enforce(&rules).map_err(|e| format!("files cannot be restricted: {e}"))?;
         let how = match status {
             RulesetStatus::FullyEnforced => "",
             RulesetStatus::PartiallyEnforced => ", as far as this kernel can",
             RulesetStatus::NotEnforced => {
-                return Err("this kernel has no Landlock: all files stay open to it".to_owned());
+                return Err("Landlock is not there for it: all files stay open to it".to_owned());
             }
         };
-        let folders: Vec<_> = (rules.iter())
-            .filter(|rule| rule.is_written())
+        let written = |rules: Vec<Rule>| rules.into_iter().filter(Rule::is_written);
+        self.missing = written(missing).map(|rule| rule.path).collect();
+        let folders: Vec<_> = written(rules)
             .map(|rule| rule.path.display().to_string())
             .collect();
         Ok(format!(
             "files are written in {} alone{how}",
             folders.join(", ")
         ))
+    }
+
+    /// Folders of the configuration that are not there, so that no rule is about them.
+    pub(super) fn missing(&self) -> &[PathBuf] {
+        &self.missing
     }
 }
 
@@ -62,37 +71,49 @@ impl Rule {
     }
 }
 
-/// What a daemon with this configuration still does with files. A folder stands once.
+/// What a daemon with this configuration still does with files. A path stands once.
 fn rules(config: &Config) -> Vec<Rule> {
-    let log = AccessFs::WriteFile | AccessFs::ReadFile | AccessFs::MakeReg | AccessFs::Truncate;
+    let append = AccessFs::WriteFile | AccessFs::MakeReg;
     let stats_log = config.stats.as_ref().and_then(|s| s.log_file.as_deref());
+    let logs = [config.log_file.as_deref(), stats_log]
+        .into_iter()
+        .flatten();
+    let logs = logs.flat_map(|log| places_of_log(log).map(|place| (place, append)));
     let page = config.metrics.as_ref().and_then(|m| m.file.as_deref());
     let own = [
-        (config.log_file.as_deref(), log),
-        (stats_log, log),
-        (page, log | AccessFs::RemoveFile),
+        // It is looked whose the page is that is there.
+        (page, append | AccessFs::ReadFile | AccessFs::RemoveFile),
         (Some(&config.lock_file), AccessFs::RemoveFile.into()),
         (config.control_path.as_deref(), AccessFs::RemoveFile.into()),
     ];
-    let own = own
-        .into_iter()
-        .filter_map(|(path, access)| Some((path?.parent()?, access)));
+    let own =
+        (own.into_iter()).filter_map(|(path, access)| Some((path?.parent()?.to_owned(), access)));
     let device = AccessFs::ReadFile | AccessFs::WriteFile;
     let system = [
-        (Path::new("/dev/null"), device),
-        (Path::new(sysctl::BASE), AccessFs::ReadFile.into()),
+        ("/dev/null".into(), device),
+        (sysctl::BASE.into(), AccessFs::ReadFile.into()),
     ];
     let mut rules: Vec<Rule> = Vec::new();
-    for (path, access) in own.chain(system) {
+    for (path, access) in logs.chain(own).chain(system) {
         match rules.iter_mut().find(|rule| rule.path == path) {
             Some(rule) => rule.access |= access,
-            None => rules.push(Rule {
-                path: path.to_owned(),
-                access,
-            }),
+            None => rules.push(Rule { path, access }),
         }
     }
     rules
+}
+
+/// Where a log is made anew: in its folder, and if it is a link also in that of what it leads to.
+/// A device or a pipe is opened again, and its folder has others.
+fn places_of_log(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let is_special = fs::metadata(path).is_ok_and(|found| !found.is_file());
+    let folder = |path: &Path| path.parent().map(Path::to_owned);
+    let target = path.canonicalize().ok();
+    let places = match is_special {
+        true => [Some(path.to_owned()), None],
+        false => [folder(path), target.as_deref().and_then(folder)],
+    };
+    places.into_iter().flatten()
 }
 
 fn enforce(rules: &[Rule]) -> Result<RulesetStatus, RulesetError> {
@@ -101,7 +122,7 @@ fn enforce(rules: &[Rule]) -> Result<RulesetStatus, RulesetError> {
         .handle_access(AccessFs::from_all(KNOWN))?
         .create()?;
     for rule in rules {
-        // What is not there now, such as the settings of connection tracking, is not missed.
+        // It may have gone just now.
         if let Ok(path) = PathFd::new(&rule.path) {
             ruleset = ruleset.add_rule(PathBeneath::new(path, rule.access))?;
         }
@@ -134,5 +155,20 @@ mod tests {
         );
         assert_eq!(of("/run/x").access, AccessFs::RemoveFile);
         assert!(!of(sysctl::BASE).is_written());
+    }
+
+    #[test]
+    fn the_target_of_a_link_has_a_place_and_a_device_has_no_neighbours() {
+        let of = |path: &str| places_of_log(Path::new(path)).collect::<Vec<_>>();
+        assert_eq!(of("/dev/null"), [Path::new("/dev/null")]);
+        assert_eq!(of("/no/such/log"), [Path::new("/no/such")]);
+        let folder = std::env::temp_dir().join(format!("ftfw-log-{}", std::process::id()));
+        let target = folder.join("data/log");
+        fs::create_dir_all(folder.join("data")).unwrap();
+        fs::write(&target, "").unwrap();
+        std::os::unix::fs::symlink(&target, folder.join("log")).unwrap();
+        let places: Vec<_> = places_of_log(&folder.join("log")).collect();
+        assert_eq!(places, [folder.clone(), folder.join("data")]);
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -39,8 +39,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("service/the_sandbox_is_off_by_name", |w| sandbox(w, false)),
 ];
 
-/// The unit of the package.
-const UNIT: &str = include_str!("../../../../debian/ftfw.service");
+/// The unit of the package, and what the package adds to the one of Debian's conntrackd.
+const UNITS: [&str; 2] = [
+    include_str!("../../../../debian/ftfw.service"),
+    include_str!("../../../../packaging/hardening.conf"),
+];
 
 /// The lines that the daemon has sent, one message after the other.
 struct Manager(UnixDatagram);
@@ -246,7 +249,8 @@ fn thread_status(of: &str) -> Result<BTreeMap<String, String>> {
 /// Goal: the unit's `SystemCallFilter` refuses nothing that the daemon needs. Method: strace lists
 /// what the daemon calls from its start to its end; systemd says what its groups hold.
 fn system_calls(world: &World) -> Result<()> {
-    let allowed = allowed_by(UNIT)?;
+    let [allowed, of_debian] = [allowed_by(UNITS[0])?, allowed_by(UNITS[1])?];
+    ensure!(allowed == of_debian, "the two units differ");
     ensure!(!allowed.contains("mount") && allowed.contains("sendto"));
     let lab = Lab::build(Options::default())?;
     let settings = Settings {
