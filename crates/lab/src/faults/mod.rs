@@ -195,8 +195,8 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "corruption",
-        done: "a byte of every tenth datagram is another one behind a right checksum, both ways, under load",
-        holds: "nobody crashes",
+        done: "a byte of every tenth datagram is another one behind a right checksum, both ways, under load; then FW2 asks for everything (`-n`)",
+        holds: "nobody crashes, and what is sent again mends all",
         test: None,
         beside: CONNTRACKD,
         run: link::corruption,
