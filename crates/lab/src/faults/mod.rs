@@ -2,7 +2,7 @@
 //! the figures of a run.
 //!
 //! Each fault is a function that is called with a size: the short form is an end-to-end test,
-//! the long form a row of a table. A rig ([`rig`]) is the same for all: real connections and a
+//! the long form a row of a table. A rig (`rig`) is the same for all: real connections and a
 //! load through FW1, a relay between the daemons, and in the end FW1's death.
 
 mod course;
