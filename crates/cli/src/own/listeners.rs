@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use control::rows::ListenerRow;
 
@@ -18,6 +18,8 @@ const NEW: u32 = 1;
 /// Those but for process `own`, as far as this user sees them, in the order of their numbers.
 pub(super) fn others(own: u64) -> Vec<ListenerRow> {
     let here = space("self");
+    // Without its own, mostly nothing is left for which each process would have to be looked at.
+    let of_daemon = sockets_of(own);
     let mut spaces: BTreeMap<PathBuf, Vec<u32>> = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -27,15 +29,17 @@ pub(super) fn others(own: u64) -> Vec<ListenerRow> {
     }
     let mut found = Vec::new();
     for (space, pids) in &spaces {
-        let sockets = pids.first().map_or_else(Vec::new, |pid| {
+        let mut sockets = pids.first().map_or_else(Vec::new, |pid| {
             let table = fs::read_to_string(format!("/proc/{pid}/net/netlink"));
             listening(&table.unwrap_or_default())
         });
+        sockets.retain(|inode| !of_daemon.contains(inode));
         if sockets.is_empty() {
             continue;
         }
         for pid in pids.iter().filter(|pid| u64::from(**pid) != own) {
-            if holds(*pid, &sockets) {
+            let its = sockets_of(u64::from(*pid));
+            if its.iter().any(|inode| sockets.contains(inode)) {
                 let program = fs::read_to_string(format!("/proc/{pid}/comm"));
                 found.push(ListenerRow {
                     pid: *pid,
@@ -67,16 +71,22 @@ fn listening(table: &str) -> Vec<String> {
     table.lines().skip(1).filter_map(socket).collect()
 }
 
-/// True if a process has one of these sockets.
-fn holds(pid: u32, sockets: &[String]) -> bool {
+/// Inodes of a process's sockets.
+fn sockets_of(pid: u64) -> Vec<String> {
     let files = fs::read_dir(format!("/proc/{pid}/fd"));
-    let mut files = files.into_iter().flatten().flatten();
-    files.any(|file| {
-        let target = fs::read_link(file.path()).unwrap_or_default();
-        sockets
-            .iter()
-            .any(|inode| target == Path::new(&format!("socket:[{inode}]")))
-    })
+    let target = |file: fs::DirEntry| {
+        fs::read_link(file.path())
+            .ok()?
+            .into_os_string()
+            .into_string()
+            .ok()
+    };
+    let targets = files.into_iter().flatten().flatten().filter_map(target);
+    let inode = |target: String| {
+        let rest = target.strip_prefix("socket:[")?;
+        Some(rest.strip_suffix(']')?.to_owned())
+    };
+    targets.filter_map(inode).collect()
 }
 
 #[cfg(test)]
@@ -93,5 +103,17 @@ sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops 
 0000000001ada282 12  0          00000000 0        0        0     2        0        23
 ";
         assert_eq!(listening(table), ["409"]);
+    }
+
+    #[test]
+    fn the_sockets_of_a_process_are_found() {
+        use std::os::unix::fs::MetadataExt;
+        let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        let file = fs::File::from(std::os::fd::OwnedFd::from(socket));
+        let inode = file.metadata().unwrap().ino().to_string();
+        let of_us = || sockets_of(std::process::id().into());
+        assert!(of_us().contains(&inode));
+        drop(file);
+        assert!(!of_us().contains(&inode));
     }
 }
