@@ -5,11 +5,13 @@
 //! whose end of the socket is then closed.
 
 use std::env;
+use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use config::gate::TABLE;
@@ -20,6 +22,8 @@ const ARGUMENT: &str = "run-nft";
 const DONE: &str = "done";
 /// How long `nft` may take: it needs some milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks whether it has ended.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// What `nft` is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,19 +56,17 @@ impl Text {
     }
 }
 
-/// The daemon's end.
+/// The daemon's end. The process ends when this is dropped, because nobody can ask it any more.
 #[derive(Debug)]
-pub(crate) struct Nft {
-    process: Child,
-    socket: Option<BufReader<UnixStream>>,
-}
+pub(crate) struct Nft(Option<BufReader<UnixStream>>);
 
 impl Nft {
     /// Starts the process: this program again.
     pub(crate) fn start() -> Result<Nft> {
         let (ours, theirs) = UnixStream::pair()?;
-        ours.set_read_timeout(Some(PATIENCE))?;
-        let process = Command::new("/proc/self/exe")
+        // It gives up before, and says so, unless it is stopped itself.
+        ours.set_read_timeout(Some(PATIENCE + Duration::from_secs(1)))?;
+        Command::new("/proc/self/exe")
             .arg0("ftfw")
             .arg(ARGUMENT)
             .current_dir("/")
@@ -74,10 +76,7 @@ impl Nft {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        Ok(Nft {
-            process,
-            socket: Some(BufReader::new(ours)),
-        })
+        Ok(Nft(Some(BufReader::new(ours))))
     }
 
     /// Has `nft` read a text.
@@ -90,8 +89,7 @@ impl Nft {
             Ok(answer) if !answer.is_empty() => bail!("{answer}"),
             _ => {
                 // What it may still answer is no answer to anything else.
-                self.socket = None;
-                let _ = self.process.kill();
+                self.0 = None;
                 bail!("the process that runs nft has ended, or hangs: start the daemon again")
             }
         }
@@ -99,19 +97,11 @@ impl Nft {
 
     /// A line; an empty one if the process has ended.
     fn ask(&mut self, text: Text) -> Result<String> {
-        let socket = self.socket.as_mut().context("it has ended")?;
+        let socket = self.0.as_mut().context("it has ended")?;
         socket.get_mut().write_all(&[text.to_byte()])?;
         let mut answer = String::new();
         socket.read_line(&mut answer)?;
         Ok(answer.trim_end().to_owned())
-    }
-}
-
-impl Drop for Nft {
-    fn drop(&mut self) {
-        // It ends when nobody can ask it any more.
-        self.socket = None;
-        let _ = self.process.wait();
     }
 }
 
@@ -138,7 +128,7 @@ pub fn serve() -> Result<()> {
     let mut byte = [0];
     while socket.read(&mut byte)? > 0 {
         let answer = match Text::from_byte(byte[0]) {
-            Some(text) => run(&text.text(), path.as_deref()),
+            Some(text) => run(&text.text(), path.as_deref(), PATIENCE),
             None => Err(anyhow::anyhow!("no such text")),
         };
         let answer = answer.map_or_else(|e| format!("{e:#}"), |()| DONE.to_owned());
@@ -147,8 +137,8 @@ pub fn serve() -> Result<()> {
     Ok(())
 }
 
-/// Gives `nft` a text.
-fn run(text: &str, path: Option<&std::ffi::OsStr>) -> Result<()> {
+/// Gives `nft`, found along `path`, a text; it is killed if it takes longer than `patience`.
+fn run(text: &str, path: Option<&OsStr>, patience: Duration) -> Result<()> {
     let mut command = Command::new("nft");
     command.args(["-f", "-"]).env_clear();
     if let Some(path) = path {
@@ -164,6 +154,11 @@ fn run(text: &str, path: Option<&std::ffi::OsStr>) -> Result<()> {
         // If `nft` does not read, it says why.
         let _ = input.write_all(text.as_bytes());
     }
+    if !has_ended(&mut child, patience)? {
+        child.kill()?;
+        child.wait()?;
+        bail!("nft has not ended within {patience:?}");
+    }
     let output = child.wait_with_output().context("nft")?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
@@ -172,8 +167,22 @@ fn run(text: &str, path: Option<&std::ffi::OsStr>) -> Result<()> {
     Ok(())
 }
 
+fn has_ended(child: &mut Child, patience: Duration) -> io::Result<bool> {
+    let begun = Instant::now();
+    loop {
+        let ended = child.try_wait()?.is_some();
+        if ended || begun.elapsed() >= patience {
+            return Ok(ended);
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -182,5 +191,34 @@ mod tests {
             assert_eq!(Text::from_byte(text.to_byte()), Some(text));
         }
         assert_eq!(Text::from_byte(b'x'), None);
+    }
+
+    #[test]
+    fn what_nft_does_is_the_answer() {
+        let folder = env::temp_dir().join(format!("ftfw-nft-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let answer = |script: &str| {
+            let nft = folder.join("nft");
+            // Another one each time: what runs cannot be written.
+            let _ = fs::remove_file(&nft);
+            fs::write(&nft, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&nft, Permissions::from_mode(0o700)).unwrap();
+            let patience = match script.contains("sleep") {
+                true => Duration::from_millis(50),
+                false => PATIENCE,
+            };
+            let done = run("flush ruleset\n", Some(folder.as_os_str()), patience);
+            done.map_err(|e| e.to_string())
+        };
+        let reads = "read -r line && [ \"$line\" = 'flush ruleset' ]";
+        assert_eq!(answer(reads), Ok(()));
+        let refuses = "echo 'no such table' >&2; exit 1";
+        assert_eq!(answer(refuses), Err("nft: no such table".to_owned()));
+        let hangs = "exec /bin/sleep 100";
+        assert_eq!(
+            answer(hangs),
+            Err("nft has not ended within 50ms".to_owned())
+        );
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -145,7 +145,6 @@ pub(crate) fn run(core: Core, service: &mut Service) -> Result<()> {
         busy = l.turn(busy)?;
     }
     l.host.log.report_all_left_out();
-    sandbox::report_refused(&mut l.host.log);
     l.host.log.stopping();
     Ok(())
 }
