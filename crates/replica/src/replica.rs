@@ -34,7 +34,7 @@ use crate::event::{Answer, Caches, Event};
 use crate::expectations::Expectations;
 use crate::flush::KernelFlush;
 use crate::kernel::{
-    DumpEnd, DumpScope, KernelEvent, KernelRequest, KernelResult, Purpose, Subject,
+    DumpEnd, DumpScope, KernelEvent, KernelRequest, KernelResult, Op, Outcome, Purpose, Subject,
 };
 use crate::ledger::Ledger;
 use crate::link::{LinkId, Links};
@@ -45,7 +45,7 @@ use crate::repairs::{Repairs, Wish};
 use crate::settings::Settings;
 use crate::stats::Stats;
 use crate::stream::Stream;
-use crate::sweep::Sweeps;
+use crate::sweep::{Heard, Sweeps};
 use crate::time::Instant;
 
 /// Kernel requests kept ready for the driver; no cursor runs on above this.
@@ -282,6 +282,9 @@ impl Replica {
     pub fn handle_results(&mut self, now: Instant, results: &[KernelResult]) {
         self.now = now;
         for result in results {
+            if result.outcome == Outcome::Done {
+                self.hear_result(&result.request.op);
+            }
             match (result.request.purpose, result.request.subject) {
                 (Purpose::Flush, _) => self.on_flush_result(result),
                 (Purpose::ReadAgain, _) => self.on_read_again(result),
@@ -298,6 +301,15 @@ impl Replica {
                 // No other requests are made.
                 (Purpose::Verify | Purpose::Commit | Purpose::Inject, _) => {}
             }
+        }
+    }
+
+    /// Events about injections may be left out: their results tell the same.
+    fn hear_result(&mut self, op: &Op) {
+        match op {
+            Op::Create(flow) | Op::Update(flow) => self.sweeps.hear(flow.key(), Heard::Written),
+            Op::Delete(flow, _) => self.sweeps.hear(*flow, Heard::Changed),
+            _ => {}
         }
     }
 

@@ -11,11 +11,11 @@
 //! At the start nothing is announced: the table of a replica that was the backup
 //! holds copies of the peer's flows. Traffic shows which are ours.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use cache::Position;
-use flow::Flow;
+use flow::{Flow, FlowKey};
 
 use crate::command::CommandId;
 use crate::kernel::DumpScope;
@@ -57,6 +57,48 @@ pub(crate) struct Dump {
     pub(crate) scope: DumpScope,
 }
 
+/// What has come of a flow since a dump began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// It has changed, or has ended.
+    Changed,
+    /// We have written it into our kernel.
+    Written,
+}
+
+/// What has come of flows while a dump is under way. The kernel fills a part of the dump before
+/// we read it, and walks on through its table meanwhile, for 50 ms if there is little to find:
+/// what a part shows of these flows may be older.
+#[derive(Debug, Default)]
+struct Meanwhile {
+    latest: HashMap<FlowKey, Heard>,
+    /// Those before; forgotten when the latest are `MAX`.
+    before: HashMap<FlowKey, Heard>,
+}
+
+impl Meanwhile {
+    /// More than 100 ms of 100 000 events a second.
+    const MAX: usize = 16_384;
+
+    fn note(&mut self, flow: FlowKey, heard: Heard) {
+        if self.latest.len() >= Meanwhile::MAX {
+            self.before = std::mem::take(&mut self.latest);
+        }
+        // A part may still show what was there before that end.
+        if self.heard(&flow) != Some(Heard::Changed) {
+            self.latest.insert(flow, heard);
+        }
+    }
+
+    fn heard(&self, flow: &FlowKey) -> Option<Heard> {
+        if self.latest.is_empty() {
+            return None;
+        }
+        let latest = self.latest.get(flow);
+        latest.or_else(|| self.before.get(flow)).copied()
+    }
+}
+
 /// Dumps and when the next are due.
 #[derive(Debug)]
 pub(crate) struct Sweeps {
@@ -64,6 +106,7 @@ pub(crate) struct Sweeps {
     pub(crate) running: Option<Dump>,
     /// Entries of the dump under way.
     pub(crate) dumped: usize,
+    meanwhile: Meanwhile,
     /// Number of the latest comparison; entries note the last that saw them.
     pub(crate) number: u8,
     pub(crate) began: Instant,
@@ -121,6 +164,7 @@ impl Sweeps {
             owed,
             running: None,
             dumped: 0,
+            meanwhile: Meanwhile::default(),
             number: 0,
             began: Instant::START,
             gone: None,
@@ -144,6 +188,29 @@ impl Sweeps {
     /// There will be no events: sweeps tell of all flows.
     pub(crate) fn expect_no_events(&mut self) {
         self.rounds.expect_no_events();
+    }
+
+    /// An event or a result tells something of a flow.
+    pub(crate) fn hear(&mut self, flow: FlowKey, heard: Heard) {
+        if self.running.is_some() {
+            self.meanwhile.note(flow, heard);
+        }
+    }
+
+    /// True if what the dump under way shows of a flow may be older than what is known.
+    pub(crate) fn is_older(&self, dump: Dump, flow: &FlowKey) -> bool {
+        match self.meanwhile.heard(flow) {
+            None => false,
+            Some(Heard::Changed) => true,
+            // Whether it is there counts, and not how old it looks.
+            Some(Heard::Written) => !matches!(dump.reason, Reason::Start | Reason::Resync),
+        }
+    }
+
+    /// The dump under way is over.
+    pub(crate) fn take_running(&mut self) -> Option<Dump> {
+        self.meanwhile = Meanwhile::default();
+        self.running.take()
     }
 
     /// The kernel has a flow that is not to run down at the peer.

@@ -24,6 +24,8 @@ use crate::random::Random;
 const WRITER_MAX: usize = 256;
 /// Most requests that are executed at once.
 const FEW: usize = 16;
+/// Parts of a dump that the kernel fills before the first of them is read.
+const FILLED_MAX: usize = 3;
 /// How often a turn leaves reports of the kernel in the socket.
 const PARTLY: f64 = 0.2;
 /// Datagrams that are sent in one turn.
@@ -34,6 +36,9 @@ const SENDS_MAX: usize = 64;
 pub struct Pace {
     /// Entries of a dump that one turn reads.
     pub dump_part: usize,
+    /// A part of a dump is read up to this time after the kernel has filled it: what it shows
+    /// may have ended meanwhile.
+    pub part_lateness: Duration,
     /// Requests are executed now at once, now before, now after the events of the turn are read,
     /// of which now all, now a part is read.
     pub varies: bool,
@@ -47,6 +52,7 @@ impl Pace {
     /// Surroundings that keep nobody waiting.
     pub const PROMPT: Pace = Pace {
         dump_part: 1000,
+        part_lateness: Duration::ZERO,
         varies: false,
         lateness: Duration::ZERO,
         is_blocked: false,
@@ -84,6 +90,23 @@ struct Dump {
     scope: DumpScope,
     flow: Option<Place>,
     expectation: Option<ExpectKey>,
+    /// Parts that the kernel has filled, and when the replica can read each.
+    filled: VecDeque<(Instant, Dumped)>,
+    /// The kernel has shown all.
+    is_over: bool,
+}
+
+impl Dump {
+    fn is_ready(&self, now: Instant) -> bool {
+        self.filled.front().is_none_or(|(at, _)| *at <= now)
+    }
+}
+
+/// What a part of a dump shows.
+#[derive(Debug, Default)]
+struct Dumped {
+    flows: Vec<Flow>,
+    expectations: Vec<Expectation>,
 }
 
 /// What waits for a replica between its turns.
@@ -109,7 +132,8 @@ impl Sockets {
     /// True if a daemon would wake up for what waits.
     fn is_ready(&self, now: Instant) -> bool {
         let is_due = self.results.front().is_some_and(|(at, _)| *at <= now);
-        is_due || self.dump.is_some() || !self.handed_over.is_empty()
+        let has_part = self.dump.as_ref().is_some_and(|d| d.is_ready(now));
+        is_due || has_part || !self.handed_over.is_empty()
     }
 }
 
@@ -140,7 +164,7 @@ pub struct Turn {
     overrun: bool,
     flows: Vec<KernelEvent>,
     expectation: Option<ExpectationEvent>,
-    dumped: (Vec<Flow>, Vec<Expectation>),
+    dumped: Dumped,
     sends: usize,
 }
 
@@ -265,6 +289,8 @@ impl driver::Host for Host<'_> {
             scope,
             flow: None,
             expectation: None,
+            filled: VecDeque::new(),
+            is_over: false,
         });
         true
     }
@@ -272,22 +298,34 @@ impl driver::Host for Host<'_> {
     fn dumped(&mut self) -> Option<Part<'_>> {
         let dump = self.sockets.dump.as_mut()?;
         let most = self.pace.dump_part;
-        let (flows, expectations) = &mut self.turn.dumped;
-        if dump.scope == DumpScope::Expectations {
-            *expectations = (self.kernel).dump_expectations(self.now, dump.expectation, most);
-            dump.expectation = expectations.last().map(Expectation::key);
-        } else {
-            *flows = self.kernel.dump(self.now, dump.scope, dump.flow, most);
-            dump.flow = flows.last().map(|flow| self.kernel.behind(flow));
+        if !dump.is_over && dump.filled.len() < FILLED_MAX {
+            let mut part = Dumped::default();
+            if dump.scope == DumpScope::Expectations {
+                part.expectations =
+                    (self.kernel).dump_expectations(self.now, dump.expectation, most);
+                dump.expectation = part.expectations.last().map(Expectation::key);
+            } else {
+                part.flows = self.kernel.dump(self.now, dump.scope, dump.flow, most);
+                dump.flow = part.flows.last().map(|flow| self.kernel.behind(flow));
+            }
+            dump.is_over = part.flows.len() + part.expectations.len() < most;
+            let late = match self.pace.part_lateness {
+                Duration::ZERO => Duration::ZERO,
+                most => self.random.within(most),
+            };
+            dump.filled.push_back((self.now + late, part));
         }
-        let is_over = flows.len() + expectations.len() < most;
-        if is_over {
+        let is_due = dump.filled.front().is_some_and(|(at, _)| *at <= self.now);
+        let part = is_due.then(|| dump.filled.pop_front()).flatten();
+        self.turn.dumped = part.map(|(_, part)| part).unwrap_or_default();
+        let has_ended = dump.is_over && dump.filled.is_empty();
+        if has_ended {
             self.sockets.dump = None;
         }
         Some(Part {
-            flows,
-            expectations,
-            end: is_over.then_some(DumpEnd::Complete),
+            flows: &self.turn.dumped.flows,
+            expectations: &self.turn.dumped.expectations,
+            end: has_ended.then_some(DumpEnd::Complete),
         })
     }
 

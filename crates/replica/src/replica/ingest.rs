@@ -14,6 +14,7 @@ use super::Replica;
 use crate::entry::{Effect, External, Step};
 use crate::event::Event;
 use crate::kernel::{Change, KernelEvent, Origin};
+use crate::sweep::Heard;
 
 impl Replica {
     pub(crate) fn on_kernel_event(&mut self, event: &KernelEvent) {
@@ -25,6 +26,13 @@ impl Replica {
             self.stats.traffic_packets += packets;
             self.stats.traffic_bytes += bytes;
         }
+        let is_written = event.origin != Origin::Traffic && event.change != Change::Destroy;
+        let heard = if is_written {
+            Heard::Written
+        } else {
+            Heard::Changed
+        };
+        self.sweeps.hear(flow.key(), heard);
         let known = self.ledger.find(&flow.key());
         // The end of a flow that is known always counts, whatever a filter of
         // states makes of its last state: its entry would stay for ever.

@@ -92,7 +92,7 @@ impl Replica {
             Reason::CalledOff => return,
             _ => {}
         }
-        if !self.settings.filter.keeps(flow) {
+        if !self.settings.filter.keeps(flow) || self.sweeps.is_older(dump, &flow.key()) {
             return;
         }
         if !self.protocol.is_alone() && check_carried(flow).is_err() {
@@ -132,7 +132,7 @@ impl Replica {
             // An event has brought something newer while the dump was read.
             Some(_) if reason == Reason::Start => {}
             Some(slot) => {
-                if self.ledger.note(slot).has_ended() || self.is_older_than_event(slot, flow) {
+                if self.ledger.note(slot).has_ended() {
                     return;
                 }
                 let mut merged = self.ledger.flow(slot);
@@ -142,12 +142,6 @@ impl Replica {
             }
             None => self.insert_internal(flow, Step::Adopted),
         }
-    }
-
-    /// True if an event has brought something newer than a dumped flow while the dump was read.
-    fn is_older_than_event(&self, slot: Slot, flow: &Flow) -> bool {
-        let is_young = self.ledger.times(slot).updated >= self.sweeps.began.tick();
-        is_young && self.is_overtaken(slot, &self.ledger.flow(slot), flow)
     }
 
     /// Compares a dumped flow with what we hold.
@@ -160,9 +154,6 @@ impl Replica {
         self.ledger.seen_by_sweep(slot, number);
         let note = self.ledger.note(slot);
         if note.has_ended() || self.is_copy(flow) {
-            return;
-        }
-        if self.is_older_than_event(slot, flow) {
             return;
         }
         let age = tick.seconds_since(self.ledger.times(slot).updated);
@@ -227,7 +218,7 @@ impl Replica {
     }
 
     pub(crate) fn on_dump_end(&mut self, end: DumpEnd) {
-        let Some(dump) = self.sweeps.running.take() else {
+        let Some(dump) = self.sweeps.take_running() else {
             return;
         };
         if end == DumpEnd::Failed {

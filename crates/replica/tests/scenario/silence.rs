@@ -1,7 +1,9 @@
 //! Flows that no event reports, and events that come late or never.
 
 use flow::{Flow, TcpState};
-use replica::{Change, Command, Event, KernelEvent, Objects, Origin, Settings, Which};
+use replica::{
+    Change, Command, CommandId, DumpEnd, Event, KernelEvent, Objects, Origin, Settings, Which,
+};
 
 use crate::flows::{in_state, tcp, udp};
 use crate::pairs::{replicated, settings};
@@ -80,6 +82,43 @@ fn a_silent_flow_is_found_and_its_silent_end_too() {
     assert_eq!(w.nodes[FW2].replica.len(Which::External), 0);
     let stats = w.nodes[FW1].replica.stats();
     assert_eq!((stats.silent_flows, stats.silent_ends), (1, 1));
+}
+
+/// The kernel fills a part of a dump before it is read. Goal: what has come of a flow since the
+/// dump began counts; what comes behind the dump's end is believed again.
+#[test]
+fn a_part_of_a_dump_that_is_older_than_an_event_is_no_news() {
+    let event = |change, flow| KernelEvent {
+        change,
+        origin: Origin::Traffic,
+        flow,
+    };
+    let marked = |mark| Flow {
+        mark: Some(flow::Mark(mark)),
+        ..tcp(2)
+    };
+    let now = replica::Instant::START;
+    let mut replica = replica::Replica::new(settings());
+    let marks = |replica: &replica::Replica| {
+        let mut all = Vec::new();
+        let see = |flow: &Flow, _| all.push(flow.mark.map_or(0, |m| m.0));
+        replica.walk(Which::Internal, cache::Position::default(), 10, see);
+        all.sort_unstable();
+        all
+    };
+    assert!(replica.poll_dump().is_some());
+    let events = [
+        event(Change::Destroy, tcp(1)),
+        event(Change::New, marked(2)),
+    ];
+    replica.handle_events(now, &events);
+    replica.handle_dump(now, &[tcp(1), marked(1)]);
+    assert_eq!(marks(&replica), [2]);
+    replica.handle_dump_end(now, DumpEnd::Complete);
+    replica.handle_command(now, CommandId(1), Command::Resync(Objects::All));
+    assert!(replica.poll_dump().is_some());
+    replica.handle_dump(now, &[tcp(1), marked(1)]);
+    assert_eq!(marks(&replica), [0, 1]);
 }
 
 #[test]

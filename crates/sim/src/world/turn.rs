@@ -24,6 +24,8 @@ use super::{KEYS, World};
 const INBOX_MAX: usize = 500;
 /// Entries of a dump that one turn reads.
 const DUMP_PART: usize = 40;
+/// A kernel with few flows walks this long until it has found the next part.
+const PART_LATENESS: Duration = Duration::from_millis(50);
 /// Turns of a daemon that has more to do, in one step of the clock.
 const TURNS_MAX: usize = 4;
 /// The latest that the writer of a slow kernel answers.
@@ -52,6 +54,7 @@ impl World {
             Core::Ours(replica) => {
                 let pace = Pace {
                     dump_part: DUMP_PART,
+                    part_lateness: PART_LATENESS,
                     varies: true,
                     lateness: if is_slow { LATENESS } else { Duration::ZERO },
                     is_blocked: now < node.blocked_until,
@@ -210,8 +213,13 @@ impl World {
                 Purpose::Inject => self.truth.on_injected(n, flow.key()),
                 _ => self.truth.on_traffic(n, &flow.key()),
             }
-            if creates && why == Purpose::Commit {
-                // Also what came after the command: a copy of what has ended elsewhere.
+            let claims = match &self.nodes[n].core {
+                Core::Ours(replica) => replica.is_claiming(),
+                Core::Original(_) => false,
+            };
+            if creates && why == Purpose::Commit || claims {
+                // Also what came after the command: a copy of what has ended elsewhere, or what
+                // its former primary still announces.
                 self.truth.on_claim(n, std::iter::once(flow.key()));
             }
         }
