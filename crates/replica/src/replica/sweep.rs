@@ -113,20 +113,26 @@ impl Replica {
     }
 
     fn fill(&mut self, flow: &Flow, reason: Reason) {
-        if !self.settings.external_cache
-            && let Some(slot) = self.external.find(&flow.key())
-            && let note = self.external.note(slot)
-            && !note.is_held()
-            && !note.is_ours()
-        {
+        let theirs = self.external.find(&flow.key()).filter(|slot| {
+            let note = self.external.note(*slot);
+            !note.is_held() && !note.is_ours()
+        });
+        if let Some(slot) = theirs {
+            let note = self.external.note(slot);
             let is_newer = self.external.times(slot).updated >= self.sweeps.began.tick()
                 && !self.was_primary_before_us(note.peer);
-            if reason == Reason::Start || is_newer || note.has_ended() {
-                // What the peer has announced since is a copy; what it has ended is about to go.
+            if reason == Reason::Resync && is_newer {
+                // What the peer has announced since is the peer's.
                 return;
             }
-            // The operator has decided that this replica is the one that knows.
-            self.disown(&flow.key());
+            if !self.settings.external_cache {
+                if reason == Reason::Start || note.has_ended() {
+                    // It is a copy; what the peer has ended is about to go.
+                    return;
+                }
+                // The operator has decided that this replica is the one that knows.
+                self.disown(&flow.key());
+            }
         }
         match self.ledger.find(&flow.key()) {
             // An event has brought something newer while the dump was read.
