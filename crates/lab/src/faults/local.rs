@@ -15,6 +15,7 @@ use super::load;
 use super::rig::{Plan, Rig};
 use super::{Course, Outcome};
 use crate::bench::load::Action;
+use crate::bench::table_count;
 use crate::daemon::Kind;
 use crate::relay::Faults;
 use crate::topology::Options;
@@ -64,16 +65,15 @@ pub(super) fn full_table(course: &Course<'_>) -> Result<Outcome> {
     let max: u32 = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max")?
         .trim()
         .parse()?;
-    let used = fw2.run("conntrack -C")?;
-    let used: u32 = used.trim().parse()?;
-    load::occupy(&fw2, max - used, Action::Create)?;
+    let room = max - u32::try_from(table_count(&rig.lab, 1)?)?;
+    load::occupy(&fw2, room, Action::Create)?;
     rig.struck(1);
     rig.load(RATE);
     thread::sleep(course.pick(Duration::from_secs(2), Duration::from_secs(10)));
     rig.unload()?;
     let [missing, _] = rig.gap()?;
     rig.say(format!("flows missing while it was full {missing}"));
-    load::occupy(&fw2, max - used, Action::Delete)?;
+    load::occupy(&fw2, room, Action::Delete)?;
     // What the kernel has refused is not tried again by itself.
     rig.ask(1, &["-n"])?;
     rig.equal()?;
@@ -84,10 +84,7 @@ pub(super) fn full_table(course: &Course<'_>) -> Result<Outcome> {
 pub(super) fn memory(course: &Course<'_>) -> Result<Outcome> {
     let mut rig = Rig::start(course, &Plan::new(course))?;
     let daemon = rig.daemons[0].as_ref().context("no daemon")?;
-    let statm = fs::read_to_string(format!("/proc/{}/statm", daemon.pid()))?;
-    let pages: usize = statm.split_whitespace().next().context("statm")?.parse()?;
-    let size = pages * rustix::param::page_size();
-    daemon.limit(&format!("--as={}:", size + (1 << 20)))?;
+    daemon.limit_memory(1 << 20)?;
     load::fill(&rig.lab.fw[0], course.pick(20_000, 60_000))?;
     rig.struck(1);
     // Whatever it does, it has done by then.

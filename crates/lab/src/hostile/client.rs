@@ -1,7 +1,6 @@
 //! Local users at the control socket, and a daemon from which the system withholds descriptors
 //! or address space meanwhile.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -85,10 +84,7 @@ pub(super) fn descriptors(stage: &Stage<'_>) -> Result<Sent> {
 /// stack of a thread does not fit.
 pub(super) fn address_space(stage: &Stage<'_>) -> Result<Sent> {
     let victim = stage.victim();
-    let statm = fs::read_to_string(format!("/proc/{}/statm", victim.pid()))?;
-    let pages = statm.split_whitespace().next().context("statm")?;
-    let bytes = pages.parse::<usize>()? * rustix::param::page_size();
-    victim.limit(&format!("--as={}:", bytes + (1 << 20)))?;
+    victim.limit_memory(1 << 20)?;
     let mut sent = Sent::default();
     for _ in 0..20 {
         let mut answer = Vec::new();
