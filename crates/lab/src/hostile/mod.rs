@@ -233,7 +233,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "another user at the control socket",
         what: "connections",
-        test: "hostile/local_users",
+        test: "hostile/another_user",
         attack: client::another_user,
         ..CASE
     },
