@@ -457,6 +457,12 @@ impl Daemon {
         Ok(())
     }
 
+    /// Leaves the running daemon so many bytes of address space beyond what it has, until
+    /// `limit("--as=unlimited:")`.
+    pub fn limit_memory(&self, free: u64) -> Result<()> {
+        self.limit(&format!("--as={}:", self.memory(0)? + free))
+    }
+
     /// The limit of open files that leaves it `free` descriptors. Some that it has inherited may
     /// have numbers beyond it.
     pub fn descriptors(&self, free: usize) -> Result<usize> {
@@ -513,8 +519,13 @@ impl Daemon {
 
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> Result<u64> {
+        self.memory(1)
+    }
+
+    /// Word `which` of its `statm`, in bytes: 0 is its address space, 1 what is resident.
+    fn memory(&self, which: usize) -> Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/statm", self.pid()))?;
-        let pages = text.split_whitespace().nth(1).context("statm")?;
+        let pages = text.split_whitespace().nth(which).context("statm")?;
         Ok(pages.parse::<u64>()? * rustix::param::page_size() as u64)
     }
 }

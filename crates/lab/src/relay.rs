@@ -358,12 +358,11 @@ impl Direction {
 
     /// Whether a datagram with so many state messages is behind those that may pass.
     fn is_held_up(&self, states: u64) -> bool {
-        let left = self.exit.left.load(Ordering::Relaxed);
-        let after = left.saturating_sub(states);
-        if left != u64::MAX {
-            self.exit.left.store(after, Ordering::Relaxed);
-        }
-        states > 0 && left < states
+        let relaxed = Ordering::Relaxed;
+        // In one step: what `pass_states` sets meanwhile stays.
+        let less = |left: u64| (left != u64::MAX).then(|| left.saturating_sub(states));
+        let left = self.exit.left.fetch_update(relaxed, relaxed, less);
+        states > 0 && left.unwrap_or_else(|all| all) < states
     }
 
     /// Counts it, and yields the number of its state messages.

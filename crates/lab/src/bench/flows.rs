@@ -14,9 +14,6 @@ use crate::topology::Lab;
 use crate::wait;
 use crate::world::World;
 
-/// Between two datagrams to a peer: six in a millisecond.
-const PAUSE: Duration = Duration::from_micros(167);
-
 /// Which family the flows of a measurement have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -91,7 +88,7 @@ fn send_flows(lab: &Lab, count: u32, family: Family) -> Result<()> {
         Family::V6 => flow6(n),
     };
     let datagrams = hostile::batches(Seq(1), (0..count).map(flow));
-    hostile::send(lab, 0, datagrams, PAUSE)?;
+    hostile::send(lab, 0, datagrams, hostile::BATCH_PAUSE)?;
     Ok(())
 }
 

@@ -32,7 +32,8 @@ pub fn hostile(world: &World, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Those that the user names; all, if he names none of them.
+/// `--only` names cases and programs: those of `all` that it names, or each if it names none of
+/// them.
 fn wanted<T>(plan: &Plan, mut all: Vec<T>, name: impl Fn(&T) -> &'static str) -> Vec<T> {
     let is_named = |one: &T| plan.only.iter().any(|only| only == name(one));
     if all.iter().any(is_named) {

@@ -50,7 +50,7 @@ pub use http::{connections, http};
 pub use idle::{idle, idle_tcp};
 pub use lag::lag;
 pub use loss::loss;
-pub(crate) use pair::{external_flows, internal_flows, numbers};
+pub(crate) use pair::{external_flows, internal_flows, numbers, table_count};
 pub use raw::kernel;
 pub use recovery::{Pairing, keepalived, recover, recovery};
 pub use start::start;

@@ -214,7 +214,7 @@ pub(super) fn established(lab: &Lab, n: usize, count: u32) -> Result<u32> {
 }
 
 /// Number of entries in a firewall's kernel table.
-pub(super) fn table_count(lab: &Lab, n: usize) -> Result<u64> {
+pub(crate) fn table_count(lab: &Lab, n: usize) -> Result<u64> {
     let text = lab.fw[n].run("cat /proc/sys/net/netfilter/nf_conntrack_count")?;
     Ok(text.trim().parse()?)
 }

@@ -20,7 +20,8 @@ const LIMIT: Duration = Duration::from_secs(200);
 /// of namespaces. Progress goes to standard error.
 ///
 /// # Errors
-/// If there is no such fault, or something of two ftfw does not hold.
+/// If there is no such fault, something of two ftfw does not hold, or a flow lives without a
+/// daemon.
 pub fn all(name: Option<&str>) -> Result<()> {
     let faults: Vec<&Fault> = match name {
         Some(name) => vec![known(name)?],
@@ -43,8 +44,8 @@ pub fn all(name: Option<&str>) -> Result<()> {
         }
     }
     table::print(&rows, begun.elapsed(), name);
-    let broken: Vec<_> = rows.iter().filter(|row| row.breaks()).collect();
-    let names: Vec<_> = broken.iter().map(|row| row.fault.name).collect();
+    let broken = rows.iter().filter(|row| row.breaks());
+    let names: Vec<_> = broken.map(|row| row.fault.name).collect();
     ensure!(names.is_empty(), "does not hold: {}", names.join(", "));
     Ok(())
 }

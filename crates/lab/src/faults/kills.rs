@@ -8,10 +8,13 @@ use rustix::process::Signal;
 
 use super::rig::{EQUAL, Plan, Rig};
 use super::{Course, Outcome};
+use crate::daemon::Kind;
 use crate::wait;
 
 /// Events a second of a load.
 pub(super) const RATE: u32 = 3000;
+/// How long a part of a bulk update may take.
+const PART_PASSES: Duration = Duration::from_secs(10);
 /// Whom a kill takes.
 const VICTIMS: [&[usize]; 3] = [&[0], &[1], &[0, 1]];
 
@@ -40,10 +43,13 @@ pub(super) fn in_bulk(course: &Course<'_>) -> Result<Outcome> {
         for victims in VICTIMS {
             rig.relay.pass_states(0, u64::from(filled) * part / 100);
             rig.restart(1)?;
-            // An original that passes what is left without another message is at its end, too.
-            let _ = wait::until("a part has passed", Duration::from_secs(5), || {
+            let passed = wait::until("a part has passed", PART_PASSES, || {
                 rig.relay.has_passed_states(0)
             });
+            // An original that passes what is left without another message is at its end, too.
+            if rig.kind == Kind::Ftfw {
+                passed?;
+            }
             victims.iter().for_each(|n| rig.kill(*n));
             rig.relay.pass_states(0, u64::MAX);
             for n in victims {
@@ -58,6 +64,8 @@ pub(super) fn in_bulk(course: &Course<'_>) -> Result<Outcome> {
 
 /// The steps of a planned failover.
 const STEPS: usize = 8;
+/// The one that has the old primary empty its kernel's table after a while.
+const EMPTIES: usize = 1;
 /// So many of them end with the commit.
 const COMMITTED: usize = 5;
 
@@ -66,7 +74,7 @@ fn step(rig: &Rig, from: usize, number: usize) -> Result<()> {
     let to = 1 - from;
     match number {
         0 => rig.lab.drop_addresses(from),
-        1 => rig.ask(from, &["-t"]),
+        EMPTIES => rig.ask(from, &["-t"]),
         2 => rig.ask(from, &["-n"]),
         3 => rig.lab.take_addresses(to),
         4 => rig.ask(to, &["-c"]),
@@ -107,6 +115,10 @@ pub(super) fn in_failover(course: &Course<'_>) -> Result<Outcome> {
                 0..=3 => stage,
                 _ => COMMITTED - 1,
             };
+            // Who was killed has forgotten that it is to empty its table.
+            if victims.contains(&from) && EMPTIES < rest {
+                step(&rig, from, EMPTIES)?;
+            }
             (rest..STEPS).try_for_each(|n| step(&rig, from, n))?;
             rig.struck(victims.len() as u64);
             rig.look();
@@ -119,8 +131,9 @@ pub(super) fn in_failover(course: &Course<'_>) -> Result<Outcome> {
             from = to;
         }
     }
-    // The last new backup has emptied its table, and must hold everything all the same.
-    thread::sleep(Duration::from_secs(purge + 2));
+    // FW1, the last new backup, empties its table, and must hold everything all the same.
+    let emptied = rig.wait_emptied(0);
+    rig.expect(emptied);
     let held = rig.wait_held(1, EQUAL);
     rig.expect(held);
     rig.die_as_fw2()

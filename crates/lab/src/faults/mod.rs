@@ -73,7 +73,7 @@ pub struct Outcome {
     pub struck: u64,
     /// Datagrams and others that a daemon should not have got.
     pub bad_inputs: u64,
-    /// From the end of the fault until FW2 held what FW1's kernel had, and nothing else: the
+    /// From the end of the load, or of the fault without one, until FW2 held what FW1's kernel had, and nothing else: the
     /// longest time of all.
     pub equal_after: Option<Duration>,
     /// Once it was not equal within the time that it may take.
@@ -204,14 +204,14 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "replay",
         done: "what FW1 sent under load comes again: in its epoch, after its daemon has started again, and after FW2's has",
-        holds: "what has ended does not come back",
+        holds: "what has ended and comes back is gone again",
         test: None,
         beside: CONNTRACKD,
         run: link::replay,
     },
     Fault {
         name: "overrun",
-        done: "an event buffer of 64 KiB, and bursts of flows while the daemon gets no processor",
+        done: "an event buffer of 64 KiB, and a daemon that gets no processor for a second at a time, under load",
         holds: "the loss is counted and repaired",
         test: Some("kernel/an_overrun_is_repaired_also_in_a_zone"),
         beside: CONNTRACKD,
@@ -228,7 +228,7 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "memory",
         done: "the daemon of FW1 may not take more memory than it has, and then a start without the limit",
-        holds: "it ends or goes on, and neither costs a flow",
+        holds: "it ends, and that costs no flow",
         test: None,
         beside: CONNTRACKD,
         run: local::memory,

@@ -274,6 +274,13 @@ impl Rig {
         .with_context(|| format!("it lacks {missing}"))
     }
 
+    /// Waits until the kernel of firewall `n`, a backup, has no flow any more.
+    pub(super) fn wait_emptied(&self, n: usize) -> Result<()> {
+        wait::until("the backup's kernel has no flows", EQUAL, || {
+            self.lab.count_flows(n, FLOWS).is_ok_and(|count| count == 0)
+        })
+    }
+
     /// Waits until FW2 holds what FW1's kernel has, and, if `exactly`, nothing else.
     fn settle(&self, limit: Duration, exactly: bool) -> Result<()> {
         let mut last = [0; 2];

@@ -33,7 +33,6 @@ pub(super) fn two(course: &Course<'_>, primaries: bool) -> Result<Outcome> {
         rig.struck(1);
     }
     rig.equal()?;
-    rig.note(1, "deletes not obeyed", "/deletes_refused")?;
     rig.die()
 }
 

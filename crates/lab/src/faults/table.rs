@@ -15,10 +15,14 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Whether something of ours does not hold.
+    /// Whether something of ours does not hold, or a flow lives in the control, where none can.
     pub(super) fn breaks(&self) -> bool {
-        let holds = self.outcome.as_ref().is_ok_and(|o| o.check().is_ok());
-        self.kind == Kind::Ftfw && !holds
+        let is_so = |holds: fn(&Outcome) -> bool| self.outcome.as_ref().is_ok_and(holds);
+        match self.kind {
+            Kind::Ftfw => !is_so(|o| o.check().is_ok()),
+            Kind::None => !is_so(|o| o.flows > 0 && o.alive == 0),
+            Kind::Conntrackd => false,
+        }
     }
 
     fn cells(&self) -> Vec<String> {
@@ -112,5 +116,46 @@ pub fn describe() {
         }
         let own = format!("faults/{}", fault.name);
         println!("    {}", fault.test.unwrap_or(&own));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: ours must hold, in the control nothing may live, and the original may do either.
+    #[test]
+    fn each_program_has_its_own_demand() {
+        let breaks = |kind, flows, alive| {
+            let row = Row {
+                fault: &super::super::FAULTS[0],
+                kind,
+                outcome: Ok(Outcome {
+                    flows,
+                    alive,
+                    ..Outcome::default()
+                }),
+            };
+            row.breaks()
+        };
+        let of = |kind| [breaks(kind, 5, 5), breaks(kind, 5, 4), breaks(kind, 5, 0)];
+        assert_eq!(of(Kind::Ftfw), [false, true, true]);
+        assert_eq!(of(Kind::None), [true, true, false]);
+        assert_eq!(of(Kind::Conntrackd), [false; 3]);
+        assert!(breaks(Kind::None, 0, 0), "no flow, so nothing is shown");
+    }
+
+    #[test]
+    fn what_could_not_be_struck_breaks_for_ours_and_for_the_control() {
+        let breaks = |kind| {
+            let row = Row {
+                fault: &super::super::FAULTS[0],
+                kind,
+                outcome: Err("no namespace".to_owned()),
+            };
+            row.breaks()
+        };
+        let kinds = [Kind::Ftfw, Kind::None, Kind::Conntrackd];
+        assert_eq!(kinds.map(breaks), [true, true, false]);
     }
 }

@@ -1,14 +1,13 @@
 //! Local users at the control socket, and a daemon from which the system withholds descriptors
 //! or address space meanwhile.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use fastrand::Rng;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::Uid;
@@ -28,10 +27,8 @@ const NOBODY: u32 = 65_534;
 /// A user without rights connects a hundred times. Who is connected has been obeyed.
 pub(super) fn another_user(stage: &Stage<'_>) -> Result<Sent> {
     const COUNT: u64 = 100;
-    if !world::is_privileged() {
-        // There is no other user in the namespace of an ordinary one.
-        return Ok(Sent::default());
-    }
+    // There is no other user in the namespace of an ordinary one.
+    ensure!(world::is_privileged(), "only root can become another user");
     let path = socket(stage.victim());
     let user = thread::spawn(move || -> Result<usize> {
         // Of this thread alone, which ends as that user.
@@ -56,15 +53,15 @@ pub(super) fn nonsense(stage: &Stage<'_>) -> Result<Sent> {
     for _ in 0..stage.extent.pick(100, 400) {
         let mut bytes = vec![0; random.usize(1..4096)];
         random.fill(&mut bytes);
-        // Whoever does not read all of it, or closes, has been asked all the same.
         if let Some(mut client) = client(stage.victim())? {
+            // Whoever does not read all of it, or closes, has been asked all the same.
             let _ = client.write_all(&bytes);
+            sent.bytes += bytes.len() as u64;
+            sent.count += 1;
         }
-        sent.bytes += bytes.len() as u64;
-        sent.count += 1;
         thread::sleep(Duration::from_millis(10));
     }
-    Ok(sent)
+    had_a_place(sent)
 }
 
 /// 64 clients ask for a listing, and do not read it.
@@ -85,10 +82,7 @@ pub(super) fn descriptors(stage: &Stage<'_>) -> Result<Sent> {
 /// stack of a thread does not fit.
 pub(super) fn address_space(stage: &Stage<'_>) -> Result<Sent> {
     let victim = stage.victim();
-    let statm = fs::read_to_string(format!("/proc/{}/statm", victim.pid()))?;
-    let pages = statm.split_whitespace().next().context("statm")?;
-    let bytes = pages.parse::<usize>()? * rustix::param::page_size();
-    victim.limit(&format!("--as={}:", bytes + (1 << 20)))?;
+    victim.limit_memory(1 << 20)?;
     let mut sent = Sent::default();
     for _ in 0..20 {
         let mut answer = Vec::new();
@@ -97,16 +91,16 @@ pub(super) fn address_space(stage: &Stage<'_>) -> Result<Sent> {
             client.set_nonblocking(false)?;
             client.set_read_timeout(Some(STAY))?;
             let _ = client.read_to_end(&mut answer);
+            sent.bytes += size_of_val(&INTERNAL) as u64;
+            sent.count += 1;
         }
-        sent.bytes += size_of_val(&INTERNAL) as u64;
-        sent.count += 1;
         thread::sleep(Duration::from_millis(100));
     }
     victim.limit("--as=unlimited:")?;
-    Ok(sent)
+    had_a_place(sent)
 }
 
-/// As many clients send that and wait.
+/// As many clients, if the daemon has a place for them, send that and wait.
 fn stay(stage: &Stage<'_>, count: u64, request: &[u8]) -> Result<Sent> {
     let mut clients = Vec::new();
     for _ in 0..count {
@@ -116,11 +110,19 @@ fn stay(stage: &Stage<'_>, count: u64, request: &[u8]) -> Result<Sent> {
         }
     }
     thread::sleep(STAY);
-    Ok(Sent {
+    let count = clients.len() as u64;
+    had_a_place(Sent {
         bytes: request.len() as u64 * count,
         count,
         obeyed: None,
     })
+}
+
+/// # Errors
+/// If no client had a place.
+fn had_a_place(sent: Sent) -> Result<Sent> {
+    ensure!(sent.count > 0, "the daemon has a place for no client");
+    Ok(sent)
 }
 
 fn socket(daemon: &Daemon) -> std::path::PathBuf {

@@ -19,6 +19,9 @@ const HEADERS: u64 = 14 + 20 + 8;
 /// ahead of what they have sent, and not so far that it looks like another start.
 const AHEAD: u32 = 10_000;
 
+/// Between two of [`batches`]: six in a millisecond, which are a hundred flows.
+pub const BATCH_PAUSE: Duration = Duration::from_micros(167);
+
 /// A number of a message that is ahead of what a daemon started just now has sent.
 pub fn first_number() -> Result<u32> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;

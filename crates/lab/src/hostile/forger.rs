@@ -1,5 +1,6 @@
 //! Control messages that somebody on the dedicated link forges: requests, greetings, epochs and
-//! acknowledgements. What takes four seconds takes one in the short form.
+//! acknowledgements. What takes four seconds takes one in the short form, unless its case has a
+//! window.
 
 use std::thread;
 use std::time::Duration;
@@ -61,26 +62,25 @@ pub(super) fn epochs(stage: &Stage<'_>) -> Result<Sent> {
     in_the_peers_name(stage, alive, 5)
 }
 
-/// NACK, 100 a second for 4 s, each of half of all numbers: everything that is not acknowledged.
+/// NACK of everything that is not acknowledged.
 pub(super) fn nack(stage: &Stage<'_>) -> Result<Sent> {
-    let count = stage.extent.pick(100, 400);
-    let nack = numbered(count, |out, _, seq| {
-        let to = seq.0.wrapping_add(1 << 20);
-        let from = to.wrapping_sub(1 << 31).wrapping_add(1);
-        encode_control(out, Control::Nack(Seq(from), Seq(to)), Flags::NONE, seq);
-    })?;
-    in_the_peers_name(stage, nack, 10)
+    of_half(stage, Control::Nack)
 }
 
-/// ACK, 100 a second for 4 s, each of everything sent and of what is still to be sent.
+/// ACK of everything sent and of what is still to be sent.
 pub(super) fn ack(stage: &Stage<'_>) -> Result<Sent> {
+    of_half(stage, Control::Ack)
+}
+
+/// Messages, 100 a second for 4 s, each of half of all numbers, from first to last.
+fn of_half(stage: &Stage<'_>, control: fn(Seq, Seq) -> Control) -> Result<Sent> {
     let count = stage.extent.pick(100, 400);
-    let ack = numbered(count, |out, _, seq| {
-        let to = seq.0.wrapping_add(1 << 20);
-        let from = to.wrapping_sub(1 << 31).wrapping_add(1);
-        encode_control(out, Control::Ack(Seq(from), Seq(to)), Flags::NONE, seq);
+    let datagrams = numbered(count, |out, _, seq| {
+        let last = seq.0.wrapping_add(1 << 20);
+        let first = last.wrapping_sub(1 << 31).wrapping_add(1);
+        encode_control(out, control(Seq(first), Seq(last)), Flags::NONE, seq);
     })?;
-    in_the_peers_name(stage, ack, 10)
+    in_the_peers_name(stage, datagrams, 10)
 }
 
 /// ALIVE, 1000 a second for 4 s, without an epoch.
@@ -113,8 +113,8 @@ pub(super) fn anything(stage: &Stage<'_>) -> Result<Sent> {
     in_the_peers_name(stage, datagrams, 10)
 }
 
-/// 20 flows, and RESYNC, 100 a second for 4 s, from an address that is not the peer's. What the daemon takes of the
-/// flows has been obeyed.
+/// 20 flows, and RESYNC, 100 a second for 4 s, from an address that is not the peer's. What the
+/// daemon takes of the flows has been obeyed.
 pub(super) fn stranger(stage: &Stage<'_>) -> Result<Sent> {
     stage.lab.fw[1].run(&format!("ip addr add {STRANGER}/24 dev eth2"))?;
     let mut datagrams = flows_without_timeout(ANNOUNCED)?;

@@ -53,7 +53,7 @@ pub struct Measured {
     /// Flows that both firewalls have made meanwhile; `None` without a peer.
     pub(super) honest: Option<Honest>,
     /// What was counted meanwhile, and is not 0.
-    pub counted: Vec<(&'static str, u64)>,
+    pub counted: Counted,
     /// FW1's daemon answers at the end.
     pub answers: bool,
     /// What `ftfw ready` says at the end; `None` of conntrackd.
@@ -98,7 +98,10 @@ impl Measured {
         );
         let [took, control] = self.status;
         let longest = extent.pick(LATEST, (STATUS_MAX + control).min(LATEST));
-        must(took < longest, format!("status takes {took:?}"));
+        must(
+            took < longest,
+            format!("`status` takes {} ms", took.as_millis()),
+        );
         if let Some(honest) = self.honest {
             must(honest.made > 0, "no honest flow was made".into());
             let (missing, made) = (honest.missing, honest.made);
@@ -109,7 +112,7 @@ impl Measured {
             let latest = extent.pick(LATEST, HONEST_MAX);
             must(
                 honest.took <= latest,
-                format!("an honest flow takes {:?}", honest.took),
+                format!("an honest flow takes {} ms", honest.took.as_millis()),
             );
         }
         let obeyed = self.sent.obeyed.unwrap_or(0);
@@ -120,7 +123,11 @@ impl Measured {
         }
         if case.fills_cache {
             let is_not = self.ready.as_ref().is_some_and(|r| r.starts_with("not"));
-            must(is_not, format!("full, and ready says {:?}", self.ready));
+            let says = match &self.ready {
+                Some(ready) => format!("ready says: {ready}"),
+                None => "nothing says so".to_owned(),
+            };
+            must(is_not, format!("full, and {says}"));
         }
         let (live, of) = self.lives_on;
         must(live == of, format!("{live} of {of} connections live"));
@@ -280,7 +287,8 @@ mod tests {
     fn each_bound_can_be_broken() {
         let case = CASES.iter().find(|case| case.fills_cache).unwrap();
         assert_eq!(good().broken(case, Extent::Long), Vec::<String>::new());
-        let breaks: [fn(&mut Measured); 12] = [
+        let breaks: [fn(&mut Measured); 13] = [
+            |m| m.answers = false,
             |m| m.answered = 200_000,
             |m| m.log = 70_000,
             |m| m.resident = 300 << 20,

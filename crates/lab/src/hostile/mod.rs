@@ -28,7 +28,9 @@ use crate::world::World;
 
 use stage::Stage;
 
-pub use datagrams::{announcements, batches, first_number, flows_without_timeout, send};
+pub use datagrams::{
+    BATCH_PAUSE, announcements, batches, first_number, flows_without_timeout, send,
+};
 pub use measured::{HEAD, Measured};
 
 /// From the first forged datagram to the end of the measurement of a case with flows to repeat:
@@ -117,13 +119,7 @@ const CASE: Case = Case {
     counts: None,
     fills_cache: false,
     connections: 0,
-    attack: |_| {
-        Ok(Sent {
-            count: 0,
-            bytes: 0,
-            obeyed: None,
-        })
-    },
+    attack: |_| Ok(Sent::default()),
 };
 
 /// All of them, those on the dedicated link first.
@@ -237,7 +233,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "another user at the control socket",
         what: "connections",
-        test: "hostile/local_users",
+        test: "hostile/another_user",
         attack: client::another_user,
         ..CASE
     },

@@ -171,10 +171,16 @@ impl<'a> Stage<'a> {
             status: [status.took, status.control],
             honest,
             counted: measured::counted_since(&self.victim, &counted).unwrap_or_default(),
-            answers: watch::ask(&self.victim)? < watch::LATEST,
+            answers: self.answers()?,
             ready: self.ready()?,
             lives_on: (open.round(watch::LATEST), connections),
         })
+    }
+
+    /// Whether the victim answers. A command to a dead daemon is quick, too, but fails.
+    fn answers(&self) -> Result<bool> {
+        let is_quick = watch::ask(&self.victim)? < watch::LATEST;
+        Ok(is_quick && self.victim.ask(&["-s"]).is_ok())
     }
 
     /// What `ftfw ready` prints.

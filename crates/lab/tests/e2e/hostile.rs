@@ -40,6 +40,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("hostile/invented_flows_fill_the_cache_and_no_more", |w| {
         bounded(w, "hostile/invented_flows_fill_the_cache_and_no_more")
     }),
+    ("hostile/another_user", |w| {
+        bounded(w, "hostile/another_user")
+    }),
     ("hostile/local_users", |w| bounded(w, "hostile/local_users")),
     ("hostile/a_flood_of_syn", |w| {
         bounded(w, "hostile/a_flood_of_syn")

@@ -74,6 +74,9 @@ pub(crate) fn kind() -> Kind {
 /// Controls that show by chance what they are to show: one of three attempts must.
 const BY_CHANCE: [&str; 1] = ["windows/tracked_by_conntrackd_with_the_wrong_scale"];
 
+/// Those that only root can run: an ordinary user's namespace has no other user.
+const FOR_ROOT: [&str; 1] = ["hostile/another_user"];
+
 fn scenarios() -> Vec<Scenario> {
     [
         control_experiment::SCENARIOS,
@@ -134,14 +137,22 @@ fn main() -> ExitCode {
         }
         println!("end-to-end tests skipped: {reason}");
     }
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        println!(
+            "skipped, as only root can run them: {}",
+            FOR_ROOT.join(", ")
+        );
+    }
     let trials = scenarios().into_iter().map(|(name, _)| {
+        let is_ignored = reason.is_some() || (!is_root && FOR_ROOT.contains(&name));
         let run = move || match BY_CHANCE.contains(&name) {
             true => start(name)
                 .or_else(|_| start(name))
                 .or_else(|_| start(name)),
             false => start(name),
         };
-        Trial::test(name, run).with_ignored_flag(reason.is_some())
+        Trial::test(name, run).with_ignored_flag(is_ignored)
     });
     let mixed = mixed::chosen().into_iter().map(|run| {
         let name = run.to_string();

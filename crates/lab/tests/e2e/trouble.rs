@@ -258,10 +258,7 @@ fn no_threads(world: &World) -> Result<()> {
         ..Settings::new(Mode::Notrack)
     };
     let (_lab, daemon) = start(world, &settings)?;
-    let statm = fs::read_to_string(format!("/proc/{}/statm", daemon.pid()))?;
-    let pages = statm.split_whitespace().next().context("statm")?;
-    let size = pages.parse::<usize>()? * rustix::param::page_size();
-    daemon.limit(&format!("--as={}:", size + (1 << 20)))?;
+    daemon.limit_memory(1 << 20)?;
     let mut answer = call(&daemon, KERNEL_FLOWS)?;
     let head = head(&mut answer)?;
     ensure!(head.contains("no thread for a listing"), "{head}");
