@@ -12,7 +12,8 @@ use replica::{
 use sys::netlink::RECEIVE_BYTES;
 
 use crate::clients::Clients;
-use crate::kernel::{DumpSocket, Dumped, EventSocket, Events, Read, Run};
+use crate::dumper::Dumper;
+use crate::kernel::{Dumped, EventSocket, Events, Read, Run};
 use crate::limit::Kind;
 use crate::line::{Fields, Level, Line};
 use crate::links::Links;
@@ -36,7 +37,7 @@ pub(crate) struct Host {
     pub(crate) writer: Writer,
     /// `None` in polling mode.
     pub(crate) events: Option<EventSocket>,
-    pub(crate) dump: DumpSocket,
+    pub(crate) dump: Dumper,
     pub(crate) clients: Clients,
     /// Without a peer: the flows that have ended.
     pub(crate) statistics: Option<StatisticsLog>,
@@ -119,7 +120,7 @@ impl Host {
         links: Links,
         writer: Writer,
         events: Option<EventSocket>,
-        dump: DumpSocket,
+        dump: Dumper,
         clients: Clients,
         event_limit: Option<u32>,
     ) -> Host {
@@ -283,12 +284,12 @@ impl driver::Host for Host {
     }
 
     fn start_dump(&mut self, scope: DumpScope) -> bool {
-        self.dump.start(scope).is_ok()
+        self.dump.start(scope)
     }
 
     fn dumped(&mut self) -> Option<Part<'_>> {
         self.dumped.clear();
-        let end = self.dump.read(&mut self.buffer, &mut self.dumped);
+        let end = self.dump.read(&mut self.dumped);
         Some(Part {
             flows: &self.dumped.flows,
             expectations: &self.dumped.expectations,

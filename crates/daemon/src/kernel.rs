@@ -382,8 +382,9 @@ pub(crate) struct DumpSocket {
 }
 
 impl DumpSocket {
+    /// Opens the socket. To read it waits.
     pub(crate) fn open() -> Result<DumpSocket> {
-        let socket = Netlink::open(true).context("netlink socket for dumps")?;
+        let socket = Netlink::open(false).context("netlink socket for dumps")?;
         Ok(DumpSocket {
             socket,
             seq: 0,
@@ -417,7 +418,7 @@ impl DumpSocket {
         debug_assert!(buffer.len() >= RECEIVE_BYTES);
         let bytes = match self.socket.receive(buffer) {
             Ok(bytes) => bytes,
-            Err(e) if is_would_block(&e) => return None,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return None,
             Err(_) => {
                 self.running = false;
                 return Some(DumpEnd::Failed);
@@ -444,12 +445,6 @@ impl DumpSocket {
             }
         }
         None
-    }
-}
-
-impl AsFd for DumpSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }
 

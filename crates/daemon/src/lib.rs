@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  event socket ─┐                              ┌─▶ link sockets
-//!  dump socket  ─┤   core thread: owns all      ├─▶ kernel writer (thread) ─▶ kernel
+//!  dumper       ─┤   core thread: owns all      ├─▶ kernel writer (thread) ─▶ kernel
+//!  (thread)      │                              │
 //!  link sockets ─┼─▶ state, one `turn` after ───┼─▶ control clients
 //!  control      ─┤   the other                  └─▶ log
 //!  signals      ─┘
@@ -10,8 +11,8 @@
 //!
 //! [`run()`] starts and ends it; `turn` is the loop, which waits and serves clients; `host` is
 //! what the core is driven with (`replica::driver`), the same way as in the simulator; `writer`
-//! has the only other lasting thread, which waits for the kernel and owns no state. `sandbox` is
-//! what all threads give up when everything is open.
+//! and `dumper` have the other lasting threads, which wait for the kernel and own no state.
+//! `sandbox` is what all threads give up when everything is open.
 
 mod app;
 mod change;
@@ -19,6 +20,7 @@ mod channel;
 mod clients;
 mod door;
 mod dump;
+mod dumper;
 mod follow;
 mod fullness;
 mod gate;

@@ -26,10 +26,11 @@ use crate::app::App;
 use crate::change::Changes;
 use crate::clients::Clients;
 use crate::door::Door;
+use crate::dumper::Dumper;
 use crate::gate::Gate;
 use crate::host::Host;
 use crate::idle;
-use crate::kernel::{DumpSocket, EventSocket};
+use crate::kernel::EventSocket;
 use crate::links::Links;
 use crate::log::Log;
 use crate::metrics::Metrics;
@@ -287,7 +288,7 @@ fn core(
         }
     }
     let events = open_events(config, &writer, &mut log, guards)?;
-    let dump = DumpSocket::open()?;
+    let mut dump = Dumper::open()?;
     let watch = Netlink::open_link_watch().context("netlink socket for links")?;
     if !settings.internal_cache {
         log.notice("disabling internal cache");
@@ -314,6 +315,7 @@ fn core(
     let metrics = metrics.map(|m| Metrics::open(m, &mut log)).transpose()?;
     guards.files = sandbox::enter(config, &mut log);
     writer.start()?;
+    dump.start_thread()?;
     log.started("initialization completed");
     let mut host = Host::new(
         log,

@@ -192,7 +192,7 @@ fn sandbox(world: &World, is_on: bool) -> Result<()> {
         }
         threads += 1;
     }
-    ensure!(threads >= 2, "{threads} threads");
+    ensure!(threads >= 3, "{threads} threads");
     let log = fs::read_to_string(logs.join("log"))?;
     let lines = match is_on {
         true => [
