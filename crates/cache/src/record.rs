@@ -34,8 +34,8 @@ pub enum List {
     Unwritten,
     /// In the order in which they were last stored, oldest first.
     Aged,
-    /// Refused by a kernel whose table was full.
-    Refused,
+    /// Not in the kernel, where the peer counts on it: its table was full, or was emptied.
+    Lacking,
 }
 
 impl List {

@@ -132,6 +132,8 @@ pub(crate) struct Facts {
     pub(crate) links: Vec<LinkFacts>,
     /// The cache of our flows, and that of the peer's, has no room.
     pub(crate) full: [bool; 2],
+    /// Flows of the peer that are known here, and are not in the kernel where they should be.
+    pub(crate) not_in_kernel: usize,
     /// Entries of the kernel's table, and how many there may be.
     pub(crate) table: Option<(u64, u64)>,
     pub(crate) instances: Vec<InstanceFacts>,
@@ -298,7 +300,7 @@ impl Health {
             if lacks > 0 && attention.is_empty() {
                 attention.push(say(
                     format!("the peer does not hold {lacks} of our flows"),
-                    "they are being sent; if the number stays, look at `HashLimit` and at the log of the peer",
+                    "they are being sent; if the number stays, look at `HashLimit` and at the log of the peer, and whether its kernel has room",
                 ));
             }
             is_safe &= lacks == 0;
@@ -407,6 +409,10 @@ impl Health {
             (_, false) => {
                 let what = match is_in_bulk {
                     true => "the peer sends everything",
+                    false if facts.not_in_kernel > 0 => {
+                        "this firewall's kernel had no room for flows, or they were deleted in it, \
+                         and they are tried again"
+                    }
                     false => "flows are on their way",
                 };
                 Readiness {
@@ -608,6 +614,7 @@ mod tests {
                 trouble: None,
             }],
             full: [false; 2],
+            not_in_kernel: 0,
             table: Some((10, 100)),
             instances: Vec::new(),
             gate_trouble: None,
@@ -658,6 +665,13 @@ mod tests {
         );
         assert_eq!(verdict.ready.seconds_left, Some(3));
         assert!(!verdict.is_safe && !verdict.ready.is_ready);
+        let refused = Facts {
+            not_in_kernel: 5,
+            ..now.clone()
+        };
+        let verdict = health.verdict(&refused);
+        assert_eq!(verdict.ready.verdict, "catching up");
+        assert!(verdict.ready.reason.contains("no room"));
         let full = Facts {
             full: [false, true],
             ..now

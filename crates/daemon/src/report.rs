@@ -138,6 +138,7 @@ impl Loop<'_> {
                 is_full(settings.internal_cache, Which::Internal),
                 is_full(true, Which::External),
             ],
+            not_in_kernel: replica.lacking(),
             table,
             instances: instances.collect(),
             gate_trouble: self.changes.gate_trouble().map(str::to_owned),

@@ -72,6 +72,8 @@ pub struct Replica {
     commit_next: Option<(CommandId, Objects)>,
     /// Where what the last commit has not seen is to be looked for.
     late: Late,
+    /// Entries that our kernel lacks and that are still to be tried once more.
+    retries: usize,
     /// When the HA manager last made us primary.
     took_over_at: Option<Instant>,
     /// Since when the operator of a primary claims all that is in its kernel: when a resync was
@@ -110,6 +112,7 @@ impl Replica {
             commit: None,
             commit_next: None,
             late: Late::default(),
+            retries: 0,
             took_over_at: None,
             claimed_at: None,
             commit_opened_at: None,
@@ -414,6 +417,7 @@ impl Replica {
             self.advance_commit(items),
             self.advance_bulk(items),
             self.advance_absent(items),
+            self.advance_lacking(items),
             self.advance_gone(items),
             self.settle_alone(items),
             self.external.tidy(),

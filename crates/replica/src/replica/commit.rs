@@ -27,7 +27,8 @@ impl Replica {
             return;
         }
         self.events.push_back(Event::CommitStarted);
-        if !self.settings.external_cache && self.external.members(External::HELD) == 0 {
+        let kept_back = self.external.members(External::HELD) + self.lacking();
+        if !self.settings.external_cache && kept_back == 0 {
             self.events
                 .push_back(Event::Done(id, Answer::NothingToCommit));
             return;
@@ -47,7 +48,7 @@ impl Replica {
             size: if self.settings.external_cache {
                 self.external.len()
             } else {
-                self.external.members(External::HELD)
+                kept_back
             },
             created: 0,
             updated: 0,
@@ -232,14 +233,14 @@ impl Replica {
         late > 0 && commit.objects.has_flows() && commit.round < ROUNDS_MAX
     }
 
-    /// With injection only what was kept back; otherwise all but what lives here with traffic.
+    /// With injection only what was kept back or is lacking; otherwise all but what lives here with traffic.
     fn is_to_be_committed(&self, slot: Slot, round: u32) -> bool {
         let note = self.external.note(slot);
         if round > 0 && !note.is_late() {
             return false;
         }
         if !self.settings.external_cache {
-            return note.is_held();
+            return note.is_held() || self.external.list(slot) == Some(List::Lacking);
         }
         !(note.is_ours() && self.is_in_kernel(&self.external.key(slot)))
     }
@@ -359,6 +360,7 @@ impl Replica {
         let Some(slot) = slot else { return };
         if !self.settings.external_cache {
             self.external.change(slot, External::committed_held);
+            self.external.unlink(slot);
         } else if commit.id.is_none() && !self.external.note(slot).is_late() {
             self.remove_external(slot);
         }

@@ -248,6 +248,12 @@ impl Replica {
         }
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let peer = self.peer(self.answers);
+        // A full cache may be full of flows that the peer does not have, announced by somebody in
+        // its name: how many of the peer's own are held is not known then.
+        let held = match self.external.len() < self.settings.limit {
+            true => peer.mentioned.saturating_sub(self.lacking()),
+            false => 0,
+        };
         Some(Trailer {
             role: self.role,
             has_bulks: true,
@@ -261,7 +267,7 @@ impl Replica {
                 kept: count(self.kept()),
                 heard: peer.receiver.epoch(),
                 former_table: peer.former_table,
-                held: count(peer.mentioned.saturating_sub(self.refused())),
+                held: count(held),
             }),
         })
     }

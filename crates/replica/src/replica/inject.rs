@@ -26,7 +26,7 @@ impl Replica {
         loop {
             let slot = self.external.front(List::Unwritten)?;
             self.external.unlink(slot);
-            let flow = self.external.flow(slot);
+            let flow = Self::aged_flow(&self.external, slot, self.now);
             let note = self.external.note(slot);
             let op = match (note.has_ended(), note.is_in_kernel()) {
                 (true, true) => Op::Get(flow.key()),
@@ -115,9 +115,48 @@ impl Replica {
         }
     }
 
-    /// Entries that the kernel had no room for.
-    pub(crate) fn refused(&self) -> usize {
-        self.external.listed(List::Refused)
+    /// Entries that our kernel does not have, although the peer counts on them: it had no room,
+    /// or its table was emptied, or the copy has run down before the peer's own entry.
+    pub fn lacking(&self) -> usize {
+        self.external.listed(List::Lacking)
+    }
+
+    /// Counts an entry as lacking until the peer sends it again or ends it, or the kernel takes it.
+    fn note_lacking(&mut self, slot: Slot) {
+        let is_live = !self.external.note(slot).has_ended();
+        if is_live && self.external.list(slot).is_none() {
+            self.external.link(slot, List::Lacking);
+        }
+    }
+
+    /// From now on what is lacking is tried once more.
+    pub(crate) fn retry_lacking(&mut self) {
+        self.retries = self.lacking();
+    }
+
+    /// Tries what is lacking, up to `items` of it, unless it has run down: what has, only a
+    /// commit writes. True if there is more to do at once.
+    pub(crate) fn advance_lacking(&mut self, items: usize) -> bool {
+        for _ in 0..items.min(self.retries) {
+            // A commit tries them itself.
+            if self.commit.is_some() || self.external.listed(List::Unwritten) >= REQUESTS_MAX {
+                return false;
+            }
+            let Some(slot) = self.external.front(List::Lacking) else {
+                self.retries = 0;
+                break;
+            };
+            self.retries -= 1;
+            let age = (self.now.tick()).seconds_since(self.external.times(slot).updated);
+            let timeout = self.external.flow(slot).timeout.unwrap_or(0);
+            if timeout > age.saturating_add(SLACK_SECS) {
+                self.external.change(slot, External::owed_to_kernel);
+                self.external.link(slot, List::Unwritten);
+            } else {
+                self.external.link(slot, List::Lacking);
+            }
+        }
+        self.retries > 0
     }
 
     /// The kernel has the entry as the peer sent it when the request was made.
@@ -127,7 +166,7 @@ impl Replica {
 
     fn after_state(&mut self, slot: Slot, result: &KernelResult) {
         let asked = &result.request;
-        let wanted = self.external.flow(slot);
+        let wanted = Self::aged_flow(&self.external, slot, self.now);
         let attempt = Attempt {
             wanted,
             step: asked.step,
@@ -173,9 +212,10 @@ impl Replica {
                 let flow = wanted.key();
                 self.events.push_back(Event::Refused { flow, error });
                 self.injection_over(slot);
-                // It is counted as lacking until the peer sends it again, or ends it.
-                if error == KernelError::TableFull && self.external.list(slot).is_none() {
-                    self.external.link(slot, List::Refused);
+                if error == KernelError::TableFull {
+                    // Nor is there room for the others.
+                    self.retries = 0;
+                    self.note_lacking(slot);
                 }
             }
             Next::GivenUp => {
@@ -244,8 +284,10 @@ impl Replica {
         } else if note.is_ours() || note.is_held() {
             // The peer counts on it.
         } else if self.takes_offers() {
-            // It has run down here before its owner has announced that: its owner ends it.
+            // It has run down here before its owner has announced that, who ends it; or somebody
+            // has deleted it.
             self.external.change(slot, External::left_kernel);
+            self.note_lacking(slot);
         } else {
             self.remove_external(slot);
         }

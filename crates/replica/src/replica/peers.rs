@@ -74,8 +74,8 @@ impl Replica {
     pub fn reported_by(&self, peer: PeerId) -> Option<Reported> {
         let reported = self.peers.get(peer.index())?.reported?;
         Some(Reported {
-            // What our kernel has no room for would not survive the peer.
-            held: reported.held.saturating_sub(self.refused()),
+            // What our kernel lacks would not survive the peer without a commit.
+            held: reported.held.saturating_sub(self.lacking()),
             ..reported
         })
     }

@@ -53,6 +53,7 @@ impl Replica {
                 let limit = limit.map(|l| l.as_secs());
                 self.expectations.expire(now.tick(), limit);
             }
+            self.retry_lacking();
         }
     }
 
@@ -169,12 +170,7 @@ impl Replica {
         merged.merge(flow);
         let left = held.timeout.unwrap_or(0).saturating_sub(age);
         let refreshed = flow.timeout.unwrap_or(0) > left.saturating_add(SLACK_SECS);
-        let same = Flow {
-            timeout: held.timeout,
-            id: held.id,
-            traffic: None,
-            ..merged
-        } == held;
+        let same = is_same(&held, &merged);
         // Below a quarter the copy is young: the next sweep is in time. But if packets have
         // passed here of a flow that was not known to be ours, it is.
         let old = age >= held.timeout.unwrap_or(0) / 4;
@@ -350,6 +346,17 @@ impl Replica {
             self.end_entry(slot, &self.ledger.flow(slot));
         }
     }
+}
+
+/// True if a flow as it is now differs from what is held in nothing but what the kernel counts.
+pub(crate) fn is_same(held: &Flow, now: &Flow) -> bool {
+    let now = Flow {
+        timeout: held.timeout,
+        id: held.id,
+        traffic: None,
+        ..*now
+    };
+    now == *held
 }
 
 /// A dumped flow without labels has none, though the kernel does not say so; its events

@@ -117,6 +117,61 @@ fn a_refused_update_of_an_injected_flow_is_counted() {
     assert_eq!((stats.updated, stats.update_failed), (0, 1));
 }
 
+/// The backup's kernel with copies of `count` flows, which somebody then deletes there.
+fn flushed_backup(count: u16) -> World {
+    let mut w = World::with(injecting(), injecting());
+    for n in 1..=count {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(1.0);
+    assert_eq!(w.nodes[FW2].kernel.len(), usize::from(count));
+    for n in 1..=count {
+        w.nodes[FW2].kernel.end(&tcp(n).key());
+    }
+    w.run(0.1);
+    w
+}
+
+/// What the backup reports to have of the primary's flows.
+fn held_by_backup(w: &World) -> usize {
+    let held = w.nodes[FW1].replica.held_by(PeerId::FIRST);
+    held.expect("it reports").0
+}
+
+#[test]
+fn what_was_deleted_in_the_backups_kernel_is_missing_and_comes_back() {
+    let mut w = flushed_backup(100);
+    w.run(1.5);
+    assert_eq!((w.nodes[FW2].kernel.len(), held_by_backup(&w)), (0, 0));
+    w.run(20.0);
+    assert_eq!((w.nodes[FW2].kernel.len(), held_by_backup(&w)), (100, 100));
+    assert_eq!(w.nodes[FW2].announced(), 0, "they stay the peer's");
+    assert_eq!(w.nodes[FW2].sent, 0, "nobody asked for them");
+}
+
+#[test]
+fn a_take_over_writes_what_was_deleted_in_the_backups_kernel() {
+    let mut w = flushed_backup(100);
+    w.nodes[FW1].mute = true;
+    w.command(FW2, Command::Commit(Objects::All));
+    w.run(0.3);
+    assert_eq!(w.nodes[FW2].kernel.len(), 100);
+}
+
+/// A copy that has run down belongs to a flow that is about to end, or lives silently.
+#[test]
+fn a_copy_that_has_run_down_comes_back_by_a_take_over_alone() {
+    let mut w = World::with(injecting(), injecting());
+    w.traffic(FW1, &udp(1, 20));
+    w.run(0.5);
+    w.nodes[FW1].mute = true;
+    w.run(40.0);
+    assert_eq!(w.nodes[FW2].kernel.len(), 0);
+    w.command(FW2, Command::Commit(Objects::All));
+    w.run(0.3);
+    assert_eq!(w.nodes[FW2].kernel.len(), 1);
+}
+
 /// Goal: a copy that the backup's kernel has already, with a longer timeout, stays the peer's.
 /// Method: looks through the table do not take it for traffic, and its end deletes it.
 #[test]
@@ -250,8 +305,8 @@ fn an_answer_that_is_older_than_the_end_of_what_it_shows_is_not_believed() {
     assert_eq!(replica.stats().external.created, 1);
 }
 
-/// Goal: neither firewall takes what a full table has refused for held, until it is asked for
-/// again when there is room.
+/// Goal: neither firewall takes what a full table has refused for held; it is written when there
+/// is room.
 #[test]
 fn what_a_full_table_refuses_is_not_held() {
     let mut w = World::with(injecting(), injecting());
@@ -271,10 +326,9 @@ fn what_a_full_table_refuses_is_not_held() {
     assert_eq!(held(&w), (Some((1, 500)), Some((1, 500))));
     // What ends meanwhile is not lacking any more.
     w.nodes[FW1].kernel.end(&tcp(500).key());
-    w.nodes[FW2].kernel.is_full = false;
-    w.run(5.0);
+    w.run(15.0);
     assert_eq!(held(&w), (Some((1, 499)), Some((1, 499))));
-    w.command(FW2, Command::RequestResync);
+    w.nodes[FW2].kernel.is_full = false;
     w.run(15.0);
     assert_eq!(w.nodes[FW2].kernel.len(), 499);
     assert_eq!(held(&w), (Some((499, 499)), Some((499, 499))));
