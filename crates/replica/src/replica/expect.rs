@@ -8,6 +8,7 @@ use flow::{ExpectKey, Expectation, Flow, FlowKey};
 use wire::StateKind;
 use wire::v1::{check_expectation_carried, encode_expectation};
 
+use super::sweep::is_same;
 use super::{REQUESTS_MAX, Replica};
 use crate::command::{Age, Which};
 use crate::entry::{Internal, Ours, Theirs};
@@ -241,16 +242,24 @@ impl Replica {
         if self.ledger.key(slot) != found.key() {
             return;
         }
-        // The answer may be older than what events have reported since.
+        // The answer may be older than what events or the peer have reported since.
         let held = self.ledger.flow(slot);
         let is_other = matches!((held.id, found.id), (Some(a), Some(b)) if a != b);
         let has_ended = self.ledger.note(slot).has_ended();
-        if is_other || has_ended || self.is_overtaken(slot, &held, found) {
+        if is_other || has_ended || !self.ledger.is_ours(slot) {
             return;
         }
-        // Also if nothing has changed: the peer's kernel then lets the helper take up the
-        // connection where it is now, and not where that kernel saw it last.
-        self.on_update(slot, &held, found);
+        if self.is_overtaken(slot, &held, found) {
+            return self.on_late_update(slot, &held, found);
+        }
+        let mut merged = held;
+        merged.merge(found);
+        // Of FTP also if nothing has changed: an update lets the helper in the peer's kernel take
+        // up the connection where it is now, and not where that kernel saw it last.
+        let takes_up = held.helper.is_some_and(|name| name.as_str() == "ftp");
+        if takes_up || !is_same(&held, &merged) {
+            self.on_update(slot, &held, found);
+        }
     }
 
     fn on_dumped_expectation(&mut self, e: &Expectation) {

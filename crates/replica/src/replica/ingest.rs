@@ -110,7 +110,7 @@ impl Replica {
 
     /// A change that a later one has overtaken. Labels and sequence adjustments stand only in the
     /// event that changes them.
-    fn on_late_update(&mut self, slot: Slot, held: &Flow, flow: &Flow) {
+    pub(crate) fn on_late_update(&mut self, slot: Slot, held: &Flow, flow: &Flow) {
         self.stats.events_late += 1;
         let merged = Flow {
             labels: flow.labels.or(held.labels),
