@@ -67,6 +67,8 @@ pub struct Finished {
     pub compared: usize,
     /// Acknowledged flows that a full table or a script of the HA manager has exempted.
     pub exempted: u64,
+    /// Announcements that looked like an echo and were none.
+    pub excepted: u64,
 }
 
 /// Why a run failed.
@@ -202,6 +204,7 @@ impl World {
                         converged,
                         compared,
                         exempted: self.kept.exempted,
+                        excepted: self.truth.excepted,
                     });
                 }
                 Err(difference) => difference,
