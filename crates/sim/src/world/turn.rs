@@ -151,6 +151,9 @@ impl World {
                         self.named.insert((n, sender));
                     }
                 }
+                Verdict::Control(Control::Ack(from, to)) if datagram.sender.is_none() => {
+                    self.kept.on_forged_ack(n, from, to);
+                }
                 Verdict::Data(ObjectKind::Flow, kind) => {
                     if let Ok(Decoded { object: f, .. }) = decode_flow(message.body) {
                         let what =
