@@ -109,6 +109,10 @@ struct Messages {
     sent: BTreeMap<u32, Told>,
     /// The last acknowledged message about each subject.
     acknowledged: BTreeMap<Subject, Told>,
+    /// Ends of flows that the sender has announced and that have not come.
+    ends: BTreeMap<u32, FlowKey>,
+    /// Those that a forged message has acknowledged: the sender announces them no more.
+    ends_lost: BTreeSet<FlowKey>,
 }
 
 impl Messages {
@@ -116,6 +120,12 @@ impl Messages {
     fn on_flush(&mut self) {
         self.acknowledged.clear();
         self.sent.retain(|_, told| told.received_at.is_none());
+    }
+
+    /// What was said of the end of a flow before is over.
+    fn forget_end(&mut self, key: &FlowKey) {
+        self.ends.retain(|_, ended| ended != key);
+        self.ends_lost.remove(key);
     }
 
     fn forget(&mut self, of: Subject) {
@@ -203,6 +213,12 @@ impl Kept {
             announced.insert(key);
         }
         for messages in self.out_of(n) {
+            if let Subject::Flow(key) = state.of {
+                messages.forget_end(&key);
+                if kind == StateKind::Delete {
+                    messages.ends.insert(seq.0, key);
+                }
+            }
             if kind == StateKind::Delete {
                 messages.forget(state.of);
             } else if is_own {
@@ -222,16 +238,41 @@ impl Kept {
 
     /// A message of the sender's present epoch has come along an edge.
     pub fn on_received(&mut self, now: Instant, edge: Edge, seq: Seq) {
-        if let Some(messages) = self.edges.get_mut(&edge)
-            && let Some(told) = messages.sent.get_mut(&seq.0)
-        {
+        let Some(messages) = self.edges.get_mut(&edge) else {
+            return;
+        };
+        if let Some(told) = messages.sent.get_mut(&seq.0) {
             told.received_at = told.received_at.or(Some(now));
         }
+        messages.ends.remove(&seq.0);
+    }
+
+    /// A forged acknowledgement has come to replica `n`.
+    pub fn on_forged_ack(&mut self, n: usize, from: Seq, to: Seq) {
+        for messages in self.out_of(n) {
+            let is_covered = |seq: &Seq| !seq.before(from) && !to.before(*seq);
+            let numbers = messages.ends.keys().map(|seq| Seq(*seq));
+            let covered: Vec<Seq> = numbers.filter(is_covered).collect();
+            let keys = covered
+                .iter()
+                .filter_map(|seq| messages.ends.remove(&seq.0));
+            messages.ends_lost.extend(keys);
+        }
+    }
+
+    /// True if an edge's sender believes, by a forged acknowledgement, that the end of a flow has
+    /// come.
+    pub fn is_end_lost(&self, edge: Edge, key: &FlowKey) -> bool {
+        let messages = self.edges.get(&edge);
+        messages.is_some_and(|m| m.ends_lost.contains(key))
     }
 
     /// The sender of an edge has received an acknowledgement of the receiver's present epoch.
     pub fn on_acknowledged(&mut self, now: Instant, edge: Edge, from: Seq, to: Seq) {
-        let Some(Messages { sent, acknowledged }) = self.edges.get_mut(&edge) else {
+        let Some(Messages {
+            sent, acknowledged, ..
+        }) = self.edges.get_mut(&edge)
+        else {
             return;
         };
         // Numbers wrap.
@@ -256,6 +297,7 @@ impl Kept {
     pub fn on_death(&mut self, n: usize, table: bool) {
         for messages in self.out_of(n) {
             messages.sent.clear();
+            messages.ends.clear();
         }
         self.on_flush(n);
         if table {
@@ -294,7 +336,10 @@ impl Kept {
     /// cache alone held these.
     pub fn on_scripted_flush(&mut self, n: usize, lost: &[Subject]) {
         let mut exempted = 0;
-        for Messages { sent, acknowledged } in self.toward(n) {
+        for Messages {
+            sent, acknowledged, ..
+        } in self.toward(n)
+        {
             for of in lost {
                 exempted += u64::from(acknowledged.remove(of).is_some());
                 sent.retain(|_, told| told.of != *of || told.received_at.is_none());
@@ -391,6 +436,25 @@ mod tests {
         flow.mark = Some(Mark(2));
         kept.on_born(&flow);
         assert!(!is_promised(&kept, 0, &flow));
+    }
+
+    #[test]
+    fn a_forged_acknowledgement_loses_an_end_until_it_is_sent_again_or_comes() {
+        let (mut kept, flow) = acknowledged();
+        let key = flow.key();
+        let send = |kept: &mut Kept, seq| {
+            kept.on_sent(Instant::START, 0, StateKind::Delete, &flow, Seq(seq), true);
+        };
+        send(&mut kept, 2);
+        kept.on_forged_ack(0, Seq(3), Seq(9));
+        assert!(!kept.is_end_lost(EDGE, &key), "another range");
+        kept.on_forged_ack(0, Seq(1), Seq(2));
+        assert!(kept.is_end_lost(EDGE, &key));
+        send(&mut kept, 3);
+        assert!(!kept.is_end_lost(EDGE, &key), "sent again");
+        kept.on_received(Instant::START, EDGE, Seq(3));
+        kept.on_forged_ack(0, Seq(1), Seq(9));
+        assert!(!kept.is_end_lost(EDGE, &key), "it has come");
     }
 
     #[test]

@@ -75,6 +75,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 struct Tally {
     converged: Vec<Duration>,
+    excepted: u64,
     safety: u64,
     liveness: u64,
     panics: u64,
@@ -129,12 +130,13 @@ fn main() -> ExitCode {
     let mut tally = tally.into_inner().unwrap_or_else(|e| e.into_inner());
     tally.converged.sort();
     println!(
-        "{} passed, {} unsafe, {} not converged, {} crashed; equal after {:?} (median), {:?} (p99); \
-         {:.0} seeds a minute on each of {threads} processors",
+        "{} passed, {} unsafe, {} not converged, {} crashed; {} excepted; \
+         equal after {:?} (median), {:?} (p99); {:.0} seeds a minute on each of {threads} processors",
         tally.converged.len(),
         tally.safety,
         tally.liveness,
         tally.panics,
+        tally.excepted,
         tally.converged(50),
         tally.converged(99),
         tally.runs() as f64 * 60.0 / took.as_secs_f64() / threads as f64
@@ -176,7 +178,10 @@ fn run(arguments: &Arguments, seed: u64, tally: &Mutex<Tally>) -> bool {
     let report = result.as_ref().err().map(|f| report(arguments, &plan, f));
     let mut tally = tally.lock().unwrap_or_else(|e| e.into_inner());
     match &result {
-        Ok(finished) => tally.converged.push(finished.converged),
+        Ok(finished) => {
+            tally.converged.push(finished.converged);
+            tally.excepted += finished.excepted;
+        }
         Err(Failure::Safety(_)) => tally.safety += 1,
         Err(Failure::Liveness(_)) => tally.liveness += 1,
         Err(Failure::Panic(_)) => tally.panics += 1,
@@ -251,8 +256,12 @@ fn plan(arguments: &Arguments, seed: u64) -> Plan {
 
 fn line(finished: &Finished) -> String {
     format!(
-        "passed: {} flows equal after {:?}, {} exempted, digest {:016x}",
-        finished.compared, finished.converged, finished.exempted, finished.digest
+        "passed: {} flows equal after {:?}, {} exempted, {} excepted, digest {:016x}",
+        finished.compared,
+        finished.converged,
+        finished.exempted,
+        finished.excepted,
+        finished.digest
     )
 }
 

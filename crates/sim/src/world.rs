@@ -67,6 +67,9 @@ pub struct Finished {
     pub compared: usize,
     /// Acknowledged flows that a full table or a script of the HA manager has exempted.
     pub exempted: u64,
+    /// Announcements that looked like an echo and were none, and flows whose end was lost because
+    /// somebody had forged its acknowledgement.
+    pub excepted: u64,
 }
 
 /// Why a run failed.
@@ -202,6 +205,7 @@ impl World {
                         converged,
                         compared,
                         exempted: self.kept.exempted,
+                        excepted: self.truth.excepted + self.ends_lost(),
                     });
                 }
                 Err(difference) => difference,

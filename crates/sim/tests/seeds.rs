@@ -29,6 +29,10 @@ const FOUND: &[(u64, &str)] = &[
         756,
         "a late acknowledgement of a former epoch's messages took the peer's numbers back",
     ),
+    (
+        2063,
+        "a flow of a former epoch's late message stayed, as the bulk update had come before it",
+    ),
 ];
 
 fn run(seed: u64) -> Result<u64, String> {

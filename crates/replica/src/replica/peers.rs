@@ -199,6 +199,11 @@ impl Replica {
             // It was a number of a former epoch.
             peer.last_end = Some(last);
         }
+        if received.begins_anew() && !received.begins_numbers_anew() && peer.heard_at.is_some() {
+            // A message of a former epoch had led the numbers astray, and what it announced is
+            // counted with what the peer has: the bulk update before shows no more what is gone.
+            peer.handled = 0;
+        }
         let proven = |g: &mut Greeting| now.since(g.at) >= GREETING_PROVEN;
         let greeting = peer
             .greeting

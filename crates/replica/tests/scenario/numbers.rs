@@ -92,6 +92,22 @@ fn a_message_of_a_former_run_does_not_lead_astray_for_long() {
     assert!(equal(&w));
 }
 
+/// Goal: a late copy of what a former run announced goes, though the bulk update that would have
+/// left it out came before it.
+#[test]
+fn a_flow_of_a_former_run_goes_also_after_the_bulk_update() {
+    let mut w = learned(Mode::Ftfw, 10);
+    w.forge(
+        FW2,
+        &forged::flow(StateKind::New, Flags::NONE, 1_000_000, &tcp(50)),
+    );
+    w.run(1.0);
+    assert!(w.nodes[FW2].has(Which::External, &tcp(50)));
+    w.run(30.0);
+    assert!(!w.nodes[FW2].has(Which::External, &tcp(50)));
+    assert!(equal(&w));
+}
+
 #[test]
 fn a_peer_that_misses_what_it_had_acknowledged_is_told_everything() {
     let settings = Settings {

@@ -159,7 +159,7 @@ impl World {
         }
         let confirmed = self.nodes[n].external(|age| age.is_announced);
         for key in confirmed.keys().filter(|k| is_others(k)) {
-            if !known.contains(key) {
+            if !known.contains(key) && !self.is_end_lost(n, key) {
                 return Err(format!("{key} at {n} has ended elsewhere"));
             }
         }
@@ -188,6 +188,25 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// True if replica `n` cannot know that a flow has ended: the end was lost, somebody has forged
+    /// its acknowledgement, and without trailers no end is inferred from a bulk update.
+    fn is_end_lost(&self, n: usize, key: &FlowKey) -> bool {
+        let is_lost = |edge: Edge| self.kept.is_end_lost(edge, key);
+        !self.plan.has_trailers() && self.edges.toward(n).any(is_lost)
+    }
+
+    /// Number of flows that replicas hold and whose end they cannot know.
+    pub(super) fn ends_lost(&self) -> u64 {
+        let held = |n: usize| self.nodes[n].external(|age| age.is_announced);
+        let lost = |n: usize| {
+            held(n)
+                .keys()
+                .filter(|key| self.is_end_lost(n, key))
+                .count()
+        };
+        (0..self.nodes.len()).map(lost).sum::<usize>() as u64
     }
 
     /// True if nothing may be left of flows that have ended.

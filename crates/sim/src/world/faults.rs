@@ -93,6 +93,7 @@ impl World {
         node.sockets = Sockets::default();
         node.script.clear();
         node.waits_for = None;
+        node.claimed_at = None;
         if reboot {
             node.kernel = std::mem::take(&mut node.kernel).rebooted();
             node.kernel.deaf = true;

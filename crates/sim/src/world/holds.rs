@@ -176,6 +176,7 @@ impl World {
             converged: self.now.since(begun),
             compared: flows + expectations,
             exempted: self.kept.exempted,
+            excepted: self.truth.excepted,
         })
     }
 

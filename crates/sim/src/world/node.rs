@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use flow::{ExpectKey, Expectation, Filter, Flow, FlowKey};
 use replica::{
-    Age, Command, CommandId, Epoch, Instant, LinkSettings, Replica, Seq, Settings, TableId, Which,
+    Age, Command, CommandId, Epoch, Instant, LinkSettings, Replica, Role, Seq, Settings, TableId,
+    Which,
 };
 
 use crate::host::Sockets;
@@ -43,6 +44,10 @@ pub(super) struct Node {
     /// Commands of a script that follow when the one before is done.
     pub(super) script: VecDeque<Command>,
     pub(super) waits_for: Option<CommandId>,
+    /// How many resyncs were over when that of a take-over was asked for.
+    pub(super) claimed_at: Option<u64>,
+    /// The kernel was still to be read for it when the present turn began.
+    pub(super) was_claiming: bool,
     /// Entries of its internal cache that the last look did not find in its kernel.
     pub(super) ghosts: BTreeSet<FlowKey>,
 }
@@ -62,6 +67,8 @@ impl Node {
             blocked_until: now,
             script: VecDeque::new(),
             waits_for: None,
+            claimed_at: None,
+            was_claiming: false,
             ghosts: BTreeSet::new(),
         }
     }
@@ -69,6 +76,23 @@ impl Node {
     /// True if no script is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.script.is_empty() && self.waits_for.is_none()
+    }
+
+    /// Notes that a resync is asked for: that of a primary claims what it finds.
+    pub(super) fn on_resync(&mut self) {
+        if let Core::Ours(replica) = &self.core
+            && replica.role() == Role::Primary
+        {
+            self.claimed_at = Some(replica.stats().resyncs);
+        }
+    }
+
+    /// True until the resync of a take-over has read the kernel.
+    pub(super) fn is_claiming(&self) -> bool {
+        match (&self.core, self.claimed_at) {
+            (Core::Ours(replica), Some(before)) => replica.stats().resyncs == before,
+            _ => false,
+        }
     }
 
     /// Shows the entries of a cache of the real core; the original's model has none.

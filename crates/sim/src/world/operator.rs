@@ -76,6 +76,9 @@ impl World {
                 self.may_hold_more = true;
             }
             let node = &mut self.nodes[n];
+            if matches!(command, Command::Resync(_)) {
+                node.on_resync();
+            }
             match &mut node.core {
                 Core::Ours(replica) => {
                     replica.handle_command(self.now, id, command);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use replica::{
-    Change, Event, KernelError, KernelRequest, LinkId, Op, Outcome, Purpose, Verdict, Which,
-    verdict,
+    Change, Event, KernelError, KernelRequest, LinkId, Op, Origin, Outcome, Purpose, Verdict,
+    Which, verdict,
 };
 use wire::v1::{Control, Decoded, Trailer, decode_expectation, decode_flow, messages};
 use wire::{ObjectKind, StateKind};
@@ -48,6 +48,8 @@ impl World {
         self.next_command(n);
         let is_slow = self.is_safety && self.plan.has(Fault::SlowKernel);
         let node = &mut self.nodes[n];
+        // What has happened is looked at when the turn is over, and maybe the dump, too.
+        node.was_claiming = node.is_claiming();
         node.kernel.expire(now);
         let mut record = Vec::new();
         match &mut node.core {
@@ -117,8 +119,10 @@ impl World {
                 let (change, origin) = (event.change, event.origin);
                 let what = format_args!("kernel of {n}: {change:?} by {origin:?}");
                 self.trace.flow(self.now, &event.flow, what);
-                if change == Change::Destroy {
-                    self.truth.on_traffic(n, &event.flow.key());
+                match change {
+                    Change::Destroy => self.truth.on_traffic(n, &event.flow.key()),
+                    _ if origin == Origin::Traffic => self.truth.on_shown(n, &event.flow),
+                    _ => {}
                 }
             }
             Reported::Expectation(event) => {
@@ -149,6 +153,9 @@ impl World {
                     {
                         self.named.insert((n, sender));
                     }
+                }
+                Verdict::Control(Control::Ack(from, to)) if datagram.sender.is_none() => {
+                    self.kept.on_forged_ack(n, from, to);
                 }
                 Verdict::Data(ObjectKind::Flow, kind) => {
                     if let Ok(Decoded { object: f, .. }) = decode_flow(message.body) {
@@ -210,6 +217,9 @@ impl World {
         }
         if *outcome == Outcome::Done {
             match why {
+                Purpose::Inject if self.nodes[n].was_claiming => {
+                    self.truth.on_injected_late(n, flow.key());
+                }
                 Purpose::Inject => self.truth.on_injected(n, flow.key()),
                 _ => self.truth.on_traffic(n, &flow.key()),
             }
@@ -243,7 +253,7 @@ impl World {
     }
 
     /// What a replica sends must be true, and its own.
-    fn check_datagram(&self, n: usize, bytes: &[u8]) -> Check {
+    fn check_datagram(&mut self, n: usize, bytes: &[u8]) -> Check {
         check_bound("bytes of a datagram", bytes.len(), 1471)?;
         let place = || format!("message of {n}");
         for message in messages(bytes).flatten() {
