@@ -310,6 +310,10 @@ impl Truth {
         let is_shown = known.shown_late.contains(&(key, version(flow)));
         if known.claimed_late.contains(&key) || is_shown {
             self.excepted += 1;
+            // It may have ended elsewhere.
+            for edge in self.edges.out_of(n) {
+                self.known[edge.to].exempt.insert(key);
+            }
             return Ok(());
         }
         violated("no echo", format!("{key} at {n}"))

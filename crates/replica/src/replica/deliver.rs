@@ -205,7 +205,7 @@ impl Replica {
     }
 
     /// True while a take-over reads the kernel and announces what is there.
-    pub fn is_claiming(&self) -> bool {
+    pub(crate) fn is_claiming(&self) -> bool {
         let reads = self.claimed_at.is_some() && self.sweeps.is_resync_owed();
         reads || self.is_just_now(self.claimed_at)
     }

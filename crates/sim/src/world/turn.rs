@@ -223,13 +223,8 @@ impl World {
                 Purpose::Inject => self.truth.on_injected(n, flow.key()),
                 _ => self.truth.on_traffic(n, &flow.key()),
             }
-            let claims = match &self.nodes[n].core {
-                Core::Ours(replica) => replica.is_claiming(),
-                Core::Original(_) => false,
-            };
-            if creates && why == Purpose::Commit || claims {
-                // Also what came after the command: a copy of what has ended elsewhere, or what
-                // its former primary still announces.
+            if creates && why == Purpose::Commit {
+                // Also what came after the command: a copy of what has ended elsewhere.
                 self.truth.on_claim(n, std::iter::once(flow.key()));
             }
         }
