@@ -3,7 +3,8 @@
 //! All that needs more has happened by then: links and sockets of the kernel are open, the
 //! scheduler is set, and `nft` is run by a process of its own (`nft`). What is given up here
 //! holds for the calling thread and for those that it starts afterwards, so it comes before
-//! the kernel writer's. The order is that of what each step still needs.
+//! those of `writer` and `dumper`. With `-d` the terminal is left later, which takes /dev/null
+//! and a change of folder. The order is that of what each step still needs.
 //!
 //! A kernel that cannot do one of it, or a service manager that has done it, is no reason
 //! not to start: the line about it says what is so.

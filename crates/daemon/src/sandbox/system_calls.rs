@@ -81,7 +81,7 @@ pub(super) fn restrict(kill: bool) -> Result<String, String> {
         SeccompAction::Errno(ENOSYS.cast_unsigned()),
     )
     .map_err(|e| failed(&e))?;
-    // The main one comes last: it refuses to set another.
+    // The main one comes last: it does not have `seccomp`.
     for filter in [no_clone3, main] {
         apply_filter_all_threads(&filter).map_err(|e| failed(&e))?;
     }
