@@ -134,7 +134,7 @@ impl Entry {
         Entry {
             fields,
             has_master: row["master"].is_object(),
-            timeout: row["timeout"].as_u64().unwrap_or(0),
+            timeout: row["timeout"].as_u64().unwrap_or(u64::MAX),
         }
     }
 
@@ -196,12 +196,26 @@ fn differences(here: &Table, there: &Table) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn of(state: &str) -> Table {
-        let row = serde_json::json!({
+    fn row(state: &str) -> Value {
+        serde_json::json!({
             "state": state, "mark": 0, "timeout": 30,
             "status": ["SEEN_REPLY", "CONFIRMED"],
-        });
-        [("6 a".to_owned(), Entry::of(&row))].into()
+        })
+    }
+
+    fn table_of(row: &Value) -> Table {
+        [("6 a".to_owned(), Entry::of(row))].into()
+    }
+
+    fn of(state: &str) -> Table {
+        table_of(&row(state))
+    }
+
+    /// The table of a row with one more field.
+    fn with(name: &str, value: Value) -> Table {
+        let mut row = row("ESTABLISHED");
+        row[name] = value;
+        table_of(&row)
     }
 
     #[test]
@@ -219,5 +233,28 @@ mod tests {
         assert_eq!(differences(&Table::new(), &here).len(), 1);
         let found = differences(&here, &there);
         assert!(found[0].contains("state"), "{found:?}");
+        for name in FIELDS {
+            let found = differences(&here, &with(name, "another".into()));
+            assert!(found[0].contains(name), "{found:?}");
+        }
+        let other_status = with("status", serde_json::json!(["SEEN_REPLY", "ASSURED"]));
+        assert_eq!(differences(&here, &other_status).len(), 1);
+    }
+
+    #[test]
+    fn what_ends_now_may_be_on_one_side_alone() {
+        let ending = with("timeout", 2.into());
+        assert!(differences(&ending, &Table::new()).is_empty());
+        assert!(differences(&Table::new(), &ending).is_empty());
+        let without_end = with("timeout", Value::Null);
+        assert_eq!(differences(&without_end, &Table::new()).len(), 1);
+    }
+
+    #[test]
+    fn a_master_that_the_backup_does_not_know_is_counted() {
+        let (with_master, without) = (with("master", serde_json::json!({})), of("ESTABLISHED"));
+        assert_eq!(masterless(&with_master, &without), 1);
+        assert_eq!(masterless(&with_master, &with_master), 0);
+        assert_eq!(masterless(&without, &with_master), 0);
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::plan::Trouble;
-use super::{Course, HEALED, HOLD};
+use super::{Course, HEALED, HOLD, kernel_flows};
 use crate::setups::primary_backup::{
     carrier, kill_daemon, start_daemon, start_keepalived, status, stop_keepalived, unheld,
     wait_primary,
@@ -42,8 +42,11 @@ pub(super) fn small_buffer() -> String {
     )
 }
 
-/// Rules of the bridge; they go when this is dropped.
-struct Rules;
+/// Rules of the bridge, which count what they touch; they go when this is dropped.
+struct Rules {
+    /// Family and name of their table.
+    table: &'static str,
+}
 
 impl Rules {
     /// Executes `rule` for what passes the bridge.
@@ -52,7 +55,9 @@ impl Rules {
             "table bridge soak {{\nchain pass {{\n\
              type filter hook forward priority filter;\n{rule}\n}}\n}}\n"
         ))?;
-        Ok(Rules)
+        Ok(Rules {
+            table: "bridge soak",
+        })
     }
 
     /// A fifth of what each firewall sends over the link comes twice.
@@ -61,7 +66,7 @@ impl Rules {
             format!(
                 "chain from{from} {{\n\
                  type filter hook ingress device \"fw{from}-sync\" priority filter;\n\
-                 numgen random mod 100 < 20 dup to \"fw{to}-sync\"\n}}\n"
+                 numgen random mod 100 < 20 counter dup to \"fw{to}-sync\"\n}}\n"
             )
         };
         nft(&format!(
@@ -69,7 +74,24 @@ impl Rules {
             side(1, 2),
             side(2, 1)
         ))?;
-        Ok(Rules)
+        Ok(Rules {
+            table: "netdev soak",
+        })
+    }
+
+    /// They go, after they have touched something.
+    fn end(self) -> Result<()> {
+        let output = Command::new("nft")
+            .args(["list", "table"])
+            .args(self.table.split(' '))
+            .output()
+            .context("nft")?;
+        let text = String::from_utf8(output.stdout)?;
+        let counts = text.split("counter packets ").skip(1);
+        let touched = counts.map(|rest| rest.split(' ').next().and_then(|n| n.parse::<u64>().ok()));
+        let touched = touched.sum::<Option<u64>>().unwrap_or(0);
+        ensure!(touched > 0, "the rules have touched nothing: {text}");
+        Ok(())
     }
 }
 
@@ -102,7 +124,7 @@ impl Course<'_> {
             Trouble::Loss | Trouble::Duplicates => {
                 let rules = spoil(fault)?;
                 thread::sleep(HOLD);
-                drop(rules);
+                rules.end()?;
             }
             Trouble::CutFromFw1 => cut("fw1-sync")?,
             Trouble::CutFromFw2 => cut("fw2-sync")?,
@@ -115,15 +137,14 @@ impl Course<'_> {
             Trouble::BackupStopped => self.stopped(1, || thread::sleep(OUT))?,
             Trouble::PrimaryRestarted => self.restarted(0)?,
             Trouble::BackupRestarted => self.restarted(1)?,
-            Trouble::BackupFlushed => {
-                self.site.fw(1)?.node().run("conntrack -F")?;
-                self.is_flushed = true;
-            }
+            Trouble::BackupFlushed => self.flushed()?,
             Trouble::Overrun => self.overrun()?,
             Trouble::GateFlushed => {
-                self.site
-                    .fw(1)?
-                    .sh(&format!("nft delete table inet {GATE}"))?;
+                let backup = self.site.fw(1)?;
+                backup.sh(&format!("nft delete table inet {GATE}"))?;
+                self.site.wait("the gate is loaded again", HEALED, || {
+                    backup.sh(&format!("nft list table inet {GATE}")).is_ok()
+                })?;
             }
             Trouble::Planned
             | Trouble::CarrierLost
@@ -138,7 +159,25 @@ impl Course<'_> {
         self.watch.note(fault);
         let rules = spoil(fault)?;
         self.fault(failover)?;
-        drop(rules);
+        rules.end()
+    }
+
+    /// Somebody empties the backup's table. With direct injection the peer's flows are in it again
+    /// without anybody's help.
+    fn flushed(&self) -> Result<()> {
+        let (primary, backup) = (self.site.fw(0)?, self.site.fw(1)?);
+        let all = kernel_flows(primary)?;
+        backup.node().run("conntrack -F")?;
+        let left = kernel_flows(backup)?;
+        ensure!(left < all / 2, "{left} of {all} flows are left by a flush");
+        if self.held == "kernel" {
+            self.site
+                .wait("the backup's table is full again", HEALED, || {
+                    let is_back =
+                        |there: u64| kernel_flows(primary).is_ok_and(|n| there > n / 10 * 9);
+                    kernel_flows(backup).is_ok_and(is_back)
+                })?;
+        }
         Ok(())
     }
 
@@ -154,7 +193,6 @@ impl Course<'_> {
             _ => stop_keepalived(&self.site, 0)?,
         }
         wait_primary(&self.site, 1).context("FW2 takes over")?;
-        self.is_flushed = false;
         thread::sleep(AWAY);
         if matches!(failover, Trouble::Planned | Trouble::CarrierLost) {
             self.wait_ready().context("FW1 is ready to take over")?;
@@ -226,17 +264,16 @@ impl Course<'_> {
 fn spoil(fault: Trouble) -> Result<Rules> {
     match fault {
         // The same chain sees what passes inside and outside, which is not to be spoiled.
-        Trouble::Loss => {
-            Rules::passing("iifname { \"fw1-sync\", \"fw2-sync\" } numgen random mod 100 < 20 drop")
-        }
+        Trouble::Loss => Rules::passing(
+            "iifname { \"fw1-sync\", \"fw2-sync\" } numgen random mod 100 < 20 counter drop",
+        ),
         _ => Rules::doubling(),
     }
 }
 
 /// Nothing arrives of what a firewall sends.
 fn cut(port: &str) -> Result<()> {
-    let rules = Rules::passing(&format!("iifname \"{port}\" drop"))?;
+    let rules = Rules::passing(&format!("iifname \"{port}\" counter drop"))?;
     thread::sleep(CUT);
-    drop(rules);
-    Ok(())
+    rules.end()
 }

@@ -13,6 +13,12 @@ use super::traffic::{Alive, SHORT, Short, Tally};
 const GROWTH: f64 = 0.1;
 const GROWTH_BYTES: u64 = 1 << 20;
 
+/// Longest silence of a long connection that sends all the time, also over a failover.
+const SILENCE: Duration = Duration::from_secs(20);
+/// Most of the short traffic that may fail in failovers: one in so many, and a few.
+const FAILED_OF: u64 = 50;
+const FEW: usize = 5;
+
 /// A minute.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
@@ -68,15 +74,28 @@ impl Report {
         } else {
             found.push("not one minute was seen".to_owned());
         }
+        for (trouble, silence) in &self.silences {
+            if *silence > SILENCE {
+                let secs = silence.as_secs_f64();
+                found.push(format!(
+                    "{trouble}: long connections were silent for {secs:.1} s"
+                ));
+            }
+        }
+        for (short, done, failed) in self.failures() {
+            if failed > (done / FAILED_OF) as usize + FEW {
+                found.push(format!("{failed} of {done} {short} failed"));
+            }
+        }
         for (n, resident) in self.resident.iter().enumerate() {
             found.extend(growth(resident).map(|text| format!("FW{}: {text}", n + 1)));
         }
         match &self.comparison {
             None => found.push("nothing was compared".to_owned()),
-            Some(c) if c.flows < self.long => {
-                found.push(format!("FW1 has {} flows, not {}", c.flows, self.long));
-            }
             Some(c) => {
+                if c.flows < self.long {
+                    found.push(format!("FW1 has {} flows, not {}", c.flows, self.long));
+                }
                 found.extend(c.differences.iter().cloned());
                 if c.diff["equal"] != true {
                     found.push(format!(
