@@ -87,9 +87,8 @@ struct Known {
     claimed: BTreeSet<FlowKey>,
     /// Flows that were injected while the resync of a take-over read the kernel.
     claimed_late: BTreeSet<FlowKey>,
-    /// States that the kernel had by packets before an injection, of which its replica has
-    /// read the event after it.
-    shown_late: BTreeSet<(FlowKey, u32)>,
+    /// States that packets have made in its kernel, and of which it has read the events.
+    shown: BTreeSet<(FlowKey, u32)>,
     /// Sequence numbers that have come.
     delivered: BTreeSet<u32>,
 }
@@ -288,11 +287,7 @@ impl Truth {
 
     /// Replica `n` has read that packets have changed a flow of its kernel.
     pub fn on_shown(&mut self, n: usize, flow: &Flow) {
-        let known = &mut self.known[n];
-        // Packets that come after an injection end it at once: the event is of before.
-        if known.injected.contains(&flow.key()) {
-            known.shown_late.insert((flow.key(), version(flow)));
-        }
+        self.known[n].shown.insert((flow.key(), version(flow)));
     }
 
     /// No echo: what replica `n` announces is not what was injected.
@@ -300,14 +295,14 @@ impl Truth {
     /// Two announcements of a flow that its kernel has by injection are none, and are counted. A
     /// take-over claims all that it finds in its kernel, also what the former primary has sent
     /// since the command: that take-over is the later one. And events can be late: a state that
-    /// packets had made before the injection is announced when its event is read.
+    /// packets had made before the injection is announced when its event has been read.
     pub fn check_announced(&mut self, n: usize, flow: &Flow) -> Check {
         let key = flow.key();
         let known = &self.known[n];
         if !known.injected.contains(&key) || known.claimed.contains(&key) {
             return Ok(());
         }
-        let is_shown = known.shown_late.contains(&(key, version(flow)));
+        let is_shown = known.shown.contains(&(key, version(flow)));
         if known.claimed_late.contains(&key) || is_shown {
             self.excepted += 1;
             // It may have ended elsewhere.
