@@ -3,7 +3,7 @@
 use std::mem;
 
 use ctnetlink::{Request, TcpOptions};
-use replica::{KernelError, KernelRequest, KernelResult, Op, Outcome};
+use replica::{Found, KernelError, KernelRequest, KernelResult, Op, Outcome};
 
 use crate::events::{Events, Step, number_of};
 
@@ -154,7 +154,10 @@ impl Kernel {
                 Outcome::Done
             }
             _ if !self.holds(n) => Outcome::Failed(KernelError::NotFound),
-            Op::Get(_) => Outcome::Found(Box::new(self.events.with_timeout(n, self.left(n)))),
+            Op::Get(_) => Outcome::Found(Box::new(Found {
+                flow: self.events.with_timeout(n, self.left(n)),
+                is_liberal: true,
+            })),
             Op::Delete(..) => {
                 self.remove(n);
                 Outcome::Done

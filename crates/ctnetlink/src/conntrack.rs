@@ -3,7 +3,7 @@
 //! Source: `include/uapi/linux/netfilter/nfnetlink_conntrack.h`; one file per nest
 //! of some size, the small ones here.
 
-mod proto_info;
+pub(crate) mod proto_info;
 mod tuple;
 
 pub(crate) use proto_info::put_proto_info;

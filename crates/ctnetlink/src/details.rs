@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::DecodeError;
 use crate::attr::Attrs;
+use crate::conntrack::proto_info::IP_CT_TCP_FLAG_BE_LIBERAL;
 use crate::conntrack::{
     CTA_COUNTERS_ORIG, CTA_COUNTERS_REPLY, CTA_PROTOINFO, CTA_SECCTX, CTA_TIMESTAMP, CTA_USE,
     decode_counters,
@@ -105,6 +106,14 @@ pub fn decode_details(attributes: &[u8]) -> Result<Details<'_>, DecodeError> {
 }
 
 impl Details<'_> {
+    /// True if segments outside the window pass in both directions.
+    pub fn is_liberal(&self) -> bool {
+        let is_set = |flags: Option<TcpFlags>| {
+            flags.is_some_and(|f| f.flags & IP_CT_TCP_FLAG_BE_LIBERAL != 0)
+        };
+        is_set(self.tcp_flags.0) && is_set(self.tcp_flags.1)
+    }
+
     fn read_proto_info(&mut self, is_tcp: bool, mut nest: Attrs<'_>) -> Result<(), DecodeError> {
         while let Some(a) = nest.next()? {
             let flags = || -> Result<Option<TcpFlags>, DecodeError> {

@@ -7,8 +7,8 @@ pub mod rehearsal;
 
 use std::io::{self, ErrorKind};
 
-use ctnetlink::{Message, Request, TcpOptions};
-use replica::{KernelError, KernelRequest, KernelResult, Op, Outcome};
+use ctnetlink::{Message, Request, TcpOptions, decode_details};
+use replica::{Found, KernelError, KernelRequest, KernelResult, Op, Outcome};
 use sys::netlink::{Netlink, RECEIVE_BYTES, is_overrun};
 
 /// Most requests of one [`Exchange::hold`]; more gain nothing.
@@ -110,7 +110,12 @@ fn read_answers(socket: &Netlink, buffer: &mut [u8], first: u32, results: &mut [
                 continue;
             };
             match ctnetlink::decode(&message) {
-                Ok(Message::Flow { flow, .. }) => result.outcome = Outcome::Found(Box::new(flow)),
+                Ok(Message::Flow { flow, .. }) => {
+                    let attributes = message.payload.get(4..).filter(|_| flow.tcp().is_some());
+                    let details = attributes.and_then(|a| decode_details(a).ok());
+                    let is_liberal = details.is_some_and(|d| d.is_liberal());
+                    result.outcome = Outcome::Found(Box::new(Found { flow, is_liberal }));
+                }
                 Ok(Message::Ack { error: 0 }) => ended |= last,
                 Ok(Message::Ack { error }) => {
                     result.outcome = Outcome::Failed(kernel_error(-error));

@@ -133,15 +133,15 @@ impl Rehearsal {
 
     /// The flow that has a tuple of `wanted`, after the answer that showed that there is one.
     fn holder(&mut self, result: &KernelResult, wanted: &Flow) -> Option<Flow> {
-        if let Outcome::Found(held) = &result.outcome {
-            return Some(**held);
+        if let Outcome::Found(found) = &result.outcome {
+            return Some(found.flow);
         }
         let key = FlowKey {
             orig: wanted.reply,
             zone: wanted.reply_zone.unwrap_or(wanted.zone),
         };
         match self.execute(&[request(0, Op::Get(key))]).pop()?.outcome {
-            Outcome::Found(held) => Some(*held),
+            Outcome::Found(found) => Some(found.flow),
             _ => None,
         }
     }

@@ -252,6 +252,17 @@ impl Flow {
         self.traffic = newer.traffic.or(self.traffic);
     }
 
+    /// True if `newer` has nothing that this has not, but for what the kernel counts: timeout,
+    /// traffic and the entry's id.
+    pub fn is_unchanged_by(&self, newer: &Flow) -> bool {
+        let mut merged = *self;
+        merged.merge(newer);
+        merged.timeout = self.timeout;
+        merged.id = self.id;
+        merged.traffic = self.traffic;
+        merged == *self
+    }
+
     /// True if the source address or port is translated, judged by the tuples.
     pub fn source_translated(&self) -> bool {
         let plain = self.orig.inverted();

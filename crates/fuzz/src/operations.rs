@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use flow::{Addrs, Filter, Flow, L4, Proto, ProtoInfo, Status, TcpInfo, TcpState, Tuple};
 use replica::{
-    Change, Command, CommandId, DumpEnd, Epoch, Instant, KernelError, KernelEvent, KernelRequest,
-    KernelResult, LinkId, LinkSettings, Mode, Objects, Op, Origin, Outcome, PeerId, Progress,
-    Replica, Seq, Settings, TableId,
+    Change, Command, CommandId, DumpEnd, Epoch, Found, Instant, KernelError, KernelEvent,
+    KernelRequest, KernelResult, LinkId, LinkSettings, Mode, Objects, Op, Origin, Outcome, PeerId,
+    Progress, Replica, Seq, Settings, TableId,
 };
 
 use crate::bytes::Bytes;
@@ -220,7 +220,10 @@ fn answer(node: &mut Node, now: Instant, bytes: &mut Bytes<'_>) {
                 let mut found = flow(bytes);
                 (found.orig, found.zone) = (key.orig, key.zone);
                 found.reply = found.orig.inverted();
-                Outcome::Found(Box::new(found))
+                Outcome::Found(Box::new(Found {
+                    flow: found,
+                    is_liberal: choice >= 128,
+                }))
             }
             (2, _) => Outcome::Failed(KernelError::Os(i32::from(choice))),
             (_, Op::Get(_)) => Outcome::Failed(KernelError::NotFound),

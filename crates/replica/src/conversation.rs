@@ -22,7 +22,7 @@
 
 use flow::{Flow, FlowKey, Status};
 
-use crate::kernel::{KernelError, Op, Outcome};
+use crate::kernel::{Found, KernelError, Op, Outcome};
 
 /// Most requests about one entry: create, get, delete, create and two lesser creates.
 pub(crate) const STEPS_MAX: u8 = 8;
@@ -76,14 +76,18 @@ pub fn next(attempt: &Attempt, asked: &Op, outcome: &Outcome) -> Next {
                 None => Next::Refused(*error),
             };
         }
-        (Op::Get(_), Outcome::Found(held)) if held.key() != key => Next::Clash,
-        (Op::Get(_), Outcome::Found(held)) => match reconcile(held, &wanted, attempt.is_taken) {
-            Reconciled::Update(update) => Next::Ask(Op::Update(update)),
-            Reconciled::Replace => Next::Ask(Op::Delete(key, held.id)),
-            // It is what we wrote of a former life of the flow.
-            Reconciled::Keep if attempt.is_our_copy => Next::Ask(Op::Delete(key, held.id)),
-            Reconciled::Keep => Next::Kept(**held),
-        },
+        (Op::Get(_), Outcome::Found(found)) if found.flow.key() != key => Next::Clash,
+        (Op::Get(_), Outcome::Found(found)) => {
+            let held = &found.flow;
+            match reconcile(held, &wanted, attempt.is_taken) {
+                Reconciled::Update(update) if is_written(found, &update) => Next::Updated(*held),
+                Reconciled::Update(update) => Next::Ask(Op::Update(update)),
+                Reconciled::Replace => Next::Ask(Op::Delete(key, held.id)),
+                // It is what we wrote of a former life of the flow.
+                Reconciled::Keep if attempt.is_our_copy => Next::Ask(Op::Delete(key, held.id)),
+                Reconciled::Keep => Next::Kept(*held),
+            }
+        }
         // It may have gone between the two requests. If it goes twice, the other tuple is
         // the one that is taken.
         (Op::Get(_), Outcome::Failed(KernelError::NotFound)) if attempt.step <= 1 => {
@@ -128,7 +132,8 @@ pub(crate) fn next_of_end(
 ) -> NextOfEnd {
     let key: FlowKey = flow.key();
     match (asked, outcome) {
-        (Op::Get(_), Outcome::Found(held)) => {
+        (Op::Get(_), Outcome::Found(found)) => {
+            let held = &found.flow;
             if held.key() != key || held.reply != flow.reply {
                 NextOfEnd::Gone
             } else if has_seen_traffic(held) {
@@ -213,6 +218,17 @@ fn reconcile(held: &Flow, sent: &Flow, is_taken: bool) -> Reconciled {
     Reconciled::Update(update)
 }
 
+/// True if an update would change nothing. One of a flow with a helper does more than its fields
+/// say: the helper takes up the connection where it is.
+fn is_written(found: &Found, update: &Flow) -> bool {
+    let held = &found.flow;
+    let has_windows = held.tcp().is_some();
+    update.timeout.is_none()
+        && update.helper.is_none()
+        && (found.is_liberal || !has_windows)
+        && held.is_unchanged_by(update)
+}
+
 #[cfg(test)]
 mod tests {
     use flow::{Addrs, L4, Name, Proto, ProtoInfo, TcpInfo, TcpState, Tuple};
@@ -248,7 +264,40 @@ mod tests {
     }
 
     fn found(flow: Flow) -> Outcome {
-        Outcome::Found(Box::new(flow))
+        found_with(flow, false)
+    }
+
+    fn found_with(flow: Flow, is_liberal: bool) -> Outcome {
+        Outcome::Found(Box::new(Found { flow, is_liberal }))
+    }
+
+    /// Goal: what the kernel has as it is to be is written once: a second commit asks and no more.
+    #[test]
+    fn an_update_that_would_change_nothing_is_left_out() {
+        let wanted = tcp(TcpState::ESTABLISHED, 100);
+        let get = Op::Get(wanted.key());
+        let next_of = |held: Flow, is_liberal, wanted: Flow| {
+            next(&attempt(wanted, 0), &get, &found_with(held, is_liberal))
+        };
+        let held = tcp(TcpState::ESTABLISHED, 110);
+        assert_eq!(next_of(held, true, wanted), Next::Updated(held));
+        let is_asked = |next| matches!(next, Next::Ask(Op::Update(_)));
+        assert!(is_asked(next_of(held, false, wanted)), "strict windows");
+        let marked = Flow {
+            mark: Some(flow::Mark(1)),
+            ..wanted
+        };
+        assert!(is_asked(next_of(held, true, marked)));
+        let longer = tcp(TcpState::ESTABLISHED, 200);
+        assert!(is_asked(next_of(held, true, longer)));
+        let helped = Flow {
+            helper: Name::new(b"ftp"),
+            ..held
+        };
+        assert!(
+            is_asked(next_of(helped, true, wanted)),
+            "it takes up the connection"
+        );
     }
 
     #[test]

@@ -114,13 +114,23 @@ pub struct KernelRequest {
     pub op: Op,
 }
 
+/// An entry of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Found {
+    /// The flow.
+    pub flow: Flow,
+    /// TCP: segments outside the window pass in both directions (`IP_CT_TCP_FLAG_BE_LIBERAL` of
+    /// `include/uapi/linux/netfilter/nf_conntrack_tcp.h`). What we write is so.
+    pub is_liberal: bool,
+}
+
 /// What a request did.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// It is done.
     Done,
     /// The entry that was asked for. Boxed: gets are rare, and a commit's results many.
-    Found(Box<Flow>),
+    Found(Box<Found>),
     /// The kernel refused.
     Failed(KernelError),
 }

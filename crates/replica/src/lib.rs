@@ -61,7 +61,7 @@ mod under_way;
 pub use command::{Age, Command, CommandId, Objects, Progress, Which};
 pub use event::{Answer, Caches, Event, LinkReason, Shortfall};
 pub use kernel::{
-    Change, DumpEnd, DumpScope, ExpectationEvent, KernelError, KernelEvent, KernelRequest,
+    Change, DumpEnd, DumpScope, ExpectationEvent, Found, KernelError, KernelEvent, KernelRequest,
     KernelResult, Op, Origin, Outcome, Purpose, Subject,
 };
 pub use link::LinkId;

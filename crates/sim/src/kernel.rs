@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use flow::{ExpectKey, Expectation, Flow, FlowKey, Status};
 use replica::{
-    Change, DumpScope, ExpectationEvent, Instant, KernelError, KernelEvent, KernelRequest, Op,
-    Origin, Outcome, Purpose,
+    Change, DumpScope, ExpectationEvent, Found, Instant, KernelError, KernelEvent, KernelRequest,
+    Op, Origin, Outcome, Purpose,
 };
 
 use crate::trace::Digest;
@@ -22,6 +22,8 @@ use crate::trace::Digest;
 struct Entry {
     flow: Flow,
     expires: Instant,
+    /// A request has written it.
+    is_liberal: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -161,7 +163,7 @@ impl Kernel {
             id: known.or(Some(self.next_id)),
             ..*flow
         };
-        self.put(now, flow);
+        self.put(now, flow, false);
         self.emit(change, Origin::Traffic, flow);
     }
 
@@ -194,11 +196,18 @@ impl Kernel {
         }
     }
 
-    fn put(&mut self, now: Instant, flow: Flow) {
+    /// Enters a flow. Packets leave an entry as liberal as it is.
+    fn put(&mut self, now: Instant, flow: Flow, by_request: bool) {
         let expires = now + Duration::from_secs(flow.timeout.unwrap_or(30).into());
         self.first_expiry = self.first_expiry.min(expires);
         let place = self.place(&flow.key());
-        self.table.insert(place, Entry { flow, expires });
+        let before = self.table.get(&place).filter(|e| e.flow.id == flow.id);
+        let entry = Entry {
+            flow,
+            expires,
+            is_liberal: by_request || before.is_some_and(|e| e.is_liberal),
+        };
+        self.table.insert(place, entry);
     }
 
     /// Ends what has run down. Returns the flows among it.
@@ -352,7 +361,7 @@ impl Kernel {
                 if flow.master.is_some() {
                     flow.status = flow.status.with(Status::EXPECTED);
                 }
-                self.put(now, flow);
+                self.put(now, flow, true);
                 self.emit(Change::New, origin, flow);
             }
             Op::Update(flow) => {
@@ -368,6 +377,7 @@ impl Kernel {
                     entry.expires = now + Duration::from_secs(timeout.into());
                     self.first_expiry = self.first_expiry.min(entry.expires);
                 }
+                entry.is_liberal = true;
                 let reply = entry.flow.reply;
                 entry.flow.merge(&Flow { id: None, ..flow });
                 entry.flow.reply = reply;
@@ -386,7 +396,10 @@ impl Kernel {
             }
             Op::Get(key) => {
                 return match self.find(&key) {
-                    Some(entry) => Outcome::Found(Box::new(Self::shown(entry, now))),
+                    Some(entry) => Outcome::Found(Box::new(Found {
+                        flow: Self::shown(entry, now),
+                        is_liberal: entry.is_liberal,
+                    })),
                     None => failed(KernelError::NotFound),
                 };
             }

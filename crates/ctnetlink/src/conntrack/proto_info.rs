@@ -27,7 +27,7 @@ const CTA_PROTOINFO_DCCP_STATE: u16 = 1;
 const CTA_PROTOINFO_DCCP_ROLE: u16 = 2;
 
 const IP_CT_TCP_FLAG_WINDOW_SCALE: u8 = 0x01;
-const IP_CT_TCP_FLAG_BE_LIBERAL: u8 = 0x08;
+pub(crate) const IP_CT_TCP_FLAG_BE_LIBERAL: u8 = 0x08;
 
 /// `None` for a protocol that this version does not know.
 pub(super) fn decode(a: Attr<'_>) -> Result<Option<ProtoInfo>, DecodeError> {

@@ -2,6 +2,7 @@
 //! The conversation with a real kernel is in the end-to-end tests.
 
 use flow::{Addrs, L4, Name, Proto, Tuple};
+use replica::Found;
 
 use super::*;
 
@@ -57,7 +58,10 @@ fn what_takes_the_place_of_another_entry_needs_no_room() {
         reply: wanted[0].flow.orig,
         ..flow
     };
-    let found = Outcome::Found(Box::new(held));
+    let found = Outcome::Found(Box::new(Found {
+        flow: held,
+        is_liberal: false,
+    }));
     commit.after(0, &result(1, Op::Get(flow.key()), found));
     let (_, asked) = commit.queue.pop_front().unwrap();
     assert!(matches!(asked.op, Op::Delete(..)));

@@ -8,7 +8,6 @@ use flow::{ExpectKey, Expectation, Flow, FlowKey};
 use wire::StateKind;
 use wire::v1::{check_expectation_carried, encode_expectation};
 
-use super::sweep::is_same;
 use super::{REQUESTS_MAX, Replica};
 use crate::command::{Age, Which};
 use crate::entry::{Internal, Ours, Theirs};
@@ -230,8 +229,9 @@ impl Replica {
         let Outcome::Found(found) = &result.outcome else {
             return;
         };
+        let found = &found.flow;
         if !self.settings.internal_cache {
-            return self.owe_directly(StateKind::Update, **found);
+            return self.owe_directly(StateKind::Update, *found);
         }
         let Subject::Internal(ticket) = result.request.subject else {
             return;
@@ -252,12 +252,10 @@ impl Replica {
         if self.is_overtaken(slot, &held, found) {
             return self.on_late_update(slot, &held, found);
         }
-        let mut merged = held;
-        merged.merge(found);
         // Of FTP also if nothing has changed: an update lets the helper in the peer's kernel take
         // up the connection where it is now, and not where that kernel saw it last.
         let takes_up = held.helper.is_some_and(|name| name.as_str() == "ftp");
-        if takes_up || !is_same(&held, &merged) {
+        if takes_up || !held.is_unchanged_by(found) {
             self.on_update(slot, &held, found);
         }
     }

@@ -173,18 +173,22 @@ impl Replica {
             is_taken: self.is_taken(&wanted.key()),
             is_our_copy: self.external.note(slot).is_in_kernel(),
         };
-        match conversation::next(&attempt, &asked.op, &result.outcome) {
-            Next::Ask(op) => {
-                if let (Op::Update(update), Outcome::Found(held)) = (&op, &result.outcome)
-                    && update.timeout.is_none()
-                {
-                    // It stays the kernel's: nothing distinguishes a longer one from traffic.
-                    let timeout = held.timeout;
-                    let kept = Flow { timeout, ..wanted };
-                    self.external.store(slot, &kept, self.now.tick());
-                }
-                self.ask(slot, asked, op);
-            }
+        let next = conversation::next(&attempt, &asked.op, &result.outcome);
+        let leaves_timeout = match &next {
+            Next::Ask(Op::Update(update)) => update.timeout.is_none(),
+            Next::Updated(_) => true,
+            _ => false,
+        };
+        if let Outcome::Found(found) = &result.outcome
+            && leaves_timeout
+        {
+            // It stays the kernel's: nothing distinguishes a longer one from traffic.
+            let timeout = found.flow.timeout;
+            let kept = Flow { timeout, ..wanted };
+            self.external.store(slot, &kept, self.now.tick());
+        }
+        match next {
+            Next::Ask(op) => self.ask(slot, asked, op),
             Next::AskForLess(op) => {
                 self.note_lesser(&asked.op, &op);
                 self.ask(slot, asked, op);

@@ -170,7 +170,7 @@ impl Replica {
         merged.merge(flow);
         let left = held.timeout.unwrap_or(0).saturating_sub(age);
         let refreshed = flow.timeout.unwrap_or(0) > left.saturating_add(SLACK_SECS);
-        let same = is_same(&held, &merged);
+        let same = held.is_unchanged_by(flow);
         // Below a quarter the copy is young: the next sweep is in time. But if packets have
         // passed here of a flow that was not known to be ours, it is.
         let old = age >= held.timeout.unwrap_or(0) / 4;
@@ -333,12 +333,12 @@ impl Replica {
         };
         self.ledger.step(slot, Step::Answered);
         if let Outcome::Found(found) = &result.outcome {
-            self.sweeps.note(self.now, found);
+            self.sweeps.note(self.now, &found.flow);
         }
         let gone = match &result.outcome {
             Outcome::Failed(KernelError::NotFound) => true,
             // The kernel finds a tuple in both directions: it may be another flow.
-            Outcome::Found(found) => found.key() != self.ledger.key(slot),
+            Outcome::Found(found) => found.flow.key() != self.ledger.key(slot),
             _ => false,
         };
         if gone {
@@ -346,17 +346,6 @@ impl Replica {
             self.end_entry(slot, &self.ledger.flow(slot));
         }
     }
-}
-
-/// True if a flow as it is now differs from what is held in nothing but what the kernel counts.
-pub(crate) fn is_same(held: &Flow, now: &Flow) -> bool {
-    let now = Flow {
-        timeout: held.timeout,
-        id: held.id,
-        traffic: None,
-        ..*now
-    };
-    now == *held
 }
 
 /// A dumped flow without labels has none, though the kernel does not say so; its events

@@ -2,8 +2,8 @@
 
 use flow::{Flow, TcpState};
 use replica::{
-    Change, Command, DumpEnd, Instant, KernelError, KernelEvent, KernelResult, LinkId, Objects, Op,
-    Origin, Outcome, PeerId, Purpose, Replica, Which,
+    Change, Command, DumpEnd, Found, Instant, KernelError, KernelEvent, KernelResult, LinkId,
+    Objects, Op, Origin, Outcome, PeerId, Purpose, Replica, Which,
 };
 use wire::StateKind;
 use wire::v1::Flags;
@@ -102,7 +102,7 @@ fn a_refused_update_of_an_injected_flow_is_counted() {
                     Op::Update(_) => replica::Outcome::Failed(replica::KernelError::Os(22)),
                     Op::Get(_) => {
                         let older = in_state(&tcp(1), TcpState::SYN_RECV);
-                        replica::Outcome::Found(Box::new(older))
+                        replica::Outcome::Found(Box::new(strict(older)))
                     }
                     _ => replica::Outcome::Done,
                 };
@@ -115,6 +115,14 @@ fn a_refused_update_of_an_injected_flow_is_counted() {
     let stats = replica.stats().external;
     assert_eq!((stats.created, stats.create_failed), (1, 0));
     assert_eq!((stats.updated, stats.update_failed), (0, 1));
+}
+
+/// An entry of the kernel that no request has written.
+fn strict(flow: Flow) -> Found {
+    Found {
+        flow,
+        is_liberal: false,
+    }
 }
 
 /// The backup's kernel with copies of `count` flows, which somebody then deletes there.
@@ -231,7 +239,7 @@ fn an_update_that_is_read_after_the_result_of_a_delete_leaves_no_entry() {
             replica.poll_kernel(10, &mut requests);
             for request in requests {
                 let outcome = match request.op {
-                    Op::Get(_) if in_kernel => Outcome::Found(Box::new(tcp(1))),
+                    Op::Get(_) if in_kernel => Outcome::Found(Box::new(strict(tcp(1)))),
                     Op::Get(_) => Outcome::Failed(KernelError::NotFound),
                     _ => Outcome::Done,
                 };
@@ -286,7 +294,7 @@ fn an_answer_that_is_older_than_the_end_of_what_it_shows_is_not_believed() {
             let outcome = match request.op {
                 Op::Create(_) if is_ended => Outcome::Done,
                 Op::Create(_) => Outcome::Failed(KernelError::Exists),
-                _ => Outcome::Found(Box::new(former)),
+                _ => Outcome::Found(Box::new(strict(former))),
             };
             if matches!(request.op, Op::Get(_)) {
                 is_ended = true;
