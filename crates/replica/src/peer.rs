@@ -154,11 +154,12 @@ impl Peer {
 
     /// What it reports of its own flows, in a message before which nothing is missing or is
     /// missing for good.
-    pub(crate) fn report(&mut self, holdings: &Holdings, bulk: &Bulk) {
+    /// `lacking`: how many of them are not where they are to be.
+    pub(crate) fn report(&mut self, holdings: &Holdings, bulk: &Bulk, lacking: usize) {
         let flows = bulk.flows as usize + holdings.offered as usize;
         self.reported = Some(Reported {
             flows,
-            held: self.mentioned.min(flows),
+            held: self.mentioned.saturating_sub(lacking).min(flows),
             is_in_bulk: bulk.state == BulkState::UnderWay,
         });
     }

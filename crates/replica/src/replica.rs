@@ -72,8 +72,8 @@ pub struct Replica {
     commit_next: Option<(CommandId, Objects)>,
     /// Where what the last commit has not seen is to be looked for.
     late: Late,
-    /// Entries that our kernel lacks and that are still to be tried once more.
-    retries: usize,
+    /// While what our kernel lacks is tried once more: how many may be tried now.
+    retries: Option<usize>,
     /// When the HA manager last made us primary.
     took_over_at: Option<Instant>,
     /// Since when the operator of a primary claims all that is in its kernel: when a resync was
@@ -112,7 +112,7 @@ impl Replica {
             commit: None,
             commit_next: None,
             late: Late::default(),
-            retries: 0,
+            retries: None,
             took_over_at: None,
             claimed_at: None,
             commit_opened_at: None,
@@ -311,7 +311,7 @@ impl Replica {
     fn hear_result(&mut self, op: &Op) {
         match op {
             Op::Create(flow) | Op::Update(flow) => self.sweeps.hear(flow.key(), Heard::Written),
-            Op::Delete(flow, _) => self.sweeps.hear(*flow, Heard::Changed),
+            Op::Delete(flow, _) => self.sweeps.hear(*flow, Heard::Ended),
             _ => {}
         }
     }
@@ -419,6 +419,7 @@ impl Replica {
             self.advance_absent(items),
             self.advance_lacking(items),
             self.advance_gone(items),
+            self.advance_copies(items),
             self.settle_alone(items),
             self.external.tidy(),
             self.ledger.tidy(),

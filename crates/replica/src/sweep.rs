@@ -58,12 +58,14 @@ pub(crate) struct Dump {
 }
 
 /// What has come of a flow since a dump began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Heard {
-    /// It has changed, or has ended.
-    Changed,
     /// We have written it into our kernel.
     Written,
+    /// It has changed.
+    Changed,
+    /// It has ended. A later life of it tells of itself.
+    Ended,
 }
 
 /// What has come of flows while a dump is under way. The kernel fills a part of the dump before
@@ -81,13 +83,12 @@ impl Meanwhile {
     const MAX: usize = 16_384;
 
     fn note(&mut self, flow: FlowKey, heard: Heard) {
+        // A part may show what was before the greatest of it.
+        let heard = self.heard(&flow).max(Some(heard)).unwrap_or(heard);
         if self.latest.len() >= Meanwhile::MAX {
             self.before = std::mem::take(&mut self.latest);
         }
-        // A part may still show what was there before that end.
-        if self.heard(&flow) != Some(Heard::Changed) {
-            self.latest.insert(flow, heard);
-        }
+        self.latest.insert(flow, heard);
     }
 
     fn heard(&self, flow: &FlowKey) -> Option<Heard> {
@@ -107,11 +108,15 @@ pub(crate) struct Sweeps {
     /// Entries of the dump under way.
     pub(crate) dumped: usize,
     meanwhile: Meanwhile,
+    /// Which of two rounds the whole comparison under way is.
+    pub(crate) round: bool,
     /// Number of the latest comparison; entries note the last that saw them.
     pub(crate) number: u8,
     pub(crate) began: Instant,
     /// Walk over the internal cache for entries that the last comparison did not see.
     pub(crate) gone: Option<(Position, Dump)>,
+    /// Walk over the copies of the peer's flows for the same.
+    pub(crate) copies: Option<Position>,
     pub(crate) found: u64,
     pub(crate) ended: u64,
     pub(crate) rounds: Rounds,
@@ -165,9 +170,11 @@ impl Sweeps {
             running: None,
             dumped: 0,
             meanwhile: Meanwhile::default(),
+            round: false,
             number: 0,
             began: Instant::START,
             gone: None,
+            copies: None,
             found: 0,
             ended: 0,
             rounds,
@@ -197,14 +204,9 @@ impl Sweeps {
         }
     }
 
-    /// True if what the dump under way shows of a flow may be older than what is known.
-    pub(crate) fn is_older(&self, dump: Dump, flow: &FlowKey) -> bool {
-        match self.meanwhile.heard(flow) {
-            None => false,
-            Some(Heard::Changed) => true,
-            // Whether it is there counts, and not how old it looks.
-            Some(Heard::Written) => !matches!(dump.reason, Reason::Start | Reason::Resync),
-        }
+    /// What has come of a flow since the dump under way began.
+    pub(crate) fn heard(&self, flow: &FlowKey) -> Option<Heard> {
+        self.meanwhile.heard(flow)
     }
 
     /// The dump under way is over.
@@ -287,5 +289,55 @@ impl Sweeps {
         if self.owed.iter().find(same).is_none() {
             self.owed.push_back(Dump { reason, scope });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flow::{Addrs, L4, Proto, Tuple, Zone};
+
+    use super::*;
+
+    fn key(n: u32) -> FlowKey {
+        let orig = Tuple {
+            addrs: Addrs::V4 {
+                src: n.into(),
+                dst: [10, 0, 0, 2].into(),
+            },
+            proto: Proto::TCP,
+            l4: L4::Ports { src: 1, dst: 80 },
+        };
+        FlowKey {
+            orig,
+            zone: Zone(0),
+        }
+    }
+
+    #[test]
+    fn what_was_heard_is_known_for_thousands_more() {
+        let mut meanwhile = Meanwhile::default();
+        assert_eq!(meanwhile.heard(&key(0)), None);
+        meanwhile.note(key(0), Heard::Changed);
+        let most = u32::try_from(Meanwhile::MAX).unwrap();
+        for n in 1..most {
+            meanwhile.note(key(n), Heard::Changed);
+        }
+        // Again, just before the others make room.
+        meanwhile.note(key(0), Heard::Ended);
+        for n in most..2 * most {
+            meanwhile.note(key(n), Heard::Written);
+        }
+        assert_eq!(meanwhile.heard(&key(0)), Some(Heard::Ended));
+        assert_eq!(meanwhile.heard(&key(1)), None, "long ago");
+        assert!(meanwhile.latest.len() + meanwhile.before.len() <= 2 * Meanwhile::MAX);
+    }
+
+    #[test]
+    fn an_end_stays_an_end_whatever_is_written_then() {
+        let mut meanwhile = Meanwhile::default();
+        for heard in [Heard::Written, Heard::Ended, Heard::Written, Heard::Changed] {
+            meanwhile.note(key(1), heard);
+        }
+        assert_eq!(meanwhile.heard(&key(1)), Some(Heard::Ended));
     }
 }

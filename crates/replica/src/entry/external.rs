@@ -33,8 +33,12 @@ const IN_KERNEL: u16 = 64;
 const ASKED: u16 = 128;
 /// It changed meanwhile.
 const CHANGED: u16 = 256;
-/// Offered, and kept out of the kernel, whose table has survived: only a commit writes it.
+/// Kept out of the kernel: an offer to one whose table has survived, or a copy that has run down
+/// there. Only a commit writes it.
 const HELD: u16 = 8;
+
+/// In which of two rounds in turn a dump of the kernel last showed it.
+const SEEN: u16 = 4096;
 
 /// What is noted about an entry of the external cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,7 +133,7 @@ impl External {
         self.change(UNWRITTEN, ENDED);
     }
 
-    /// An offer that is kept out of the kernel.
+    /// It is kept out of the kernel.
     pub(crate) fn held(&mut self) {
         self.change(HELD, 0);
     }
@@ -165,6 +169,16 @@ impl External {
         self.change(ASKED, 0);
     }
 
+    /// The dump of a round has shown it.
+    pub(crate) fn seen(&mut self, round: bool) {
+        self.change(if round { SEEN } else { 0 }, SEEN);
+    }
+
+    /// True if the dump of that round, or the one before the round before it, has shown it.
+    pub(crate) fn is_seen(self, round: bool) -> bool {
+        self.has(SEEN) == round
+    }
+
     /// It has changed; true if it can be queued at once, false if a request is under way.
     pub(crate) fn changed(&mut self) -> bool {
         if self.is_asked() {
@@ -196,9 +210,10 @@ impl External {
         self.change(0, LATE);
     }
 
-    /// A commit has written what was held.
-    pub(crate) fn committed_held(&mut self) {
-        self.change(IN_KERNEL, HELD);
+    /// A commit has written what our kernel did not have.
+    pub(crate) fn committed(&mut self) {
+        self.written();
+        self.change(0, HELD);
     }
 
     /// It is to be committed after a flush of the external cache.
@@ -254,7 +269,7 @@ mod tests {
             }),
             ("written", External::written),
             ("committing", External::committing),
-            ("committed", External::committed_held),
+            ("committed", External::committed),
             ("renewed", |e| *e = e.renewed()),
         ]
     }
@@ -303,7 +318,11 @@ mod tests {
                     let nothing = ENDED | OURS | LATE | UNWRITTEN | IN_KERNEL | ASKED | HELD;
                     assert!(!to.has(nothing), "{context}");
                 }
-                "committed" => assert!(to.is_in_kernel() && !to.is_held(), "{context}"),
+                "committed" => {
+                    assert!(to.is_in_kernel() && !to.is_held(), "{context}");
+                    let stays = from.has(CHANGED) && from.is_unwritten();
+                    assert_eq!(to.is_unwritten(), stays, "{context}");
+                }
                 _ => {}
             }
             // A change is only noted while a request is under way.

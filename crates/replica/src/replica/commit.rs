@@ -240,7 +240,7 @@ impl Replica {
             return false;
         }
         if !self.settings.external_cache {
-            return note.is_held() || self.external.list(slot) == Some(List::Lacking);
+            return note.is_held() || self.is_lacking(slot);
         }
         !(note.is_ours() && self.is_in_kernel(&self.external.key(slot)))
     }
@@ -349,7 +349,9 @@ impl Replica {
 
     /// Our kernel has the flow of an entry from us.
     fn is_committed(&mut self, commit: &Commit, slot: Option<Slot>, flow: &Flow) {
-        self.own_committed(flow);
+        if !slot.is_some_and(|slot| self.is_lacking(slot)) {
+            self.own_committed(flow);
+        }
         // No event of it may come: it is looked at before its timeout has run down.
         self.sweeps.note(self.now, flow);
         // The flow may have ended before the result came, and its end is read already.
@@ -359,8 +361,13 @@ impl Replica {
         }
         let Some(slot) = slot else { return };
         if !self.settings.external_cache {
-            self.external.change(slot, External::committed_held);
+            self.external.change(slot, External::committed);
             self.external.unlink(slot);
+            let committed = Flow {
+                timeout: flow.timeout,
+                ..self.external.flow(slot)
+            };
+            self.external.store(slot, &committed, self.now.tick());
         } else if commit.id.is_none() && !self.external.note(slot).is_late() {
             self.remove_external(slot);
         }

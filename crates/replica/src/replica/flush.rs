@@ -219,6 +219,9 @@ impl Replica {
 
     pub(crate) fn on_flush_result(&mut self, result: &KernelResult) {
         self.flush.in_flight -= 1;
+        if let (Op::Delete(flow, _), Outcome::Done) = (&result.request.op, &result.outcome) {
+            self.injected_ended(flow);
+        }
         // What has gone by itself, or has a new life, was not to be deleted.
         if let Outcome::Failed(error) = &result.outcome
             && *error != KernelError::NotFound

@@ -40,7 +40,9 @@ impl Replica {
         }
         if let Some(holdings) = trailer.holdings {
             self.compare_holdings(from, &holdings, &trailer.bulk, received);
-            self.peer_mut(from).report(&holdings, &trailer.bulk);
+            let lacking = self.lacking();
+            self.peer_mut(from)
+                .report(&holdings, &trailer.bulk, lacking);
         }
     }
 

@@ -26,11 +26,10 @@ impl Replica {
             self.stats.traffic_packets += packets;
             self.stats.traffic_bytes += bytes;
         }
-        let is_written = event.origin != Origin::Traffic && event.change != Change::Destroy;
-        let heard = if is_written {
-            Heard::Written
-        } else {
-            Heard::Changed
+        let heard = match (event.change, event.origin) {
+            (Change::Destroy, _) => Heard::Ended,
+            (_, Origin::Traffic) => Heard::Changed,
+            (_, Origin::Commit | Origin::Inject) => Heard::Written,
         };
         self.sweeps.hear(flow.key(), heard);
         let known = self.ledger.find(&flow.key());
@@ -140,7 +139,12 @@ impl Replica {
             _ if event.origin == Origin::Inject => {}
             (Change::Destroy, Some(slot)) => self.remove_internal(slot),
             (Change::New | Change::Update, _) if event.origin == Origin::Commit => {
-                self.own_committed(&event.flow);
+                // With injection the request's result tells whose it is.
+                let is_copy = !self.settings.external_cache
+                    && self.external.find(&event.flow.key()).is_some();
+                if !is_copy {
+                    self.own_committed(&event.flow);
+                }
             }
             _ => {}
         }

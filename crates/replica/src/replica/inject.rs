@@ -16,6 +16,8 @@ use crate::kernel::{KernelError, KernelRequest, KernelResult, Op, Outcome, Purpo
 /// A timeout that is this many seconds longer than what was injected has been
 /// refreshed by packets; less may be rounding.
 const SLACK_SECS: u32 = 2;
+/// Of what our kernel lacks so many are tried at first.
+const RETRIES: usize = 16;
 
 impl Replica {
     /// The next request for an owed entry.
@@ -115,53 +117,91 @@ impl Replica {
         }
     }
 
-    /// Entries that our kernel does not have, although the peer counts on them: it had no room,
-    /// or its table was emptied, or the copy has run down before the peer's own entry.
+    /// Entries that our kernel does not have, although the peers count on them and they have not
+    /// run down: it had no room, or somebody has deleted them.
     pub fn lacking(&self) -> usize {
         self.external.listed(List::Lacking)
     }
 
-    /// Counts an entry as lacking until the peer sends it again or ends it, or the kernel takes it.
-    fn note_lacking(&mut self, slot: Slot) {
-        let is_live = !self.external.note(slot).has_ended();
-        if is_live && self.external.list(slot).is_none() {
+    pub(crate) fn is_lacking(&self, slot: Slot) -> bool {
+        self.external.list(slot) == Some(List::Lacking)
+    }
+
+    /// Our kernel does not have an entry that lives. It counts as lacking until it is written, or
+    /// the peer sends it again or ends it. What has run down, and what the peer has not mentioned
+    /// since it was started again, only a commit writes; without offers it goes. True if it counts.
+    fn note_lacking(&mut self, slot: Slot) -> bool {
+        let age = (self.now.tick()).seconds_since(self.external.times(slot).updated);
+        let timeout = self.external.flow(slot).timeout.unwrap_or(0);
+        let has_time_left = timeout > age.saturating_add(SLACK_SECS);
+        if self.protocol.expires() {
+            // The peer repeats all that it has.
+            return false;
+        }
+        if has_time_left && self.is_mentioned(slot) {
             self.external.link(slot, List::Lacking);
+            return true;
+        }
+        if self.takes_offers() {
+            self.external.unlink(slot);
+            self.external.change(slot, External::held);
+        } else {
+            self.remove_external(slot);
+        }
+        false
+    }
+
+    /// A peer has lost its memory: it has not mentioned what is lacking.
+    pub(crate) fn keep_all_lacking(&mut self) {
+        for _ in 0..self.lacking() {
+            if let Some(slot) = self.external.front(List::Lacking) {
+                self.note_lacking(slot);
+            }
         }
     }
 
-    /// From now on what is lacking is tried once more.
+    /// From now on what is lacking is tried once more: a few, and more with each that the kernel
+    /// takes. One that is full makes room by dropping others.
     pub(crate) fn retry_lacking(&mut self) {
-        self.retries = self.lacking();
+        self.retries = Some(RETRIES);
     }
 
-    /// Tries what is lacking, up to `items` of it, unless it has run down: what has, only a
-    /// commit writes. True if there is more to do at once.
+    /// Tries what is lacking. True if there is more to do at once.
     pub(crate) fn advance_lacking(&mut self, items: usize) -> bool {
-        for _ in 0..items.min(self.retries) {
-            // A commit tries them itself.
-            if self.commit.is_some() || self.external.listed(List::Unwritten) >= REQUESTS_MAX {
-                return false;
-            }
+        // A commit tries them itself.
+        let Some(retries) = self.retries.filter(|_| self.commit.is_none()) else {
+            return false;
+        };
+        if self.lacking() == 0 {
+            self.retries = None;
+            return false;
+        }
+        let now = retries.min(items);
+        for _ in 0..now {
             let Some(slot) = self.external.front(List::Lacking) else {
-                self.retries = 0;
                 break;
             };
-            self.retries -= 1;
-            let age = (self.now.tick()).seconds_since(self.external.times(slot).updated);
-            let timeout = self.external.flow(slot).timeout.unwrap_or(0);
-            if timeout > age.saturating_add(SLACK_SECS) {
+            if self.note_lacking(slot) {
                 self.external.change(slot, External::owed_to_kernel);
                 self.external.link(slot, List::Unwritten);
-            } else {
-                self.external.link(slot, List::Lacking);
             }
         }
-        self.retries > 0
+        self.retries = Some(retries - now);
+        retries > now
+    }
+
+    /// The kernel has taken one of what was lacking: it has room.
+    fn retry_more(&mut self) {
+        if let Some(retries) = &mut self.retries {
+            *retries += 2;
+        }
     }
 
     /// The kernel has the entry as the peer sent it when the request was made.
     fn is_written(&mut self, slot: Slot) {
         self.external.change(slot, External::written);
+        let round = self.sweeps.round;
+        self.external.change(slot, |note| note.seen(round));
     }
 
     fn after_state(&mut self, slot: Slot, result: &KernelResult) {
@@ -195,6 +235,7 @@ impl Replica {
             }
             Next::Created(_) => {
                 self.is_written(slot);
+                self.retry_more();
                 self.stats.external.created += 1;
                 self.injection_over(slot);
             }
@@ -216,10 +257,13 @@ impl Replica {
                 let flow = wanted.key();
                 self.events.push_back(Event::Refused { flow, error });
                 self.injection_over(slot);
-                if error == KernelError::TableFull {
+                let is_missing = !self.external.note(slot).is_in_kernel();
+                if error == KernelError::TableFull && is_missing {
                     // Nor is there room for the others.
-                    self.retries = 0;
-                    self.note_lacking(slot);
+                    self.retries = None;
+                    if self.external.list(slot).is_none() {
+                        self.note_lacking(slot);
+                    }
                 }
             }
             Next::GivenUp => {
@@ -289,8 +333,9 @@ impl Replica {
             // The peer counts on it.
         } else if self.takes_offers() {
             // It has run down here before its owner has announced that, who ends it; or somebody
-            // has deleted it.
+            // has deleted it, perhaps the kernel, to make room for another.
             self.external.change(slot, External::left_kernel);
+            self.retries = None;
             self.note_lacking(slot);
         } else {
             self.remove_external(slot);

@@ -72,12 +72,7 @@ impl Replica {
     /// What a peer has of flows, as of its last ALIVE, and how many of them we held then. `None`
     /// if it does not report it.
     pub fn reported_by(&self, peer: PeerId) -> Option<Reported> {
-        let reported = self.peers.get(peer.index())?.reported?;
-        Some(Reported {
-            // What our kernel lacks would not survive the peer without a commit.
-            held: reported.held.saturating_sub(self.lacking()),
-            ..reported
-        })
+        self.peers.get(peer.index())?.reported
     }
 
     /// Time since the last message of a peer; `None` before the first.
@@ -270,6 +265,7 @@ impl Replica {
 
     fn on_peer_restart(&mut self, from: PeerId) {
         self.peer_mut(from).restarted();
+        self.keep_all_lacking();
         self.expectations.on_peer_restart();
         self.stats.peer_restarts += 1;
         self.events.push_back(Event::PeerRestarted {

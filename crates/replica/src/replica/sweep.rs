@@ -1,7 +1,7 @@
 //! Dumps: what each entry means for the internal cache, by the reason of the dump.
 
 use cache::{Position, Slot, Ticket};
-use flow::{Flow, Labels};
+use flow::{Flow, FlowKey, Labels};
 use wire::v1::check_carried;
 use wire::{Role, StateKind};
 
@@ -12,7 +12,7 @@ use crate::event::{Answer, Event};
 use crate::kernel::{
     DumpEnd, DumpScope, KernelError, KernelRequest, KernelResult, Op, Outcome, Purpose, Subject,
 };
-use crate::sweep::{Dump, Reason, SLACK_SECS};
+use crate::sweep::{Dump, Heard, Reason, SLACK_SECS};
 
 impl Replica {
     pub(crate) fn start_resync(&mut self, objects: Objects) -> Answer {
@@ -65,7 +65,7 @@ impl Replica {
 
     pub(crate) fn next_dump(&mut self) -> Option<DumpScope> {
         let sweeps = &mut self.sweeps;
-        if sweeps.running.is_some() || sweeps.gone.is_some() {
+        if sweeps.running.is_some() || sweeps.gone.is_some() || sweeps.copies.is_some() {
             return None;
         }
         let dump = sweeps.owed.pop_front()?;
@@ -79,6 +79,9 @@ impl Replica {
             sweeps.rounds.begin_whole(self.now);
         }
         (sweeps.found, sweeps.ended) = (0, 0);
+        if self.looks_for_copies(dump) {
+            self.sweeps.round = !self.sweeps.round;
+        }
         Some(dump.scope)
     }
 
@@ -93,8 +96,22 @@ impl Replica {
             Reason::CalledOff => return,
             _ => {}
         }
-        if !self.settings.filter.keeps(flow) || self.sweeps.is_older(dump, &flow.key()) {
+        if self.looks_for_copies(dump)
+            && let Some(slot) = self.external.find(&flow.key())
+        {
+            let round = self.sweeps.round;
+            self.external.change(slot, |note| note.seen(round));
+        }
+        if !self.settings.filter.keeps(flow) {
             return;
+        }
+        let is_filling = matches!(dump.reason, Reason::Start | Reason::Resync);
+        match self.sweeps.heard(&flow.key()) {
+            None => {}
+            // Whether it is there counts, and not how old it looks.
+            Some(Heard::Written) if is_filling => {}
+            Some(Heard::Changed) => return self.complete(flow),
+            Some(Heard::Written | Heard::Ended) => return self.seen(&flow.key()),
         }
         if !self.protocol.is_alone() && check_carried(flow).is_err() {
             self.stats.not_carried += 1;
@@ -110,6 +127,39 @@ impl Replica {
             Reason::Offer if self.is_copy(flow) => {}
             Reason::Offer => self.offer_directly(*flow),
             Reason::Flush(_) | Reason::Purge | Reason::CalledOff => {}
+        }
+    }
+
+    /// True if a dump shows which copies of the peer's flows our kernel has.
+    fn looks_for_copies(&self, dump: Dump) -> bool {
+        let compares = matches!(dump.reason, Reason::Sweep | Reason::Repair);
+        !self.settings.external_cache && compares && dump.scope == DumpScope::All
+    }
+
+    /// The dump under way has shown a flow.
+    fn seen(&mut self, flow: &FlowKey) {
+        if let Some(slot) = self.ledger.find(flow) {
+            self.ledger.seen_by_sweep(slot, self.sweeps.number);
+        }
+    }
+
+    /// Takes of a dumped flow what its events have not told: they name what has changed.
+    fn complete(&mut self, flow: &Flow) {
+        self.seen(&flow.key());
+        let Some(slot) = self.ledger.find(&flow.key()) else {
+            return;
+        };
+        let held = self.ledger.flow(slot);
+        let is_other = matches!((held.id, flow.id), (Some(a), Some(b)) if a != b);
+        if is_other || self.ledger.note(slot).has_ended() {
+            return;
+        }
+        let mut merged = *flow;
+        merged.merge(&held);
+        (merged.timeout, merged.traffic) = (held.timeout, held.traffic);
+        if !held.is_unchanged_by(&merged) {
+            self.ledger.store(slot, &merged, self.now.tick());
+            self.ledger.step(slot, Step::Updated);
         }
     }
 
@@ -245,6 +295,9 @@ impl Replica {
             }
             return;
         }
+        if self.looks_for_copies(dump) && end == DumpEnd::Complete {
+            self.sweeps.copies = Some(Position::default());
+        }
         if dump.scope == DumpScope::All {
             self.sweeps.rounds.dumped(self.now, self.sweeps.dumped);
             if dump.reason == Reason::Start && self.ledger.is_empty() {
@@ -296,6 +349,29 @@ impl Replica {
             }
         }
         self.sweeps.gone = Some((position, dump));
+        true
+    }
+
+    /// Looks for copies that the last whole comparison should have seen and did not: the event of
+    /// their end was lost, or left out. True if there is more to do at once.
+    pub(crate) fn advance_copies(&mut self, items: usize) -> bool {
+        let Some(mut position) = self.sweeps.copies else {
+            return false;
+        };
+        for _ in 0..items {
+            let Some((slot, next)) = self.external.walk(position) else {
+                self.sweeps.copies = None;
+                return false;
+            };
+            position = next;
+            let note = self.external.note(slot);
+            let is_at_rest = note.is_in_kernel() && !note.is_unwritten() && !note.is_asked();
+            let is_older = self.external.times(slot).updated < self.sweeps.began.tick();
+            if is_at_rest && is_older && !note.has_ended() && !note.is_seen(self.sweeps.round) {
+                self.injected_ended(&self.external.key(slot));
+            }
+        }
+        self.sweeps.copies = Some(position);
         true
     }
 
