@@ -34,7 +34,8 @@ pub enum List {
     Unwritten,
     /// In the order in which they were last stored, oldest first.
     Aged,
-    /// Not in the kernel, where the peer counts on it: its table was full, or was emptied.
+    /// Not in the kernel, where the peer counts on it: its table was full, or somebody has deleted
+    /// it there.
     Lacking,
 }
 

@@ -4,7 +4,8 @@
 //! until the part is full: through all buckets if there is little to find, which are 262 144 on a
 //! machine with 4 GB and take tens of milliseconds. The thread waits there, so that events,
 //! datagrams and clients do not. It owns no state, and reads at most two parts ahead of the core;
-//! what these show may have changed since (`replica::sweep`).
+//! the kernel has filled a third one then. What they show may have changed since
+//! (`replica::sweep`).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};

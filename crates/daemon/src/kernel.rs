@@ -382,7 +382,7 @@ pub(crate) struct DumpSocket {
 }
 
 impl DumpSocket {
-    /// Opens the socket. To read it waits.
+    /// Opens the socket. Reading from it waits.
     pub(crate) fn open() -> Result<DumpSocket> {
         let socket = Netlink::open(false).context("netlink socket for dumps")?;
         Ok(DumpSocket {

@@ -12,8 +12,8 @@
 //!    expectations in one sequence, and a loss after what came before it. They are the
 //!    evidence against which the peer's messages are weighed.
 //! 4. **Back-pressure.** No datagram is read while [`Replica::is_congested`], no part of
-//!    a dump while [`Replica::is_dump_congested`]: what waits stays in the socket, where
-//!    its loss is counted. No datagram is polled while the current link takes none, because
+//!    a dump while [`Replica::is_dump_congested`]: datagrams that wait stay in the socket, where
+//!    their loss is counted, and parts with their reader. No datagram is polled while the current link takes none, because
 //!    what is polled counts as sent. No request is polled while the writer has no room.
 //! 5. **Results come in the order of the requests**, in a later turn or, if the host executes
 //!    a batch at once, in the same one. An event that a request has caused may be read before

@@ -126,7 +126,8 @@ pub enum Answer {
         /// How long it took.
         took: Duration,
     },
-    /// A commit found nothing to do: injection has put everything into the kernel already.
+    /// A commit found nothing to do: as far as is known, injection has put everything into the
+    /// kernel already.
     NothingToCommit,
     /// A commit is refused because another one is under way.
     CommitRunning,

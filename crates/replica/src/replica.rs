@@ -55,7 +55,7 @@ const REQUESTS_MAX: usize = 4096;
 ///
 /// Invariant: with injection, an entry of the external cache stands in the list
 /// `Unwritten` exactly while the kernel must be given it and no request about it is under
-/// way.
+/// way; but what stands in `Lacking` waits there for its next try.
 #[derive(Debug)]
 pub struct Replica {
     settings: Settings,
@@ -493,7 +493,7 @@ impl Replica {
         !self.settings.external_cache && self.external.listed(List::Unwritten) > REQUESTS_MAX
     }
 
-    /// True while entries of a dump should be left in the socket: what it feeds, the
+    /// True while parts of a dump should be left with their reader: what they feed, the
     /// queue of kernel requests or of direct messages, is full enough.
     pub fn is_dump_congested(&self) -> bool {
         self.requests.len() >= REQUESTS_MAX || self.stream.is_direct_half_full()

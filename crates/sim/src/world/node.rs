@@ -44,7 +44,7 @@ pub(super) struct Node {
     /// Commands of a script that follow when the one before is done.
     pub(super) script: VecDeque<Command>,
     pub(super) waits_for: Option<CommandId>,
-    /// How many resyncs were over when that of a take-over was asked for.
+    /// How many resyncs will be over when that of a take-over is.
     pub(super) claimed_at: Option<u64>,
     /// The kernel was still to be read for it when the present turn began.
     pub(super) was_claiming: bool,
@@ -83,14 +83,16 @@ impl Node {
         if let Core::Ours(replica) = &self.core
             && replica.role() == Role::Primary
         {
-            self.claimed_at = Some(replica.stats().resyncs);
+            // The first dump, if it is not over, counts as one.
+            let first = u64::from(!replica.is_whole());
+            self.claimed_at = Some(replica.stats().resyncs + first + 1);
         }
     }
 
     /// True until the resync of a take-over has read the kernel.
     pub(super) fn is_claiming(&self) -> bool {
         match (&self.core, self.claimed_at) {
-            (Core::Ours(replica), Some(before)) => replica.stats().resyncs == before,
+            (Core::Ours(replica), Some(then)) => replica.stats().resyncs < then,
             _ => false,
         }
     }
