@@ -187,13 +187,15 @@ impl Expectations {
         }
     }
 
-    /// A message about an expectation has been sent.
-    pub(crate) fn on_sent(&mut self, owed: Owed) {
-        if self.missed.front() == Some(&owed.version) {
-            self.missed.pop_front();
-        } else {
+    /// A message about an expectation has been sent. True if it had not been sent before.
+    pub(crate) fn on_sent(&mut self, owed: Owed) -> bool {
+        let is_anew = self.missed.front() != Some(&owed.version);
+        if is_anew {
             self.sent = owed.version;
+        } else {
+            self.missed.pop_front();
         }
+        is_anew
     }
 
     /// The peer has what was sent under a version.

@@ -136,6 +136,8 @@ pub(crate) struct Missed {
     pub(crate) messages: Vec<Message>,
     /// It had acknowledged some of it: it has gone back.
     pub(crate) went_back: bool,
+    /// There are more, which stay under way.
+    pub(crate) is_cut: bool,
 }
 
 /// State of our stream.
@@ -237,7 +239,7 @@ impl Ftfw {
     /// The peer has received everything from `from` to `to`.
     pub(crate) fn acknowledged(&mut self, now: Instant, from: Seq, to: Seq) -> Settled {
         let before = self.under_way.objects();
-        let messages = self.under_way.take(from, to);
+        let messages = self.under_way.take(from, to, usize::MAX);
         self.note_acked(from, to);
         self.is_received |= !messages.is_empty();
         if self.under_way.is_empty() {
@@ -261,9 +263,9 @@ impl Ftfw {
     /// The peer misses everything from `from` to `to`. What is not under way any more was
     /// acknowledged, or has left the ring. In the first case the peer has gone back: a late
     /// copy of a HELLO makes the original follow its old number, and take the flow in it
-    /// back, too.
-    pub(crate) fn missed(&mut self, from: Seq, to: Seq) -> Missed {
-        let messages = self.under_way.take(from, to);
+    /// back, too. At most `most` messages are taken, the oldest.
+    pub(crate) fn missed(&mut self, from: Seq, to: Seq, most: usize) -> Missed {
+        let messages = self.under_way.take(from, to, most);
         let overlaps = |(first, last): &(Seq, Seq)| !to.before(*first) && !last.before(from);
         let went_back = self.acked.iter().any(overlaps);
         if went_back {
@@ -272,6 +274,7 @@ impl Ftfw {
         Missed {
             messages,
             went_back,
+            is_cut: self.under_way.has_any(from, to),
         }
     }
 

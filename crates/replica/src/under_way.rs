@@ -103,13 +103,20 @@ impl UnderWay {
         Some(oldest)
     }
 
-    /// Takes the messages from number `from` to number `to` out, oldest first.
-    pub(crate) fn take(&mut self, from: Seq, to: Seq) -> Vec<Message> {
+    /// True if a message from number `from` to number `to` is under way.
+    pub(crate) fn has_any(&self, from: Seq, to: Seq) -> bool {
+        let (from, to) = (self.counted_on(from), self.counted_on(to));
+        from <= to && self.messages.range(from..=to).next().is_some()
+    }
+
+    /// Takes the messages from number `from` to number `to` out, oldest first, at most so many.
+    pub(crate) fn take(&mut self, from: Seq, to: Seq, most: usize) -> Vec<Message> {
         let (from, to) = (self.counted_on(from), self.counted_on(to));
         if from > to {
             return Vec::new();
         }
-        let numbers: Vec<i64> = self.messages.range(from..=to).map(|(n, _)| *n).collect();
+        let range = self.messages.range(from..=to).take(most);
+        let numbers: Vec<i64> = range.map(|(n, _)| *n).collect();
         let taken = numbers.iter().filter_map(|n| self.messages.remove(n));
         let taken: Vec<Message> = taken.collect();
         self.objects -= taken.iter().filter(|m| m.is_about_object()).count();
@@ -141,10 +148,11 @@ mod tests {
         for n in 0..6 {
             assert_eq!(ring.push(Seq(first.wrapping_add(n)), control(n)), None);
         }
-        let taken = ring.take(Seq(u32::MAX), Seq(1));
+        let taken = ring.take(Seq(u32::MAX), Seq(1), 9);
         assert_eq!(taken, [control(2), control(3), control(4)]);
-        assert_eq!(ring.take(Seq(u32::MAX), Seq(1)), []);
+        assert_eq!(ring.take(Seq(u32::MAX), Seq(1), 9), []);
         assert_eq!(ring.controls().count(), 3);
+        assert!(!ring.has_any(Seq(u32::MAX), Seq(1)) && ring.has_any(Seq(first), Seq(1)));
         assert_eq!(ring.take_all(), [control(0), control(1), control(5)]);
         assert!(ring.is_empty());
     }
@@ -174,7 +182,7 @@ mod tests {
             ring.push(Seq(n), of(u64::from(n)));
         }
         // All but the oldest are acknowledged.
-        assert_eq!(ring.take(Seq(1), Seq(MAX as u32 - 1)).len(), MAX - 1);
+        assert_eq!(ring.take(Seq(1), Seq(MAX as u32 - 1), MAX).len(), MAX - 1);
         for n in 0..1000 {
             assert_eq!(ring.push(Seq(MAX as u32 + n), of(1)), None);
         }

@@ -157,13 +157,13 @@ fn a_peer_that_misses_what_it_had_acknowledged_has_gone_back() {
         ftfw.sent(at(0), Seq(n), expectation(u64::from(n)));
     }
     ftfw.acknowledged(at(1), Seq(1), Seq(2));
-    let missed = ftfw.missed(Seq(3), Seq(3));
+    let missed = ftfw.missed(Seq(3), Seq(3), 9);
     assert_eq!(missed.messages, [expectation(3)]);
     assert!(!missed.went_back);
-    let missed = ftfw.missed(Seq(2), Seq(3));
+    let missed = ftfw.missed(Seq(2), Seq(3), 9);
     assert!(missed.messages.is_empty() && missed.went_back);
     assert!(
-        !ftfw.missed(Seq(2), Seq(3)).went_back,
+        !ftfw.missed(Seq(2), Seq(3), 9).went_back,
         "that is noticed once"
     );
 }

@@ -131,8 +131,14 @@ impl Replica {
         let Some(ftfw) = self.protocol.ftfw_mut() else {
             return;
         };
-        let missed = ftfw.missed(from, to);
+        let most = self.repairs.again(self.now, ftfw.under_way().objects());
+        let missed = ftfw.missed(from, to, most);
+        self.repairs.sent_again(missed.messages.len());
         self.peer_answers();
+        if missed.is_cut {
+            // Anybody can ask, and again and again.
+            self.wish_repeat(false);
+        }
         for message in missed.messages {
             self.owe_again(message);
         }

@@ -344,7 +344,9 @@ impl Replica {
         let Some(seq) = self.stream.push(encode) else {
             return false;
         };
-        expectations.on_sent(owed);
+        if expectations.on_sent(owed) {
+            self.repairs.sent_anew();
+        }
         self.count_sent();
         let message = Message {
             about: About::Expectation,

@@ -216,6 +216,10 @@ impl Replica {
                 return false;
             };
             self.count_sent();
+            // A repetition is none of those.
+            if matches!(source, Source::Live | Source::Bulk) {
+                self.repairs.sent_anew();
+            }
             match source {
                 Source::Missed => _ = self.stream.missed.pop_front(),
                 Source::Live => {}

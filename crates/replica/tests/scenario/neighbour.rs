@@ -1,11 +1,11 @@
 //! What a hostile or broken neighbour costs: it sends what it likes, from the peer's address.
 
-use replica::{Event, Mode, Settings, Which};
+use replica::{Event, Mode, Seq, Settings, Which};
 use wire::StateKind;
 use wire::v1::{Control, Flags};
 
 use crate::flows::tcp;
-use crate::pairs::{learned, settings};
+use crate::pairs::{equal, learned, settings};
 use crate::world::World;
 use crate::{FW1, FW2, forged};
 
@@ -58,6 +58,31 @@ fn forged_greetings_repeat_nothing_again_and_again() {
     let sent = w.nodes[FW1].sent - before;
     // The last resort against disagreement, after 2 s and then 4 s of silence.
     assert!(sent <= 1000, "{sent} messages");
+}
+
+/// Goal: a neighbour that asks for what was missed gets each message a few times, and no more.
+/// Method: the peer is silent, so that nothing is acknowledged.
+#[test]
+fn forged_requests_for_what_was_missed_repeat_nothing_again_and_again() {
+    let mut w = pair(Mode::Ftfw);
+    w.nodes[FW2].mute = true;
+    for n in 501..=1000 {
+        w.traffic(FW1, &tcp(n));
+    }
+    w.run(1.0);
+    let before = w.nodes[FW1].sent;
+    let nack = Control::Nack(Seq(1), Seq(100_000));
+    for n in 0..800 {
+        w.forge(FW1, &forged::control(nack, Flags::NONE, 1_000_000 + n));
+        w.run(0.01);
+    }
+    let sent = w.nodes[FW1].sent - before;
+    // Each flow twice, a thousand and then a hundred a second beyond, what the repetition adds, and
+    // an answer to each forged number: without a bound there were a hundred thousand.
+    assert!(sent <= 8000, "{sent} messages");
+    w.nodes[FW2].mute = false;
+    w.run(12.0);
+    assert!(w.nodes[FW1].replica.unacknowledged().0 == 0 && equal(&w));
 }
 
 /// Goal: an operator's bulk update begins at once, whatever datagrams have caused.
