@@ -173,8 +173,7 @@ impl Replica {
             let is_newer = self.external.times(slot).updated >= self.sweeps.began.tick()
                 && !self.was_primary_before_us(note.peer);
             if reason == Reason::Resync && is_newer {
-                // What the peer has announced since is the peer's.
-                return;
+                return self.leave_to_peer(flow);
             }
             if !self.settings.external_cache {
                 if reason == Reason::Start || note.has_ended() {
@@ -198,6 +197,18 @@ impl Replica {
                 self.ledger.step(slot, Step::FoundAgain);
             }
             None => self.insert_internal(flow, Step::Adopted),
+        }
+    }
+
+    /// What the peer has announced since a resync began is the peer's, also if our kernel has it.
+    fn leave_to_peer(&mut self, flow: &Flow) {
+        // With injection the external cache tells that.
+        if !self.settings.external_cache || self.ledger.find(&flow.key()).is_some() {
+            return;
+        }
+        self.insert_internal(flow, Step::Adopted);
+        if let Some(slot) = self.ledger.find(&flow.key()) {
+            self.ledger.step(slot, Step::TakenByPeer);
         }
     }
 
