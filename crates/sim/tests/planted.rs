@@ -93,6 +93,14 @@ const BUGS: &[Bug] = &[
         broken: "            since.before(seq) || is_of_former_epoch",
         found_as: &["acknowledged means kept", "liveness"],
     },
+    Bug {
+        // It was there: the model read each part of a dump as soon as it was filled.
+        what: "a late part of a dump brings back what has ended",
+        file: "replica/src/replica/sweep.rs",
+        sound: "Some(Heard::Written | Heard::Ended) => return self.seen(&flow.key()),",
+        broken: "Some(Heard::Written | Heard::Ended) => {}",
+        found_as: &["no ghost", "no resurrection", "no echo"],
+    },
 ];
 
 const CRATES: &[&str] = &["flow", "wire", "cache", "counters", "replica", "sim"];
