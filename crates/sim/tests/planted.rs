@@ -84,7 +84,11 @@ const BUGS: &[Bug] = &[
         file: "replica/src/replica/deliver.rs",
         sound: "                !is_of_this_epoch || note.seq.before(seq)",
         broken: "                !is_of_this_epoch || note.seq != seq",
-        found_as: &["no going back", "no resurrection"],
+        found_as: &[
+            "no going back",
+            "no resurrection",
+            "acknowledged means kept",
+        ],
     },
     Bug {
         what: "a bulk update ends what it has announced itself",
@@ -99,7 +103,7 @@ const BUGS: &[Bug] = &[
         file: "replica/src/replica/sweep.rs",
         sound: "Some(Heard::Written | Heard::Ended) => return self.seen(&flow.key()),",
         broken: "Some(Heard::Written | Heard::Ended) => {}",
-        found_as: &["no ghost", "no resurrection", "no echo"],
+        found_as: &["no ghost", "no resurrection", "no going back", "no echo"],
     },
 ];
 
