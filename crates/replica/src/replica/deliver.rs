@@ -180,7 +180,7 @@ impl Replica {
     /// True if the peer's announcement says nothing of whose the flow is: ALARM repeats all that
     /// a cache holds, so an old primary, or a conntrackd, goes on repeating what we have taken
     /// over. Whether we are told to be primary decides.
-    fn only_repeats(&self) -> bool {
+    pub(super) fn only_repeats(&self) -> bool {
         self.protocol.expires() && self.role == Role::Primary
     }
 

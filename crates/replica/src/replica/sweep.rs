@@ -172,7 +172,8 @@ impl Replica {
             let note = self.external.note(slot);
             let is_newer = self.external.times(slot).updated >= self.sweeps.began.tick()
                 && !self.was_primary_before_us(note.peer);
-            if reason == Reason::Resync && is_newer {
+            let tells_whose_it_is = !self.settings.external_cache || !self.only_repeats();
+            if reason == Reason::Resync && is_newer && tells_whose_it_is {
                 return self.leave_to_peer(flow);
             }
             if !self.settings.external_cache {
