@@ -28,8 +28,6 @@ use crate::turns::Turns;
 
 /// Pause of a loop that cannot go on before another thread has.
 const CONGESTED: Duration = Duration::from_millis(1);
-/// So long after the start clients wait for the first dump.
-const FILLING_MAX: Duration = Duration::from_secs(1);
 /// Longest message about interfaces.
 const WATCH_BYTES: usize = 64 << 10;
 
@@ -221,10 +219,7 @@ impl Loop<'_> {
             self.read_watch();
             more = true;
         }
-        if is_ready(Token::Clients) && self.is_filling(now) {
-            // Clients wait in their sockets, and the dump's thread needs the processor.
-            thread::sleep(CONGESTED);
-        } else if is_ready(Token::Clients) {
+        if is_ready(Token::Clients) {
             for id in self.host.clients.ready(now) {
                 self.serve(id, now);
             }
@@ -254,12 +249,6 @@ impl Loop<'_> {
             thread::sleep(CONGESTED);
         }
         Ok(more)
-    }
-
-    /// True while the first dump fills the cache. Whoever asks right after the start finds there
-    /// what the kernel has, unless that takes long.
-    fn is_filling(&self, now: Instant) -> bool {
-        self.host.dump.is_running() && now.since(Instant::START) < FILLING_MAX
     }
 
     /// Lets events gather, or lets them wake the loop.
