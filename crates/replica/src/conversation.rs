@@ -23,6 +23,7 @@
 use flow::{Flow, FlowKey, Status};
 
 use crate::kernel::{Found, KernelError, Op, Outcome};
+use crate::sweep::SLACK_SECS;
 
 /// Most requests about one entry: create, get, delete, create and two lesser creates.
 pub(crate) const STEPS_MAX: u8 = 8;
@@ -212,7 +213,13 @@ fn reconcile(held: &Flow, sent: &Flow, is_taken: bool) -> Reconciled {
     update.status = Status(held.status.0 | sent.status.0 & STEPS);
     // The kernel refuses the name of any other one.
     update.helper = held.helper;
-    if progress(held) == progress(sent) && held.timeout >= sent.timeout {
+    // Both are rounded.
+    let lasts = |held: u32, sent: u32| held.saturating_add(SLACK_SECS) >= sent;
+    let is_long_enough = match (held.timeout, sent.timeout) {
+        (Some(held), Some(sent)) => lasts(held, sent),
+        (held, sent) => held >= sent,
+    };
+    if progress(held) == progress(sent) && is_long_enough {
         update.timeout = None;
     }
     Reconciled::Update(update)
@@ -279,7 +286,7 @@ mod tests {
         let next_of = |held: Flow, is_liberal, wanted: Flow| {
             next(&attempt(wanted, 0), &get, &found_with(held, is_liberal))
         };
-        let held = tcp(TcpState::ESTABLISHED, 110);
+        let held = tcp(TcpState::ESTABLISHED, 99);
         assert_eq!(next_of(held, true, wanted), Next::Updated(held));
         let is_asked = |next| matches!(next, Next::Ask(Op::Update(_)));
         assert!(is_asked(next_of(held, false, wanted)), "strict windows");
