@@ -174,8 +174,7 @@ impl Replica {
                 && !self.was_primary_before_us(note.peer);
             let tells_whose_it_is = !self.settings.external_cache || !self.only_repeats();
             if reason == Reason::Resync && is_newer && tells_whose_it_is {
-                // What the peer has announced since is the peer's.
-                return;
+                return self.leave_to_peer(flow);
             }
             if !self.settings.external_cache {
                 if reason == Reason::Start || note.has_ended() {
@@ -199,6 +198,18 @@ impl Replica {
                 self.ledger.step(slot, Step::FoundAgain);
             }
             None => self.insert_internal(flow, Step::Adopted),
+        }
+    }
+
+    /// What the peer has announced since a resync began is the peer's, also if our kernel has it.
+    fn leave_to_peer(&mut self, flow: &Flow) {
+        // With injection the external cache tells that.
+        if !self.settings.external_cache || self.ledger.find(&flow.key()).is_some() {
+            return;
+        }
+        self.insert_internal(flow, Step::Adopted);
+        if let Some(slot) = self.ledger.find(&flow.key()) {
+            self.ledger.step(slot, Step::TakenByPeer);
         }
     }
 
