@@ -30,6 +30,10 @@ const EVENTS_PER_TURN: usize = 512;
 /// Datagrams read from each link, and sent, in one turn.
 const DATAGRAMS_PER_TURN: usize = 64;
 
+/// So long from the first turn on all else waits for the first dump. A daemon that answers before it
+/// knows what its kernel has takes part in a pair with an empty table.
+const FILLING_MAX: Duration = Duration::from_secs(1);
+
 /// The surroundings of the core.
 pub(crate) struct Host {
     pub(crate) log: Log,
@@ -54,6 +58,11 @@ pub(crate) struct Host {
     /// Commands that have ended since the loop last looked.
     pub(crate) ended: Vec<(CommandId, Tail)>,
     events_per_turn: usize,
+    /// The first dump, with which the internal cache begins, is not over: neither datagrams nor
+    /// clients are served.
+    pub(crate) is_filling: bool,
+    /// When the first turn was.
+    began: Option<Instant>,
     turn: Turn,
     /// Events of this turn.
     read: Events,
@@ -139,6 +148,8 @@ impl Host {
             has_forgotten_theirs: false,
             ended: Vec::new(),
             events_per_turn: event_limit.map_or(EVENTS_PER_TURN, |n| n as usize),
+            is_filling: false,
+            began: None,
             turn: Turn::new(Instant::START, false),
             read: Events::default(),
             dumped: Dumped::default(),
@@ -150,6 +161,13 @@ impl Host {
     pub(crate) fn begin_turn(&mut self, now: Instant, reads_events: bool) {
         self.turn = Turn::new(now, reads_events);
         self.read.clear();
+        let began = *self.began.get_or_insert(now);
+        self.is_filling &= now.since(began) < FILLING_MAX;
+    }
+
+    /// True if the turn has read nothing of the dump that is under way.
+    pub(crate) fn waits_for_dump(&self) -> bool {
+        self.dump.is_running() && self.dumped.is_empty()
     }
 
     /// True if the turn has left something unread or unsent.
@@ -254,6 +272,9 @@ impl driver::Host for Host {
     }
 
     fn datagram(&mut self) -> Option<(PeerId, LinkId, &[u8])> {
+        if self.is_filling {
+            return None;
+        }
         loop {
             let n = self.turn.link;
             if n >= self.links.list.len() {
@@ -284,12 +305,15 @@ impl driver::Host for Host {
     }
 
     fn start_dump(&mut self, scope: DumpScope) -> bool {
-        self.dump.start(scope)
+        let has_started = self.dump.start(scope);
+        self.is_filling &= has_started;
+        has_started
     }
 
     fn dumped(&mut self) -> Option<Part<'_>> {
         self.dumped.clear();
         let end = self.dump.read(&mut self.dumped);
+        self.is_filling &= end.is_none();
         Some(Part {
             flows: &self.dumped.flows,
             expectations: &self.dumped.expectations,

@@ -365,6 +365,10 @@ pub(crate) struct Dumped {
 }
 
 impl Dumped {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.flows.is_empty() && self.expectations.is_empty()
+    }
+
     pub(crate) fn clear(&mut self) {
         self.flows.clear();
         self.expectations.clear();

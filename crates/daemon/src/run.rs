@@ -326,6 +326,7 @@ fn core(
         clients,
         config.event_iteration_limit,
     );
+    host.is_filling = replica.settings().internal_cache;
     host.statistics = statistics;
     host.metrics = metrics;
     host.pace = Pace::new(config.gather_events);

@@ -219,7 +219,7 @@ impl Loop<'_> {
             self.read_watch();
             more = true;
         }
-        if is_ready(Token::Clients) {
+        if is_ready(Token::Clients) && !self.host.is_filling {
             for id in self.host.clients.ready(now) {
                 self.serve(id, now);
             }
@@ -228,6 +228,7 @@ impl Loop<'_> {
         self.go_on_with_roles(now);
         self.look_at_gate(now);
         self.export_metrics(now, is_ready(Token::Metrics));
+        let others_wait = is_ready(Token::Clients) || is_ready(Token::Links);
         self.ready = ready;
         for session in self.host.clients.all() {
             session.go_on(&self.replica);
@@ -243,7 +244,8 @@ impl Loop<'_> {
         more |= self.host.clients.want_more();
         self.turns.end(self.now().since(now), more);
         let dump_waits = self.host.dump.is_running() && self.replica.is_dump_congested();
-        if dump_waits || self.replica.is_congested() {
+        let filling_waits = self.host.is_filling && self.host.waits_for_dump() && others_wait;
+        if dump_waits || filling_waits || self.replica.is_congested() {
             // What waits in the sockets keeps them ready: without a pause the loop
             // would spin, and on one CPU at real-time priority starve the writer.
             thread::sleep(CONGESTED);
