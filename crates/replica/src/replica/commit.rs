@@ -233,7 +233,8 @@ impl Replica {
         late > 0 && commit.objects.has_flows() && commit.round < ROUNDS_MAX
     }
 
-    /// With injection only what was kept back or is lacking; otherwise all but what lives here with traffic.
+    /// With injection only what was kept back or is lacking; otherwise all but what lives here with
+    /// traffic.
     fn is_to_be_committed(&self, slot: Slot, round: u32) -> bool {
         let note = self.external.note(slot);
         if round > 0 && !note.is_late() {
