@@ -252,6 +252,11 @@ impl Flow {
         self.traffic = newer.traffic.or(self.traffic);
     }
 
+    /// True if the kernel's ids show that this and `other` are two entries; false if one has none.
+    pub fn is_other_entry(&self, other: &Flow) -> bool {
+        self.id.zip(other.id).is_some_and(|(a, b)| a != b)
+    }
+
     /// True if `newer` has nothing that this has not, but for what the kernel counts: timeout,
     /// traffic and the entry's id.
     pub fn is_unchanged_by(&self, newer: &Flow) -> bool {

@@ -108,7 +108,7 @@ pub(crate) struct Sweeps {
     /// Entries of the dump under way.
     pub(crate) dumped: usize,
     meanwhile: Meanwhile,
-    /// Which of two rounds the whole comparison under way is.
+    /// The round of the whole comparison under way: on and off in turn.
     pub(crate) round: bool,
     /// Number of the latest comparison; entries note the last that saw them.
     pub(crate) number: u8,

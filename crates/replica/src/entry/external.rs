@@ -37,7 +37,7 @@ const CHANGED: u16 = 256;
 /// there. Only a commit writes it.
 const HELD: u16 = 8;
 
-/// In which of two rounds in turn a dump of the kernel last showed it.
+/// The round in which a dump of the kernel last showed it; rounds are on and off in turn.
 const SEEN: u16 = 4096;
 
 /// What is noted about an entry of the external cache.
@@ -174,7 +174,8 @@ impl External {
         self.change(if round { SEEN } else { 0 }, SEEN);
     }
 
-    /// True if the dump of that round, or the one before the round before it, has shown it.
+    /// True if the last dump that has shown it was of that round. Rounds have two names in turn: one
+    /// that was missing in between has been found then.
     pub(crate) fn is_seen(self, round: bool) -> bool {
         self.has(SEEN) == round
     }

@@ -364,11 +364,13 @@ impl Replica {
         if !self.settings.external_cache {
             self.external.change(slot, External::committed);
             self.external.unlink(slot);
-            let committed = Flow {
-                timeout: flow.timeout,
-                ..self.external.flow(slot)
-            };
-            self.external.store(slot, &committed, self.now.tick());
+            // Otherwise the kernel's own stays.
+            if flow.timeout.is_some() {
+                let timeout = flow.timeout;
+                let held = self.external.flow(slot);
+                let committed = Flow { timeout, ..held };
+                self.external.store(slot, &committed, self.now.tick());
+            }
         } else if commit.id.is_none() && !self.external.note(slot).is_late() {
             self.remove_external(slot);
         }

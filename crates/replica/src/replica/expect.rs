@@ -244,9 +244,8 @@ impl Replica {
         }
         // The answer may be older than what events or the peer have reported since.
         let held = self.ledger.flow(slot);
-        let is_other = matches!((held.id, found.id), (Some(a), Some(b)) if a != b);
         let has_ended = self.ledger.note(slot).has_ended();
-        if is_other || has_ended || !self.ledger.is_ours(slot) {
+        if held.is_other_entry(found) || has_ended || !self.ledger.is_ours(slot) {
             return;
         }
         if self.is_overtaken(slot, &held, found) {

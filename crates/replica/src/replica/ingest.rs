@@ -93,8 +93,7 @@ impl Replica {
     /// done so all the same, the next look through the table finds it. What the peer has taken or
     /// what has ended may begin anew.
     pub(crate) fn is_overtaken(&self, slot: Slot, held: &Flow, flow: &Flow) -> bool {
-        let is_other = matches!((held.id, flow.id), (Some(a), Some(b)) if a != b);
-        if is_other || !self.ledger.is_ours(slot) {
+        if held.is_other_entry(flow) || !self.ledger.is_ours(slot) {
             return false;
         }
         let steps = Status::SEEN_REPLY.with(Status::ASSURED);
@@ -187,8 +186,7 @@ impl Replica {
     /// A flow of which we hold `held` has changed.
     pub(crate) fn on_update(&mut self, slot: Slot, held: &Flow, flow: &Flow) {
         let mut merged = *held;
-        let other_entry = matches!((merged.id, flow.id), (Some(a), Some(b)) if a != b);
-        if other_entry || self.ledger.note(slot).has_ended() {
+        if held.is_other_entry(flow) || self.ledger.note(slot).has_ended() {
             return self.reuse_entry(slot, flow);
         }
         merged.merge(flow);
@@ -204,7 +202,7 @@ impl Replica {
 
     pub(crate) fn on_destroy(&mut self, slot: Slot, flow: &Flow) {
         let held = self.ledger.flow(slot);
-        if matches!((held.id, flow.id), (Some(a), Some(b)) if a != b) {
+        if held.is_other_entry(flow) {
             self.stats.events_late += 1;
             return;
         }

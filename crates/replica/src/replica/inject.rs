@@ -176,6 +176,10 @@ impl Replica {
             self.retries = None;
             return false;
         }
+        if self.external.listed(List::Unwritten) >= REQUESTS_MAX / 2 {
+            // What the peer sends goes first.
+            return false;
+        }
         let now = retries.min(items);
         for _ in 0..now {
             let Some(slot) = self.external.front(List::Lacking) else {
@@ -335,8 +339,9 @@ impl Replica {
             // It has run down here before its owner has announced that, who ends it; or somebody
             // has deleted it, perhaps the kernel, to make room for another.
             self.external.change(slot, External::left_kernel);
-            self.retries = None;
-            self.note_lacking(slot);
+            if self.note_lacking(slot) {
+                self.retries = None;
+            }
         } else {
             self.remove_external(slot);
         }

@@ -150,8 +150,8 @@ impl Replica {
             return;
         };
         let held = self.ledger.flow(slot);
-        let is_other = matches!((held.id, flow.id), (Some(a), Some(b)) if a != b);
-        if is_other || self.ledger.note(slot).has_ended() {
+        let is_ended = self.ledger.note(slot).has_ended();
+        if held.is_other_entry(flow) || is_ended || !self.ledger.is_ours(slot) {
             return;
         }
         let mut merged = *flow;

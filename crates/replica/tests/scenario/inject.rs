@@ -214,6 +214,22 @@ fn what_a_commit_has_written_of_what_was_deleted_stays_the_peers() {
     assert_eq!(w.nodes[FW2].kernel.len(), 0);
 }
 
+/// Goal: a commit that leaves the kernel's longer timeout alone does not forget the peer's.
+#[test]
+fn what_a_commit_has_found_there_comes_back_when_it_is_deleted() {
+    let mut w = flushed_backup(1);
+    let longer = Flow {
+        timeout: Some(1_000_000),
+        ..tcp(1)
+    };
+    w.nodes[FW2].kernel.silently(w.now, &longer);
+    w.command(FW2, Command::Commit(Objects::All));
+    w.run(0.3);
+    w.nodes[FW2].kernel.end(&tcp(1).key());
+    w.run(20.0);
+    assert!(w.nodes[FW2].kernel.get(&tcp(1).key()).is_some());
+}
+
 /// A copy that has run down belongs to a flow that is about to end, or lives silently.
 #[test]
 fn a_copy_that_has_run_down_comes_back_by_a_take_over_alone() {
