@@ -14,6 +14,10 @@ use crate::time::Instant;
 /// The shortest time between two repairs of a kind.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(10);
 
+/// For how long a primary remembers that a backup has asked for everything: what the backup had
+/// announced may come later, and the answer may wait for [`INTERVAL`].
+const ASKED_MAX: Duration = Duration::from_secs(20);
+
 /// How often a message is sent again because it was missed, on average. A link that loses a third
 /// of the datagrams needs half of one.
 const AGAIN_EACH: usize = 2;
@@ -35,6 +39,9 @@ pub(crate) enum Wish {
 pub(crate) struct Repairs {
     pub(crate) wish: Option<Wish>,
     pub(crate) granted_at: Option<Instant>,
+    /// When a peer has asked for everything, unless our role has changed since, or we have
+    /// claimed what is in our kernel.
+    pub(crate) asked_at: Option<Instant>,
     /// All that is unacknowledged is to be sent again; if true, to a peer that has started
     /// again.
     pub(crate) repeat: Option<bool>,
@@ -75,6 +82,11 @@ impl Repairs {
     pub(crate) fn sent_again(&mut self, messages: usize) {
         self.beyond += messages.saturating_sub(self.again);
         self.again = self.again.saturating_sub(messages);
+    }
+
+    /// True if a peer has lately asked for everything.
+    pub(crate) fn is_asked(&self, now: Instant) -> bool {
+        self.asked_at.is_some_and(|at| now.since(at) < ASKED_MAX)
     }
 
     /// True if a bulk update is wished for.

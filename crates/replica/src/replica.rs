@@ -41,7 +41,7 @@ use crate::link::{LinkId, Links};
 use crate::peer::Peer;
 use crate::protocol::Protocol;
 use crate::receive::{Accepted as A, PeerId};
-use crate::repairs::{Repairs, Wish};
+use crate::repairs::Repairs;
 use crate::settings::Settings;
 use crate::stats::Stats;
 use crate::stream::Stream;
@@ -354,7 +354,7 @@ impl Replica {
                 A::Alive(trailer) => self.on_alive(from, trailer, &received),
                 A::Control(Control::Resync) => {
                     self.events.push_back(Event::ResyncByPeer);
-                    self.wish(Wish::Everything);
+                    self.asked_for_all();
                 }
                 A::Control(Control::Ack(from, to)) => self.on_ack(from, to),
                 A::Control(Control::Nack(from, to)) => self.on_nack(from, to),

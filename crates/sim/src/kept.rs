@@ -11,6 +11,7 @@
 //!   did not have the flow;
 //! - when a late copy of what the owner sent in a former run, or before somebody forged a
 //!   greeting in its name, has come to the peer;
+//! - when the HA manager has made the peer primary beside the owner, and it announces the flow;
 //! - while an operator has said at the peer that the flow is the peer's own;
 //! - while the peer's kernel has refused it, because the table is full;
 //! - when the timeout in the acknowledged message has run down, counted from its arrival.
@@ -316,6 +317,14 @@ impl Kept {
         if let Subject::Flow(key) = of {
             self.ended[edge.from].remove(&key);
         }
+    }
+
+    /// Replica `n` announces a flow or an expectation that it has been told to claim.
+    pub fn on_claimed(&mut self, n: usize, of: Subject) {
+        let claimed = self.toward(n).filter(|m| m.acknowledged.contains_key(&of));
+        let exempted = claimed.count() as u64;
+        self.toward(n).for_each(|messages| messages.forget(of));
+        self.exempted += exempted;
     }
 
     /// True if the sender of an edge has been acknowledged for a later version.

@@ -58,6 +58,7 @@ faults! {
     Operator "operator" "Commands at any moment, also twice.",
     Failover "failover" "The backup takes over.",
     Failback "failback" "The backup takes over for a while, and the former primary takes back.",
+    Beside "beside" "The backup becomes primary for a moment, and nobody tells the primary.",
     Outage "outage" "Nothing arrives for longer than a scheduled flush waits.",
     Forged "forged" "Somebody sends control messages in the name of the peer.",
     Blocked "blocked" "The links of one replica take no datagrams for a while.",
@@ -71,8 +72,10 @@ const LATER: &[(Fault, f64)] = &[
     (Fault::Forged, 0.15),
 ];
 
-/// How often a run has blocked links; drawn after everything else.
+/// How often a run has blocked links, and with a manager a second primary; drawn after everything
+/// else.
 const BLOCKED: f64 = 0.2;
+const BESIDE: f64 = 0.3;
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -143,7 +146,10 @@ impl Plan {
         let spread = random.chance(0.3);
         let often = 0.1 + 0.4 * (random.below(100) as f64 / 100.0);
         let mut faults: Vec<Fault> = Fault::ALL.to_vec();
-        faults.retain(|f| *f != Fault::Blocked && !LATER.iter().any(|(later, _)| later == f));
+        faults.retain(|f| {
+            !matches!(f, Fault::Blocked | Fault::Beside)
+                && !LATER.iter().any(|(later, _)| later == f)
+        });
         faults.retain(|_| random.chance(often));
         let is_mixed = programs.contains(&Program::Original);
         let restarts = faults.contains(&Fault::Crash) || faults.contains(&Fault::Reboot);
@@ -200,6 +206,9 @@ impl Plan {
         }
         if random.chance(BLOCKED) {
             plan.faults.push(Fault::Blocked);
+        }
+        if random.chance(BESIDE) && plan.has_manager() {
+            plan.faults.push(Fault::Beside);
         }
         plan
     }

@@ -163,6 +163,7 @@ impl World {
     /// What did not hold.
     pub fn run(&mut self) -> Result<Finished, Failure> {
         let end = self.now + self.plan.safety;
+        self.tell_roles();
         while self.now < end {
             self.step().map_err(Failure::Safety)?;
         }

@@ -121,6 +121,7 @@ impl Internal {
     pub(crate) const OFFERED: u16 = 4;
     pub(crate) const ENDED: u16 = 8;
     pub(crate) const IN_BULK: u16 = 16;
+    pub(crate) const TAKEN: u16 = 32;
 
     pub(crate) fn life(self) -> Life {
         self.life
@@ -294,7 +295,9 @@ impl Note for Internal {
             Life::Ours => Internal::OURS,
             Life::Found => Internal::FOUND,
             Life::Offered => Internal::FOUND | Internal::OFFERED,
-            Life::Taken => 0,
+            // A copy whose owner has ended it is about to go.
+            Life::Taken if self.has_owner_ended() => 0,
+            Life::Taken => Internal::TAKEN,
             Life::Ended => Internal::ENDED,
         };
         let bulk = if self.is_in_bulk() {

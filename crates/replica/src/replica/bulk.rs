@@ -32,11 +32,7 @@ impl Replica {
             }
             return;
         }
-        let found = if takes_offers {
-            Found::Offered
-        } else {
-            Found::LeftOut
-        };
+        let found = self.found_in_repair();
         let known = self.ledger.announced() + self.ledger.members(Internal::ENDED);
         let has_found = self.ledger.members(Internal::FOUND) > 0;
         let is_empty = known == 0 && !(has_found && takes_offers);
@@ -73,6 +69,21 @@ impl Replica {
     /// True while the cursor, or the dump in its place, is on its way.
     pub(crate) fn is_bulk_under_way(&self) -> bool {
         self.bulk.found.is_some() || self.sweeps.is_bulk_owed()
+    }
+
+    /// What it has not yet announced of what was found is not ours to announce.
+    pub(crate) fn claim_no_more(&mut self) {
+        if self.bulk.found == Some(Found::Announced) {
+            self.bulk.found = Some(self.found_in_repair());
+        }
+    }
+
+    /// What becomes of what was found, if nobody has told us to claim it.
+    fn found_in_repair(&self) -> Found {
+        match self.takes_offers() {
+            true => Found::Offered,
+            false => Found::LeftOut,
+        }
     }
 
     /// Breaks it off: what it walks through is gone.

@@ -61,6 +61,7 @@ impl Replica {
         self.role = Role::Primary;
         self.took_over_at = Some(self.now);
         self.claimed_at = None;
+        self.repairs.asked_at = None;
         for peer in &mut self.peers {
             peer.was_primary = peer.role == Role::Primary;
         }

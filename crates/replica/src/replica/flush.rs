@@ -101,6 +101,8 @@ impl Replica {
         // A take-over of the peer that comes now is the later one, and crosses nothing.
         self.took_over_at = None;
         self.claimed_at = None;
+        self.repairs.asked_at = None;
+        self.claim_no_more();
         self.commit_opened_at = None;
         if self.flush.purge_at.is_none() {
             let after = self.settings.purge_timeout;

@@ -311,5 +311,6 @@ impl Replica {
         if let Some(trailer) = trailer {
             self.on_trailer(from, &trailer, received);
         }
+        self.peer_told_its_role();
     }
 }

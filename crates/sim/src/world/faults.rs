@@ -146,5 +146,6 @@ impl World {
             }
         }
         self.bring_back();
+        self.end_beside();
     }
 }

@@ -26,7 +26,18 @@ pub(super) struct Manager {
     /// When the next outage begins, if that is known, and when the present one is over.
     outage_at: Option<Instant>,
     outage_until: Option<Instant>,
+    /// The replica that is primary beside the primary, and until when.
+    beside: Option<(usize, Instant)>,
 }
+
+/// What the script of a new primary does, and that of a backup.
+const PRIMARY: [Command; 4] = [
+    Command::Commit(Objects::All),
+    Command::FlushCaches,
+    Command::Resync(Objects::All),
+    Command::Bulk,
+];
+const BACKUP: [Command; 2] = [Command::ScheduleFlush, Command::RequestResync];
 
 impl Manager {
     pub(super) fn new(seed: u64) -> Manager {
@@ -35,6 +46,7 @@ impl Manager {
             takeovers: VecDeque::new(),
             outage_at: None,
             outage_until: None,
+            beside: None,
         }
     }
 
@@ -74,8 +86,45 @@ impl World {
                 self.fail_over(n);
             }
         }
+        if self.plan.has(Fault::Beside) {
+            self.be_primary_beside();
+        }
         if self.plan.has(Fault::Outage) {
             self.cut_and_mend();
+        }
+    }
+
+    /// The backup's manager misses the primary for a moment. The primary's own sees nothing; it
+    /// has told the primary what it is before.
+    fn be_primary_beside(&mut self) {
+        let now = self.now;
+        match self.manager.beside {
+            Some((_, until)) if until <= now => self.end_beside(),
+            None if self.manager.random.chance(0.0015) => {
+                let short = *self.manager.random.pick(&[20, 200, 2000]);
+                let until = now + self.manager.random.within(Duration::from_millis(short));
+                let n = self.backup();
+                self.manager.beside = Some((n, until));
+                self.script(n, &PRIMARY);
+            }
+            _ => {}
+        }
+    }
+
+    /// The replica that is primary beside the primary becomes the backup.
+    pub(super) fn end_beside(&mut self) {
+        // It may be the primary by now.
+        let n = self.manager.beside.take().map(|(n, _)| n);
+        if let Some(n) = n.filter(|n| *n != self.primary) {
+            self.script(n, &BACKUP);
+        }
+    }
+
+    /// The HA manager tells both what they are, if it is going to confuse them.
+    pub(super) fn tell_roles(&mut self) {
+        if self.plan.has(Fault::Beside) {
+            self.script(self.primary, &PRIMARY);
+            self.script(self.backup(), &BACKUP);
         }
     }
 
@@ -112,14 +161,8 @@ impl World {
         self.may_hold_more = true;
         self.trace.line(self.now, format_args!("{n} takes over"));
         let former = std::mem::replace(&mut self.primary, n);
-        let primary = [
-            Command::Commit(Objects::All),
-            Command::FlushCaches,
-            Command::Resync(Objects::All),
-            Command::Bulk,
-        ];
-        self.script(n, &primary);
-        self.script(former, &[Command::ScheduleFlush, Command::RequestResync]);
+        self.script(n, &PRIMARY);
+        self.script(former, &BACKUP);
         // Packets of what the commit brings go here from now on; the rest is lost.
         self.lives.clear();
         self.kept.on_takeover();

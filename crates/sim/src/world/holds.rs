@@ -34,6 +34,7 @@ impl World {
                         let flow = &decoded.object;
                         let is_own = self.lives.get(&flow.key()) == Some(&n);
                         self.kept.on_sent(now, n, kind, flow, seq, is_own);
+                        self.note_claimed(n, Subject::Flow(flow.key()), is_own);
                     }
                 }
                 Verdict::Data(ObjectKind::Expectation, kind) => {
@@ -41,10 +42,19 @@ impl World {
                         let e = &decoded.object;
                         let is_own = self.lives.get(&e.key().master()) == Some(&n);
                         self.kept.on_sent(now, n, kind, e, seq, is_own);
+                        self.note_claimed(n, Subject::Expectation(e.key()), is_own);
                     }
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// A backup that the HA manager has made primary beside the primary announces what is not its
+    /// own.
+    fn note_claimed(&mut self, n: usize, of: Subject, is_own: bool) {
+        if self.plan.has(Fault::Beside) && n != self.primary && !is_own {
+            self.kept.on_claimed(n, of);
         }
     }
 
