@@ -20,6 +20,11 @@ use crate::turn::Loop;
 /// through before its end meets a kernel without its flow.
 const COMMIT_TIMEOUTS: u32 = 6;
 
+/// How long a change of role, and a look at the gate, wait for `nft`, if the gate's rules are
+/// gone: everything else waits meanwhile.
+const NFT_IN_CHANGE: Duration = Duration::from_secs(1);
+const NFT_IN_LOOK: Duration = Duration::from_millis(50);
+
 /// The roles, the gate that follows them, and what they wait for.
 #[derive(Debug)]
 pub(crate) struct Changes {
@@ -118,7 +123,7 @@ impl Loop<'_> {
         for name in self.changes.roles.all_are(role, now) {
             self.log_role(&name, role, Course::New);
         }
-        self.move_gate(now);
+        self.move_gate(now, NFT_IN_CHANGE);
     }
 
     /// Logs the role of an instance, and what the change came to. Returns the text.
@@ -164,7 +169,7 @@ impl Loop<'_> {
                 }
                 Next::MoveGate(step) => {
                     let began = std::time::Instant::now();
-                    let error = self.move_gate(now);
+                    let error = self.move_gate(now, NFT_IN_CHANGE);
                     if let Some(change) = change.or(self.changes.roles.current()) {
                         let row = StepRow {
                             step,
@@ -272,14 +277,15 @@ impl Loop<'_> {
         self.host.clients.command_done(change.id, &tail);
     }
 
-    /// Writes the sets of the gate as the roles want them. Returns what is wrong.
-    fn move_gate(&mut self, now: Instant) -> Option<String> {
+    /// Writes the sets of the gate as the roles want them; `nft` may take so long. Returns what is
+    /// wrong.
+    fn move_gate(&mut self, now: Instant, nft: Duration) -> Option<String> {
         let changes = &mut self.changes;
         let gate = changes.gate.as_mut()?;
         let (closed, all_forwarded) = changes.roles.closed();
         // What is in the sets expires: it is written three times before that.
         changes.due = (!closed.is_empty()).then(|| now + changes.timeout / 3);
-        let written = gate.keep_out(&closed, all_forwarded);
+        let written = gate.keep_out(&closed, all_forwarded, nft);
         let line = match &written {
             Ok(false) => None,
             Ok(true) => Some(Line::new(
@@ -331,7 +337,7 @@ impl Loop<'_> {
                 .with(Field::Seconds, secs);
             self.host.log.write(Line::new(Level::Error, text, fields));
         }
-        self.move_gate(now);
+        self.move_gate(now, NFT_IN_LOOK);
     }
 }
 

@@ -20,7 +20,10 @@ use ctnetlink::{
 use flow::Prefix;
 use sys::netlink::{Netlink, RECEIVE_BYTES};
 
-use crate::nft::{Nft, Text};
+use crate::nft::{Nft, PATIENCE, Text};
+
+/// How long the start waits for `nft`: it is killed before that, and says so.
+const AT_START: Duration = PATIENCE.saturating_add(Duration::from_secs(1));
 
 const REFUSED: &str = "the kernel does not take the sets of the gate";
 
@@ -43,7 +46,7 @@ impl Gate {
     /// `nft` is missing, or the kernel lacks what the rules need.
     pub(crate) fn load(timeout: Duration) -> Result<Gate> {
         let mut nft = Nft::start().context("can't start what runs nft")?;
-        nft.run(Text::Rules)
+        nft.run(Text::Rules, AT_START)
             .context("can't load the rules of the gate")?;
         let mut gate = Gate {
             socket: Netlink::open(true).context("netlink socket for the gate")?,
@@ -61,11 +64,18 @@ impl Gate {
 
     /// Keeps out what belongs to these instances and, with `all_forwarded`, everything that
     /// would be forwarded; for as long as the gate's timeout. True if the table or some of its
-    /// rules were gone, and it has been loaded again.
+    /// rules were gone, and it has been loaded again. That takes some milliseconds, and is waited for
+    /// for at most `patience`; the next call goes on with it.
     ///
     /// # Errors
-    /// The kernel has refused it, or has not answered: what it held before stands.
-    pub(crate) fn keep_out(&mut self, closed: &[&Instance], all_forwarded: bool) -> Result<bool> {
+    /// The kernel has refused it, or has not answered: what it held before stands. Or the table
+    /// is gone, and `nft` has not ended yet.
+    pub(crate) fn keep_out(
+        &mut self,
+        closed: &[&Instance],
+        all_forwarded: bool,
+        patience: Duration,
+    ) -> Result<bool> {
         let sets = sets(closed, all_forwarded);
         let written = match self.has_its_rules() {
             Ok(true) => self.write(&sets).map(|()| true),
@@ -78,7 +88,7 @@ impl Gate {
         };
         if is_gone {
             self.nft
-                .run(Text::Rules)
+                .run(Text::Rules, patience)
                 .context("can't load the rules of the gate again")?;
             self.write(&sets).context(REFUSED)?;
         }
@@ -145,7 +155,9 @@ fn note_answer(answer: &mut Option<i32>, bytes: &[u8]) {
 impl Drop for Gate {
     fn drop(&mut self) {
         // What stays otherwise are rules without effect.
-        let _ = self.nft.run(Text::Delete);
+        if !self.nft.is_running() {
+            let _ = self.nft.run(Text::Delete, AT_START);
+        }
     }
 }
 

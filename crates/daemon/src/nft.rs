@@ -21,7 +21,7 @@ use sys::signal::Signals;
 const ARGUMENT: &str = "run-nft";
 const DONE: &str = "done";
 /// How long `nft` may take: it needs some milliseconds.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks whether it has ended.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -58,14 +58,16 @@ impl Text {
 
 /// The daemon's end. The process ends when this is dropped, because nobody can ask it any more.
 #[derive(Debug)]
-pub(crate) struct Nft(Option<BufReader<UnixStream>>);
+pub(crate) struct Nft {
+    socket: Option<BufReader<UnixStream>>,
+    /// The answer to what was asked last, as far as it has come; `None` if nothing is owed.
+    answer: Option<String>,
+}
 
 impl Nft {
     /// Starts the process: this program again.
     pub(crate) fn start() -> Result<Nft> {
         let (ours, theirs) = UnixStream::pair()?;
-        // It gives up before, and says so, unless it is stopped itself.
-        ours.set_read_timeout(Some(PATIENCE + Duration::from_secs(1)))?;
         Command::new("/proc/self/exe")
             .arg0("ftfw")
             .arg(ARGUMENT)
@@ -76,31 +78,49 @@ impl Nft {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        Ok(Nft(Some(BufReader::new(ours))))
+        Ok(Nft {
+            socket: Some(BufReader::new(ours)),
+            answer: None,
+        })
     }
 
-    /// Has `nft` read a text.
+    /// Has `nft` read a text, and waits for its end for at most `patience`; above zero.
+    ///
+    /// While it has not ended it is not asked for another text: its answer is waited for once
+    /// more, and is the answer to this.
     ///
     /// # Errors
-    /// What `nft` says, or why it cannot be run.
-    pub(crate) fn run(&mut self, text: Text) -> Result<()> {
-        match self.ask(text) {
+    /// What `nft` says, why it cannot be run, or that it has not ended yet.
+    pub(crate) fn run(&mut self, text: Text, patience: Duration) -> Result<()> {
+        match self.ask(text, patience) {
             Ok(answer) if answer == DONE => Ok(()),
             Ok(answer) if !answer.is_empty() => bail!("{answer}"),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => bail!("nft has not ended yet"),
             _ => {
-                // What it may still answer is no answer to anything else.
-                self.0 = None;
-                bail!("the process that runs nft has ended, or hangs: start the daemon again")
+                self.socket = None;
+                bail!("the process that runs nft has ended: start the daemon again")
             }
         }
     }
 
+    /// True while the end of `nft` is not known.
+    pub(crate) fn is_running(&self) -> bool {
+        self.answer.is_some()
+    }
+
     /// A line; an empty one if the process has ended.
-    fn ask(&mut self, text: Text) -> Result<String> {
-        let socket = self.0.as_mut().context("it has ended")?;
-        socket.get_mut().write_all(&[text.to_byte()])?;
-        let mut answer = String::new();
-        socket.read_line(&mut answer)?;
+    fn ask(&mut self, text: Text, patience: Duration) -> io::Result<String> {
+        let socket = self.socket.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        let answer = match &mut self.answer {
+            Some(answer) => answer,
+            None => {
+                socket.get_mut().write_all(&[text.to_byte()])?;
+                self.answer.insert(String::new())
+            }
+        };
+        socket.get_ref().set_read_timeout(Some(patience))?;
+        socket.read_line(answer)?;
+        let answer = self.answer.take().unwrap_or_default();
         Ok(answer.trim_end().to_owned())
     }
 }

@@ -42,6 +42,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         Ok(())
     }),
     ("gate/it_comes_back_when_the_rules_are_flushed", flushed),
+    ("gate/an_nft_that_hangs_holds_up_nothing_else", hangs),
     ("gate/it_opens_by_itself_when_nobody_commits", opens_late),
     ("gate/it_opens_by_itself_when_the_daemon_dies", daemon_dies),
     ("gate/what_is_for_the_firewall_itself_passes", management),
@@ -178,6 +179,44 @@ fn flushed(world: &World) -> Result<()> {
     fw2.run("nft flush ruleset")?;
     fw2.run("nft add table inet ftfw_gate")?;
     wait::until("it is closed again", SOON, is_closed)
+}
+
+/// Goal: while `nft` does not end, the daemon goes on with everything else, and says that the gate
+/// is open. Method: the process that runs `nft` is stopped, and the rules are flushed.
+fn hangs(world: &World) -> Result<()> {
+    let pair = Pair::start(world, settings(GATE), Options::default())?;
+    let (fw2, pid) = (&pair.lab.fw[1], pair.fw2.pid());
+    let is_closed = || {
+        fw2.run("nft list table inet ftfw_gate")
+            .is_ok_and(|table| table.contains("0.0.0.0/0"))
+    };
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    let helper = Pid::from_raw(children.trim().parse()?).context("a process id")?;
+    pair.fw2.own(&["backup"])?;
+    ensure!(is_closed());
+    kill_process(helper, Signal::STOP)?;
+    fw2.run("nft flush ruleset")?;
+    let status = || -> Result<String> {
+        let out = pair.fw2.own_command(&["status"])?.output()?;
+        Ok(String::from_utf8(out.stdout)?)
+    };
+    let trouble = || {
+        let status = status().unwrap_or_default();
+        status.contains("the gate is not closed") && status.contains("nft has not ended yet")
+    };
+    wait::until("status says so", SOON, trouble)?;
+    let mut longest = Duration::ZERO;
+    for _ in 0..30 {
+        let asked = Instant::now();
+        ensure!(!status()?.is_empty(), "status answers");
+        longest = longest.max(asked.elapsed());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    ensure!(longest < Duration::from_secs(1), "status took {longest:?}");
+    ensure!(!is_closed(), "nobody has loaded it");
+    kill_process(helper, Signal::CONT)?;
+    wait::until("it is closed again", SOON, is_closed)?;
+    wait::until("status says nothing of it", SOON, || !trouble())
 }
 
 /// The HA manager moves the addresses and calls nothing.
