@@ -56,6 +56,8 @@ impl Kind {
             | Event::PeerLost
             | Event::PeerBack { .. } => Some(Kind::Peer),
             Event::ResyncByPeer
+            | Event::ClaimedBack
+            | Event::Resync
             | Event::Bulk
             | Event::ResyncRequested
             | Event::Lacking { .. }
@@ -70,8 +72,7 @@ impl Kind {
             | Event::FlushingKernel { .. }
             | Event::FlushScheduled(_)
             | Event::Purged { .. }
-            | Event::PurgeIncomplete(_)
-            | Event::Resync => None,
+            | Event::PurgeIncomplete(_) => None,
         }
     }
 

@@ -200,6 +200,7 @@ impl Fields {
             | Event::FlushingKernel { .. }
             | Event::FlushScheduled(_)
             | Event::Resync
+            | Event::ClaimedBack
             | Event::ResyncRequested
             | Event::ResyncByPeer
             | Event::Bulk

@@ -70,6 +70,12 @@ pub(crate) fn of(event: &Event) -> Option<(Level, String)> {
         ),
         Event::PurgeIncomplete(shortfall) => (Error, incomplete(*shortfall)),
         Event::Resync => (Notice, "resync with master conntrack table".into()),
+        Event::ClaimedBack => (
+            Warning,
+            "the peer was primary beside this firewall, and is the backup again: what it had \
+             claimed is claimed back. Look at the HA manager at both ends, and the way between them"
+                .into(),
+        ),
         Event::ResyncRequested => (Notice, "resync requested".into()),
         Event::ResyncByPeer => (Notice, "resync requested by other node".into()),
         Event::Bulk => (Notice, "sending bulk update".into()),
@@ -268,6 +274,12 @@ mod tests {
                 "flushing conntrack table in 60 secs",
             ),
             (Event::Resync, Notice, "resync with master conntrack table"),
+            (
+                Event::ClaimedBack,
+                Warning,
+                "the peer was primary beside this firewall, and is the backup again: what it had \
+                 claimed is claimed back. Look at the HA manager at both ends, and the way between them",
+            ),
             (
                 done(Answer::NoInternalCache),
                 Warning,

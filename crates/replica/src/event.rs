@@ -55,6 +55,9 @@ pub enum Event {
     PurgeIncomplete(Shortfall),
     /// The internal cache is refilled from the kernel.
     Resync,
+    /// The peer has been primary beside us for a moment: what is in our kernel is claimed, as at a
+    /// take-over.
+    ClaimedBack,
     /// The peer is asked for its flows.
     ResyncRequested,
     /// The peer asks for our flows.

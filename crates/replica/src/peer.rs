@@ -83,9 +83,11 @@ pub(crate) struct Peer {
     /// What it is owed for what has come from it (FT-FW).
     pub(crate) hearing: Hearing,
     pub(crate) role: Role,
-    /// It was primary when we took over, and has not become primary again since, nor sent an
-    /// ALIVE without a role: our take-over is the later one.
+    /// It was primary when we took over, or beside us, and has not become primary again since, nor
+    /// sent an ALIVE without a role: our claim is the later one.
     pub(crate) was_primary: bool,
+    /// It has become primary while we are, and nobody has told us anything since.
+    pub(crate) is_beside: bool,
     /// Counts its epochs as far as we noticed; entries note the one that announced them. It
     /// wraps: an entry that 256 epochs in a row did not mention counts as confirmed again.
     pub(crate) epoch: u8,
@@ -130,6 +132,7 @@ impl Peer {
             hearing: Hearing::new(settings),
             role: Role::Unknown,
             was_primary: false,
+            is_beside: false,
             epoch: 0,
             table_since: 0,
             table: TableId(0),

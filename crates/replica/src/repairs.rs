@@ -2,7 +2,7 @@
 //!
 //! In each of its epochs a peer is sent once what we have announced, and as offers what we
 //! only found in our kernel (see `bulk`). What datagrams cause is bounded, because anybody
-//! can forge them: at most one bulk update and one repetition of what is unacknowledged
+//! can forge them: at most one bulk update (of a claim after a dump) and one repetition of what is unacknowledged
 //! begin in [`INTERVAL`]; a wish that comes earlier waits. A request for what was missed is
 //! answered at once, but each message is sent again [`AGAIN_EACH`] times at most on average, and
 //! a few more: what is asked for beyond waits for the next request, or for the repetition.
@@ -13,10 +13,6 @@ use crate::time::Instant;
 
 /// The shortest time between two repairs of a kind.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(10);
-
-/// For how long a primary remembers that a backup has asked for everything: what the backup had
-/// announced may come later, and the answer may wait for [`INTERVAL`].
-const ASKED_MAX: Duration = Duration::from_secs(20);
 
 /// How often a message is sent again because it was missed, on average. A link that loses a third
 /// of the datagrams needs half of one.
@@ -32,6 +28,8 @@ pub(crate) enum Wish {
     Repair,
     /// Everything, as announcements: the peer's operator wants it (RESYNC).
     Everything,
+    /// The same, and before it what the peer had announced while it was primary beside us.
+    Claim,
 }
 
 /// What the peers' datagrams have caused and when that was last granted.
@@ -39,9 +37,6 @@ pub(crate) enum Wish {
 pub(crate) struct Repairs {
     pub(crate) wish: Option<Wish>,
     pub(crate) granted_at: Option<Instant>,
-    /// When a peer has asked for everything, unless our role has changed since, or we have
-    /// claimed what is in our kernel.
-    pub(crate) asked_at: Option<Instant>,
     /// All that is unacknowledged is to be sent again; if true, to a peer that has started
     /// again.
     pub(crate) repeat: Option<bool>,
@@ -82,11 +77,6 @@ impl Repairs {
     pub(crate) fn sent_again(&mut self, messages: usize) {
         self.beyond += messages.saturating_sub(self.again);
         self.again = self.again.saturating_sub(messages);
-    }
-
-    /// True if a peer has lately asked for everything.
-    pub(crate) fn is_asked(&self, now: Instant) -> bool {
-        self.asked_at.is_some_and(|at| now.since(at) < ASKED_MAX)
     }
 
     /// True if a bulk update is wished for.

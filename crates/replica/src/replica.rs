@@ -41,7 +41,7 @@ use crate::link::{LinkId, Links};
 use crate::peer::Peer;
 use crate::protocol::Protocol;
 use crate::receive::{Accepted as A, PeerId};
-use crate::repairs::Repairs;
+use crate::repairs::{Repairs, Wish};
 use crate::settings::Settings;
 use crate::stats::Stats;
 use crate::stream::Stream;
@@ -354,7 +354,10 @@ impl Replica {
                 A::Alive(trailer) => self.on_alive(from, trailer, &received),
                 A::Control(Control::Resync) => {
                     self.events.push_back(Event::ResyncByPeer);
-                    self.asked_for_all();
+                    // The bulk update of a claim that still reads the kernel is the answer.
+                    if !self.is_claim_under_way() {
+                        self.wish(Wish::Everything);
+                    }
                 }
                 A::Control(Control::Ack(from, to)) => self.on_ack(from, to),
                 A::Control(Control::Nack(from, to)) => self.on_nack(from, to),

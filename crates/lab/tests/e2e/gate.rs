@@ -51,6 +51,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("roles/the_original_commands_move_the_gate", original),
     ("roles/instances_are_kept_apart", instances),
     ("roles/a_wrong_instance_is_refused", wrong),
+    ("roles/a_primary_claims_back_what_one_beside_it_has", beside),
     ("roles/the_fifo_of_keepalived_is_followed", fifo),
     ("roles/a_stopped_keepalived_leaves_a_backup", stopped),
     (
@@ -295,6 +296,28 @@ fn goes(world: &World) -> Result<()> {
 fn rows(text: &str) -> Result<Vec<Value>> {
     let rows = text.lines().map(serde_json::from_str);
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// FW2's manager misses FW1's advertisements for a moment; no packets come meanwhile.
+fn beside(world: &World) -> Result<()> {
+    let pair = Pair::start(world, settings(""), Options::default())?;
+    let mut open = pair.connect(SERVER, 20)?;
+    pair.fw1.own(&["primary"])?;
+    pair.fw2.own(&["backup"])?;
+    pair.wait_external("dport=7 ", 20)?;
+    pair.fw2.own(&["primary"])?;
+    let taken = || pair.fw1.external("dport=7 ").is_ok_and(|f| f.len() == 20);
+    wait::until("FW2 claims the flows", SOON, taken)?;
+    pair.fw2.own(&["backup"])?;
+    // Datagrams cause one bulk update in ten seconds.
+    pair.wait_external_for("dport=7 ", 20, Duration::from_secs(15))?;
+    wait::until("FW1 holds nothing of FW2's", SOON, || {
+        pair.fw1.external("dport=7 ").is_ok_and(|f| f.is_empty())
+    })?;
+    let log = pair.fw1.log();
+    ensure!(log.contains("was primary beside this firewall"), "{log}");
+    ensure!(open.round(SOON) == 20, "all work");
+    Ok(())
 }
 
 fn ritual(world: &World) -> Result<()> {

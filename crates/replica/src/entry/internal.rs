@@ -295,7 +295,7 @@ impl Note for Internal {
             Life::Ours => Internal::OURS,
             Life::Found => Internal::FOUND,
             Life::Offered => Internal::FOUND | Internal::OFFERED,
-            // A copy whose owner has ended it is about to go.
+            // Its owner holds it no more.
             Life::Taken if self.has_owner_ended() => 0,
             Life::Taken => Internal::TAKEN,
             Life::Ended => Internal::ENDED,

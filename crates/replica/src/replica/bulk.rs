@@ -32,7 +32,7 @@ impl Replica {
             }
             return;
         }
-        let found = self.found_in_repair();
+        let found = found_in_repair(takes_offers);
         let known = self.ledger.announced() + self.ledger.members(Internal::ENDED);
         let has_found = self.ledger.members(Internal::FOUND) > 0;
         let is_empty = known == 0 && !(has_found && takes_offers);
@@ -74,15 +74,7 @@ impl Replica {
     /// What it has not yet announced of what was found is not ours to announce.
     pub(crate) fn claim_no_more(&mut self) {
         if self.bulk.found == Some(Found::Announced) {
-            self.bulk.found = Some(self.found_in_repair());
-        }
-    }
-
-    /// What becomes of what was found, if nobody has told us to claim it.
-    fn found_in_repair(&self) -> Found {
-        match self.takes_offers() {
-            true => Found::Offered,
-            false => Found::LeftOut,
+            self.bulk.found = Some(found_in_repair(self.takes_offers()));
         }
     }
 
@@ -205,5 +197,13 @@ impl Replica {
                 self.owe_alive();
             }
         }
+    }
+}
+
+/// What becomes of what was found, if nobody has told us to claim it.
+fn found_in_repair(takes_offers: bool) -> Found {
+    match takes_offers {
+        true => Found::Offered,
+        false => Found::LeftOut,
     }
 }

@@ -61,10 +61,11 @@ impl Replica {
         self.role = Role::Primary;
         self.took_over_at = Some(self.now);
         self.claimed_at = None;
-        self.repairs.asked_at = None;
         for peer in &mut self.peers {
             peer.was_primary = peer.role == Role::Primary;
+            peer.is_beside = false;
         }
+        self.tell_role();
     }
 
     /// Commits what was announced since the commit that the script has just ended, and

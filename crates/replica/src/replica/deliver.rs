@@ -198,11 +198,11 @@ impl Replica {
         note.is_ours() && note.is_in_bulk() && is_higher && self.is_just_now(self.took_over_at)
     }
 
-    /// True if a peer was primary before us, or for a moment beside us, and we are claiming what
-    /// it had: what it sends now is late, in answer to an earlier request for instance.
+    /// True if a peer was primary when we took over, or beside us for a moment, and we are
+    /// claiming what it had: what it sends now is late, in answer to an earlier request for
+    /// instance.
     pub(crate) fn was_primary_before_us(&self, peer: PeerId) -> bool {
-        let peer = self.peer(peer);
-        self.is_claiming() && (peer.was_primary || peer.role == Role::Backup)
+        self.is_claiming() && self.peer(peer).was_primary
     }
 
     /// True while a take-over reads the kernel and announces what is there.

@@ -97,12 +97,17 @@ impl Replica {
 
     /// Arms the scheduled flush; a second time while armed does nothing.
     pub(crate) fn schedule_flush(&mut self) -> Answer {
+        if self.role == Role::Primary {
+            self.claim_no_more();
+        }
         self.role = Role::Backup;
         // A take-over of the peer that comes now is the later one, and crosses nothing.
         self.took_over_at = None;
         self.claimed_at = None;
-        self.repairs.asked_at = None;
-        self.claim_no_more();
+        for peer in &mut self.peers {
+            peer.is_beside = false;
+        }
+        self.tell_role();
         self.commit_opened_at = None;
         if self.flush.purge_at.is_none() {
             let after = self.settings.purge_timeout;

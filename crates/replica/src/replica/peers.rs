@@ -293,12 +293,14 @@ impl Replica {
             }
         }
         let own_epoch = self.settings.epoch;
+        let own_role = self.role;
         let peer = self.peer_mut(from);
         let former_role = peer.role;
         peer.role = trailer.map_or(Role::Unknown, |t| t.role);
         // A peer that has become backup may still send what it had, in answer to an earlier request.
         let has_taken_over = peer.role == Role::Primary && former_role != Role::Primary;
         peer.was_primary &= peer.role != Role::Unknown && !has_taken_over;
+        peer.is_beside |= has_taken_over && own_role == Role::Primary;
         let holdings = trailer.and_then(|t| t.holdings);
         let answers_us = |h: &Holdings| h.heard == Some(own_epoch);
         let answers_another = |h: &Holdings| h.heard.is_some() && !answers_us(h);
@@ -311,6 +313,8 @@ impl Replica {
         if let Some(trailer) = trailer {
             self.on_trailer(from, &trailer, received);
         }
-        self.peer_told_its_role();
+        if self.is_to_claim() {
+            self.wish(Wish::Claim);
+        }
     }
 }

@@ -3,8 +3,10 @@
 use wire::Role;
 
 use super::Replica;
+use crate::bulk::Found;
 use crate::command::Objects;
 use crate::entry::Internal;
+use crate::event::Event;
 use crate::peer::Peer;
 use crate::repairs::{Wish, is_recent};
 
@@ -25,39 +27,31 @@ impl Replica {
         self.grant_repeat();
     }
 
-    /// A peer asks for everything (RESYNC).
-    pub(crate) fn asked_for_all(&mut self) {
-        self.repairs.asked_at = Some(self.now);
-        self.wish(Wish::Everything);
+    /// True if a peer was primary beside us for a moment, is the backup now, and has announced
+    /// flows of our kernel: its HA manager had missed the advertisements of ours, and nobody tells
+    /// us. Not if another peer is primary, nor while a commit, and with it a script, runs.
+    pub(crate) fn is_to_claim(&self) -> bool {
+        let is_over = |p: &Peer| p.is_beside && !p.is_lost && p.role == Role::Backup;
+        self.role == Role::Primary
+            && self.ledger.members(Internal::TAKEN) > 0
+            && self.peers.iter().any(is_over)
+            && !self.peers.iter().any(|p| p.role == Role::Primary)
+            && !self.is_commit_open()
     }
 
-    /// A peer has said what it is. If one has asked before, and has announced more since, it is
-    /// answered once more.
-    pub(crate) fn peer_told_its_role(&mut self) {
-        if self.is_to_claim() {
-            self.wish(Wish::Everything);
+    /// Claims what is in our kernel, as at a take-over: the bulk update follows.
+    fn claim_back(&mut self) {
+        for peer in &mut self.peers {
+            peer.was_primary |= peer.is_beside;
+            peer.is_beside = false;
         }
+        self.events.push_back(Event::ClaimedBack);
+        self.start_resync(Objects::All);
     }
 
-    /// True if a backup has asked for everything that has announced flows of our kernel, and no
-    /// other replica is primary. It has been primary beside us for a moment, and its HA manager
-    /// has made it the backup again: nobody tells us. A peer that names no role is believed if we
-    /// have one, and know our copies of its flows from our own.
-    fn is_to_claim(&self) -> bool {
-        let believes_plain = self.role == Role::Primary && self.settings.external_cache;
-        let is_backup = |peer: &Peer| peer.role == Role::Backup || (peer.plain && believes_plain);
-        let has_taken = self.ledger.members(Internal::TAKEN) > 0;
-        let is_asked = self.role != Role::Backup && self.repairs.is_asked(self.now);
-        is_asked && has_taken && self.peers.iter().all(|p| p.is_lost || is_backup(p))
-    }
-
-    /// Sends the peer everything. A primary claims what is in its kernel, as at its take-over.
-    fn answer_with_all(&mut self) {
-        if self.is_to_claim() {
-            self.repairs.asked_at = None;
-            self.start_resync(Objects::All);
-        }
-        self.start_bulk();
+    /// True while a claim reads the kernel, and its bulk update waits for that.
+    pub(crate) fn is_claim_under_way(&self) -> bool {
+        self.bulk.found == Some(Found::Announced) && self.sweeps.is_resync_owed()
     }
 
     /// Grants what has waited for time to pass.
@@ -78,7 +72,14 @@ impl Replica {
             self.repairs.granted_at = Some(self.now);
         }
         match wish {
-            Wish::Everything => self.answer_with_all(),
+            Wish::Everything => self.start_bulk(),
+            Wish::Claim => {
+                // It may also have asked for everything.
+                if self.is_to_claim() {
+                    self.claim_back();
+                }
+                self.start_bulk();
+            }
             Wish::Repair => self.start_repair(),
         }
     }

@@ -431,7 +431,7 @@ fn what_a_backup_has_claimed_for_a_moment_is_the_primarys_again() {
             become_primary(&mut w, FW2, pause);
             w.run(primary_for);
             become_backup(&mut w, FW2);
-            w.run(12.0);
+            w.run(2.0);
             let all = usize::from(FLOWS);
             let held = w.nodes[FW1].replica.held_by(PeerId::FIRST);
             let shown = format!("cache {external_cache}, {pause} s, {primary_for} s");
@@ -444,4 +444,25 @@ fn what_a_backup_has_claimed_for_a_moment_is_the_primarys_again() {
             assert_eq!(w.nodes[FW2].kernel.len(), FLOWS.into(), "{shown}");
         }
     }
+}
+
+/// Goal: whoever says again and again that it has become primary and the backup again, in the
+/// peer's name perhaps, causes one claim in ten seconds, and nothing is left unclaimed.
+#[test]
+fn a_backup_that_comes_and_goes_causes_one_claim_in_ten_seconds() {
+    let mut w = pair(true);
+    take_over(&mut w, FW1);
+    w.run(15.0);
+    let before = w.nodes[FW1].replica.stats().resyncs;
+    let claims = |w: &World| w.nodes[FW1].replica.stats().resyncs - before;
+    for _ in 0..8 {
+        become_primary(&mut w, FW2, 0.1);
+        become_backup(&mut w, FW2);
+        w.run(0.6);
+    }
+    assert_eq!(claims(&w), 1);
+    w.run(12.0);
+    assert_eq!(claims(&w), 2);
+    let held = w.nodes[FW1].replica.held_by(PeerId::FIRST);
+    assert_eq!(held, Some((FLOWS.into(), FLOWS.into())));
 }

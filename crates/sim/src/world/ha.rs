@@ -28,6 +28,8 @@ pub(super) struct Manager {
     outage_until: Option<Instant>,
     /// The replica that is primary beside the primary, and until when.
     beside: Option<(usize, Instant)>,
+    /// The one that was so last, and when that ended.
+    was_beside: Option<(usize, Instant)>,
 }
 
 /// What the script of a new primary does, and that of a backup.
@@ -37,6 +39,8 @@ const PRIMARY: [Command; 4] = [
     Command::Resync(Objects::All),
     Command::Bulk,
 ];
+/// What a replica has claimed beside the primary is sent, and sent again, within this time.
+const BESIDE_SENT: Duration = Duration::from_secs(1);
 const BACKUP: [Command; 2] = [Command::ScheduleFlush, Command::RequestResync];
 
 impl Manager {
@@ -47,6 +51,7 @@ impl Manager {
             outage_at: None,
             outage_until: None,
             beside: None,
+            was_beside: None,
         }
     }
 
@@ -114,10 +119,23 @@ impl World {
     /// The replica that is primary beside the primary becomes the backup.
     pub(super) fn end_beside(&mut self) {
         // It may be the primary by now.
-        let n = self.manager.beside.take().map(|(n, _)| n);
-        if let Some(n) = n.filter(|n| *n != self.primary) {
+        let Some((n, _)) = self.manager.beside.take() else {
+            return;
+        };
+        self.manager.was_beside = Some((n, self.now));
+        if n != self.primary {
             self.script(n, &BACKUP);
         }
+    }
+
+    /// True while a replica is primary beside the primary, and until what it has claimed has left.
+    pub(super) fn is_beside(&self, n: usize) -> bool {
+        let manager = &self.manager;
+        let is_now = manager.beside.is_some_and(|(beside, _)| beside == n);
+        is_now
+            || manager
+                .was_beside
+                .is_some_and(|(beside, until)| beside == n && self.now.since(until) < BESIDE_SENT)
     }
 
     /// The HA manager tells both what they are, if it is going to confuse them.

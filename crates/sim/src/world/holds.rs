@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use flow::{Expectation, FlowKey};
 use replica::{Command, Objects, Verdict, Which, verdict};
-use wire::ObjectKind;
 use wire::v1::{Control, decode_expectation, decode_flow, messages};
+use wire::{ObjectKind, StateKind};
 
 use crate::check::{Check, Violation, predicted};
 use crate::kept::{Subject, Told};
@@ -34,7 +34,7 @@ impl World {
                         let flow = &decoded.object;
                         let is_own = self.lives.get(&flow.key()) == Some(&n);
                         self.kept.on_sent(now, n, kind, flow, seq, is_own);
-                        self.note_claimed(n, Subject::Flow(flow.key()), is_own);
+                        self.note_claimed(n, kind, Subject::Flow(flow.key()), is_own);
                     }
                 }
                 Verdict::Data(ObjectKind::Expectation, kind) => {
@@ -42,7 +42,7 @@ impl World {
                         let e = &decoded.object;
                         let is_own = self.lives.get(&e.key().master()) == Some(&n);
                         self.kept.on_sent(now, n, kind, e, seq, is_own);
-                        self.note_claimed(n, Subject::Expectation(e.key()), is_own);
+                        self.note_claimed(n, kind, Subject::Expectation(e.key()), is_own);
                     }
                 }
                 _ => {}
@@ -52,8 +52,9 @@ impl World {
 
     /// A backup that the HA manager has made primary beside the primary announces what is not its
     /// own.
-    fn note_claimed(&mut self, n: usize, of: Subject, is_own: bool) {
-        if self.plan.has(Fault::Beside) && n != self.primary && !is_own {
+    fn note_claimed(&mut self, n: usize, kind: StateKind, of: Subject, is_own: bool) {
+        let is_claim = kind != StateKind::Delete && !is_own;
+        if is_claim && n != self.primary && self.is_beside(n) {
             self.kept.on_claimed(n, of);
         }
     }
