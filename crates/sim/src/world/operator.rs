@@ -48,11 +48,7 @@ impl World {
                 command,
                 Command::Resync(_) | Command::Commit(_) | Command::Bulk
             ) {
-                let node = &self.nodes[n];
-                let held = node.kernel.flows(self.now);
-                let held = held.iter().map(Flow::key);
-                let keys = held.chain(node.external(|_| true).into_keys());
-                self.truth.on_claim(n, keys);
+                self.claims(n);
             }
             if matches!(command, Command::FlushCaches | Command::FlushExternal) {
                 self.truth.on_flush(n);
@@ -105,6 +101,15 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Replica `n` makes what it has its own.
+    pub(super) fn claims(&mut self, n: usize) {
+        let node = &self.nodes[n];
+        let held = node.kernel.flows(self.now);
+        let held = held.iter().map(Flow::key);
+        let keys = held.chain(node.external(|_| true).into_keys());
+        self.truth.on_claim(n, keys);
     }
 
     /// All replicas get everything from each other.

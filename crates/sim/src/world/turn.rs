@@ -102,8 +102,15 @@ impl World {
             Happened::Sent(link, bytes) => self.on_sent(n, link, &bytes),
             Happened::Announced(event) => {
                 let node = &mut self.nodes[n];
-                if let Event::Done(id, _) = event {
-                    node.waits_for.take_if(|waited| *waited == id);
+                match event {
+                    Event::Done(id, _) => {
+                        node.waits_for.take_if(|waited| *waited == id);
+                    }
+                    Event::ClaimedBack => {
+                        node.on_resync();
+                        self.claims(n);
+                    }
+                    _ => {}
                 }
                 self.trace.line(now, format_args!("{n}: {event:?}"));
                 Ok(())
