@@ -65,7 +65,6 @@ impl Replica {
             peer.was_primary = peer.role == Role::Primary;
             peer.is_beside = false;
         }
-        self.tell_role();
     }
 
     /// Commits what was announced since the commit that the script has just ended, and

@@ -107,7 +107,11 @@ impl Replica {
         for peer in &mut self.peers {
             peer.is_beside = false;
         }
-        self.tell_role();
+        // Before the request for everything that follows. A take-over is told by the ALIVE that
+        // begins its bulk update: until then its caches are empty.
+        if self.settings.trailer {
+            self.owe_alive();
+        }
         self.commit_opened_at = None;
         if self.flush.purge_at.is_none() {
             let after = self.settings.purge_timeout;

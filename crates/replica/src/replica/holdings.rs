@@ -296,13 +296,6 @@ impl Replica {
         self.answers = next.unwrap_or(before);
     }
 
-    /// Owes an ALIVE because our role is another one: before what follows from that.
-    pub(crate) fn tell_role(&mut self) {
-        if self.settings.trailer {
-            self.owe_alive();
-        }
-    }
-
     /// Owes an ALIVE that is not due: it tells of our role, or begins or ends a bulk update.
     pub(crate) fn owe_alive(&mut self) {
         self.stream.owe(Control::Alive);
