@@ -22,8 +22,9 @@ use sys::netlink::{Netlink, RECEIVE_BYTES};
 
 use crate::nft::{Nft, PATIENCE, Text};
 
-/// How long the start waits for `nft`: it is killed before that, and says so.
-const AT_START: Duration = PATIENCE.saturating_add(Duration::from_secs(1));
+/// How long the daemon waits for `nft` at its start and its end, where nothing else waits. A hanging
+/// one is killed before that, and the answer says so.
+const AT_START_AND_END: Duration = PATIENCE.saturating_add(Duration::from_secs(1));
 
 const REFUSED: &str = "the kernel does not take the sets of the gate";
 
@@ -46,7 +47,7 @@ impl Gate {
     /// `nft` is missing, or the kernel lacks what the rules need.
     pub(crate) fn load(timeout: Duration) -> Result<Gate> {
         let mut nft = Nft::start().context("can't start what runs nft")?;
-        nft.run(Text::Rules, AT_START)
+        nft.run(Text::Rules, AT_START_AND_END)
             .context("can't load the rules of the gate")?;
         let mut gate = Gate {
             socket: Netlink::open(true).context("netlink socket for the gate")?,
@@ -156,7 +157,7 @@ impl Drop for Gate {
     fn drop(&mut self) {
         // What stays otherwise are rules without effect.
         if !self.nft.is_running() {
-            let _ = self.nft.run(Text::Delete, AT_START);
+            let _ = self.nft.run(Text::Delete, AT_START_AND_END);
         }
     }
 }

@@ -97,7 +97,7 @@ impl Nft {
             Ok(answer) if !answer.is_empty() => bail!("{answer}"),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => bail!("nft has not ended yet"),
             _ => {
-                self.socket = None;
+                (self.socket, self.answer) = (None, None);
                 bail!("the process that runs nft has ended: start the daemon again")
             }
         }

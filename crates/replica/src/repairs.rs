@@ -2,10 +2,11 @@
 //!
 //! In each of its epochs a peer is sent once what we have announced, and as offers what we
 //! only found in our kernel (see `bulk`). What datagrams cause is bounded, because anybody
-//! can forge them: at most one bulk update (of a claim after a dump) and one repetition of what is unacknowledged
-//! begin in [`INTERVAL`]; a wish that comes earlier waits. A request for what was missed is
-//! answered at once, but each message is sent again [`AGAIN_EACH`] times at most on average, and
-//! a few more: what is asked for beyond waits for the next request, or for the repetition.
+//! can forge them: at most one bulk update, before which a claim reads the kernel, and one
+//! repetition of what is unacknowledged begin in [`INTERVAL`]; a wish that comes earlier waits. A
+//! request for what was missed is answered at once, but each message is sent again
+//! [`AGAIN_EACH`] times at most on average, and a few more: what is asked for beyond waits for the
+//! next request, or for the repetition.
 
 use std::time::Duration;
 

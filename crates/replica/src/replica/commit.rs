@@ -365,7 +365,7 @@ impl Replica {
         if !self.settings.external_cache {
             self.external.change(slot, External::committed);
             self.external.unlink(slot);
-            // Otherwise the kernel's own stays.
+            // The kernel keeps a longer one of its own; the copy keeps the peer's.
             if flow.timeout.is_some() {
                 let timeout = flow.timeout;
                 let held = self.external.flow(slot);

@@ -49,7 +49,7 @@ impl Replica {
         self.start_resync(Objects::All);
     }
 
-    /// True while a claim reads the kernel, and its bulk update waits for that.
+    /// True while a claim, or a take-over, reads the kernel, and its bulk update waits for that.
     pub(crate) fn is_claim_under_way(&self) -> bool {
         self.bulk.found == Some(Found::Announced) && self.sweeps.is_resync_owed()
     }

@@ -32,16 +32,17 @@ pub(super) struct Manager {
     was_beside: Option<(usize, Instant)>,
 }
 
-/// What the script of a new primary does, and that of a backup.
+/// What the script of a new primary does.
 const PRIMARY: [Command; 4] = [
     Command::Commit(Objects::All),
     Command::FlushCaches,
     Command::Resync(Objects::All),
     Command::Bulk,
 ];
+/// What the script of a backup does.
+const BACKUP: [Command; 2] = [Command::ScheduleFlush, Command::RequestResync];
 /// What a replica has claimed beside the primary is sent, and sent again, within this time.
 const BESIDE_SENT: Duration = Duration::from_secs(1);
-const BACKUP: [Command; 2] = [Command::ScheduleFlush, Command::RequestResync];
 
 impl Manager {
     pub(super) fn new(seed: u64) -> Manager {
@@ -118,11 +119,11 @@ impl World {
 
     /// The replica that is primary beside the primary becomes the backup.
     pub(super) fn end_beside(&mut self) {
-        // It may be the primary by now.
         let Some((n, _)) = self.manager.beside.take() else {
             return;
         };
         self.manager.was_beside = Some((n, self.now));
+        // It may be the primary by now.
         if n != self.primary {
             self.script(n, &BACKUP);
         }

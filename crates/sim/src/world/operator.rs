@@ -63,9 +63,9 @@ impl World {
                     let all = node.expectations(Which::External, |_| true).into_keys();
                     // In the kernel of a replica that is primary beside the primary they end
                     // with its scheduled flush: that is sooner here than its request is answered.
-                    let is_beside = self.plan.has(Fault::Beside) && n != self.primary;
+                    let may_be_beside = self.plan.has(Fault::Beside) && n != self.primary;
                     let expectations =
-                        all.filter(|key| is_beside || node.kernel.expectation(key).is_none());
+                        all.filter(|key| may_be_beside || node.kernel.expectation(key).is_none());
                     let lost = flows.map(Subject::Flow);
                     let lost: Vec<_> = lost.chain(expectations.map(Subject::Expectation)).collect();
                     self.kept.on_scripted_flush(n, &lost);
